@@ -1,0 +1,57 @@
+# Everything a developer or a first visitor does, in one command each. `make` lists them.
+# Needs Python 3.11 or newer. Java 17 or newer is used where there is one, and installed into .venv where not.
+
+PYTHON ?= python3
+TESTS_AT_ONCE ?= 2
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format docs bench lock clean
+
+help: ## list these commands
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+demo: .venv/.run ## cluster the handwritten digits and say what came out
+	$(BIN)/ap-spark cluster data/digits.csv.gz --feature-columns 0-63 --output out/digits --overwrite
+
+test: .venv/.dev ## run the tests
+	JAVA_HOME="$$($(BIN)/python -m ap_spark.java)" PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest --numprocesses $(TESTS_AT_ONCE) --dist worksteal
+
+check: .venv/.dev ## formatting, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: .venv/.dev ## format, and mend what lint can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: .venv/.dev ## make the settings table and the pictures
+	$(BIN)/python -c 'from ap_spark.settings import markdown; print(markdown(), end="")' > docs/settings.md
+	$(BIN)/python docs/pictures.py
+
+bench: .venv/.dev ## edges per second of both engines and the bare kernel
+	JAVA_HOME="$$($(BIN)/python -m ap_spark.java)" $(BIN)/python -m benchmarks.run
+
+lock: .venv/.dev ## choose new versions for constraints.txt
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --no-emit-package ap-spark --no-header --no-annotate --upgrade \
+		--python-version 3.11 --all-extras pyproject.toml --output-file constraints.txt
+
+clean: ## delete what the other commands made
+	rm -rf .venv out dist .mypy_cache .ruff_cache .pytest_cache
+
+# Environments: .run is enough to run the program, .dev to work on it.
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.run: .venv/bin/python pyproject.toml constraints.txt
+	$(INSTALL) --editable .
+	$(BIN)/python -m ap_spark.java --system >/dev/null || $(INSTALL) --editable '.[java]'
+	@touch $@
+
+.venv/.dev: .venv/.run
+	$(INSTALL) --editable '.[dev]'
+	@touch $@
