@@ -1,0 +1,37 @@
+"""Affinity propagation clustering as a distributed dataflow job on Apache Spark.
+
+    points ──► similarities ──► affinity_propagation ──► Clustering: assignments, exemplars, trace, summary
+
+Frey & Dueck, Clustering by passing messages between data points, Science 315 (2007).
+"""
+
+from ap_spark.clustering import Clustering, Summary, affinity_propagation
+from ap_spark.convergence import Iteration
+from ap_spark.errors import ApSparkError, InputError, JavaNotFound, NotConverged, OutputError, SettingError
+from ap_spark.preference import PreferenceRange, preference_quantile, preference_range
+from ap_spark.progress import Progress
+from ap_spark.readers import make_points, read_points, read_similarities
+from ap_spark.similarity import similarities
+from ap_spark.version import __version__
+
+__all__ = [
+    "ApSparkError",
+    "Clustering",
+    "InputError",
+    "Iteration",
+    "JavaNotFound",
+    "NotConverged",
+    "OutputError",
+    "PreferenceRange",
+    "Progress",
+    "SettingError",
+    "Summary",
+    "__version__",
+    "affinity_propagation",
+    "make_points",
+    "preference_quantile",
+    "preference_range",
+    "read_points",
+    "read_similarities",
+    "similarities",
+]

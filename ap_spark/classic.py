@@ -1,0 +1,40 @@
+"""The few calls that exist only on classic Spark, in one place.
+
+On Spark Connect each has a harmless counterpart, so that the rest of the package does not ask where it runs.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from pyspark.sql import DataFrame, SparkSession
+
+__all__ = ["cores", "describe", "is_connect", "release"]
+
+CORES_UNKNOWN = 8  # a Connect client cannot ask how many cores its cluster has
+
+
+def is_connect(spark: SparkSession) -> bool:
+    """Whether the session is a Spark Connect client, without a JVM of its own."""
+    return type(spark).__module__.startswith("pyspark.sql.connect")
+
+
+def cores(spark: SparkSession) -> int:
+    """The number of tasks the cluster runs at once."""
+    return CORES_UNKNOWN if is_connect(spark) else spark.sparkContext.defaultParallelism
+
+
+def describe(spark: SparkSession, text: str) -> None:
+    """Name the jobs that follow in the Spark UI (classic only)."""
+    if not is_connect(spark):
+        spark.sparkContext.setJobDescription(text)
+
+
+def release(checkpointed: DataFrame) -> None:
+    """Free the storage of a local checkpoint now.
+
+    ``DataFrame.unpersist`` does not reach it. On Connect the server frees it after the client's reference is gone.
+    """
+    if not is_connect(checkpointed.sparkSession):
+        plan = cast("object", checkpointed._jdf.queryExecution().analyzed())
+        plan.rdd().unpersist(False)  # type: ignore[attr-defined]

@@ -1,0 +1,269 @@
+"""The main function: similarities in, exemplars and assignments out."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyspark
+from pyspark.sql import DataFrame
+
+from ap_spark.clusters import make_clusters
+from ap_spark.convergence import Iteration
+from ap_spark.engines import Engine, make_engine
+from ap_spark.graph import Graph, build_graph
+from ap_spark.propagation import propagate, without_iterating
+from ap_spark.settings import Settings
+from ap_spark.version import __version__
+
+__all__ = ["Clustering", "Summary", "affinity_propagation"]
+
+logger = logging.getLogger(__name__)
+
+TRACE = pa.schema(
+    [("iteration", pa.int32()), ("exemplars", pa.int64()), ("changed", pa.int64()), ("seconds", pa.float64())]
+)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A run in numbers; `summary.json` holds the same fields.
+
+    Attributes
+    ----------
+    settings, versions : dict
+        The parameters of the run; the versions of what it ran on.
+    fingerprint : str
+        The same for the same similarities and preferences, in whatever order they come.
+    engine : str
+        The engine that ran; "none" for degenerate input, which is answered without iterating.
+    n_points, n_edges, n_clusters : int
+        Points, stored pairs of different points, clusters.
+    converged : bool
+    n_iter : int
+        Iterations done.
+    dpsim, expref, netsim : float
+        Sum of the similarities of points to their exemplars, of the exemplars' preferences, and of both.
+    preference : float or None
+        The preference of all points; None if they differ.
+    promoted : int
+        Points made exemplars because they are similar to none.
+    seconds : dict
+        By stage.
+    """
+
+    settings: dict[str, Any]
+    versions: dict[str, str]
+    fingerprint: str
+    engine: str
+    n_points: int
+    n_edges: int
+    n_clusters: int
+    converged: bool
+    n_iter: int
+    dpsim: float
+    expref: float
+    netsim: float
+    preference: float | None
+    promoted: int
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """The result of a run.
+
+    Attributes
+    ----------
+    assignments : DataFrame
+        (id, exemplar, label, similarity), a row for each point. Labels 0..K-1 follow the exemplars' ids in order; the
+        similarity of an exemplar to itself is null. No rows when there is no exemplar.
+    exemplars : DataFrame
+        (label, exemplar, size, preference, mean_similarity), a row for each cluster.
+    trace : DataFrame
+        (iteration, exemplars, changed, seconds), a row for each iteration.
+    summary : Summary
+    """
+
+    assignments: DataFrame
+    exemplars: DataFrame
+    trace: DataFrame
+    summary: Summary
+
+    @property
+    def converged(self) -> bool:
+        """Whether the exemplars stood still for ``convergence_iter`` iterations."""
+        return self.summary.converged
+
+    @property
+    def n_iter(self) -> int:
+        """The number of iterations done."""
+        return self.summary.n_iter
+
+
+def affinity_propagation(
+    similarities: DataFrame,
+    *,
+    points: DataFrame | None = None,
+    preference: float | DataFrame | None = Settings.preference,
+    preference_quantile: float | None = Settings.preference_quantile,
+    damping: float = Settings.damping,
+    max_iter: int = Settings.max_iter,
+    convergence_iter: int = Settings.convergence_iter,
+    jitter: bool = Settings.jitter,
+    seed: int = Settings.seed,
+    on_duplicate: str = Settings.on_duplicate,
+    engine: str = Settings.engine,
+    partitions: int | None = Settings.partitions,
+    report: Callable[[Iteration], None] = lambda done: None,
+) -> Clustering:
+    """Cluster the points of a similarity graph by affinity propagation.
+
+    Parameters
+    ----------
+    similarities : DataFrame
+        (i, k, s): how well k would represent i, any finite number; need not be symmetric. i and k are ids, integers
+        or strings. Pairs that are left out, or are -infinity, can never be exemplar and member. Rows (k, k) are
+        preferences.
+    points : DataFrame, optional
+        (id) of all points, when some may occur in no similarity; every end of a similarity must then be among them.
+    preference : float or DataFrame, optional
+        How willing points are to be exemplars: one number for all, or a table (id, preference). By default the median
+        similarity, unless the similarities have rows (k, k).
+    preference_quantile : float, optional
+        Take this quantile of the similarities as the preference, in [0, 1].
+    damping : float
+        In [0.5, 1).
+    max_iter, convergence_iter : int
+        Iterations at most; iterations for which the exemplars have to stand still. Both at least 1.
+    jitter : bool
+        Break exact ties by a relative 1e-10, a function of ``seed`` and the ids.
+    seed : int
+    on_duplicate : {"error", "max", "min", "mean"}
+        What to do with a pair given more than once.
+    engine : {"auto", "block", "dataframe"}
+        How to compute it; the result is the same to the last bit.
+    partitions : int, optional
+        Partitions of the edges in the dataframe engine.
+    report : callable, optional
+        Called with the `Iteration` record of each iteration.
+
+    Returns
+    -------
+    Clustering
+
+    Raises
+    ------
+    InputError
+        If the similarities, points or preferences break a rule of the input.
+    SettingError
+        If a parameter is outside its range.
+
+    Notes
+    -----
+    Frey & Dueck, Clustering by passing messages between data points, Science 315 (2007), equations 1-3. Two runs on
+    the same input and settings give the same result to the last bit, on any number of partitions and executors.
+
+    Examples
+    --------
+    >>> x = [1, 2, 3, 7, 8, 9]
+    >>> pairs = [(i, k, -float((a - b) ** 2)) for i, a in enumerate(x) for k, b in enumerate(x) if i != k]
+    >>> similarities = spark.createDataFrame(pairs, "i int, k int, s double")
+    >>> clustering = affinity_propagation(similarities, preference=-25.0)
+    >>> [row.exemplar for row in clustering.assignments.orderBy("id").collect()]
+    [1, 1, 1, 4, 4, 4]
+    >>> clustering.converged, clustering.summary.netsim
+    (True, -54.0)
+    """
+    by_point = preference if isinstance(preference, DataFrame) else None
+    settings = Settings(
+        preference=None if isinstance(preference, DataFrame) else preference,
+        preference_quantile=preference_quantile,
+        damping=damping,
+        max_iter=max_iter,
+        convergence_iter=convergence_iter,
+        jitter=jitter,
+        seed=seed,
+        on_duplicate=on_duplicate,
+        engine=engine,
+        partitions=partitions,
+    )
+    seconds: dict[str, float] = {}
+    with stage("graph", seconds):
+        graph = build_graph(similarities, settings, points, by_point)
+    logger.info("%s points, %s edges", f"{graph.n_points:,}", f"{graph.n_edges:,}")
+    try:
+        return run(graph, settings, seconds, report)
+    finally:
+        graph.release()
+
+
+def run(graph: Graph, settings: Settings, seconds: dict[str, float], report: Callable[[Iteration], None]) -> Clustering:
+    """From the graph to the result."""
+    engine: Engine | None = None
+    found = without_iterating(graph)
+    try:
+        with stage("propagation", seconds):
+            if found is None:
+                engine = make_engine(graph, settings)
+                found = propagate(
+                    graph,
+                    engine,
+                    max_iter=settings.max_iter,
+                    convergence_iter=settings.convergence_iter,
+                    report=report,
+                )
+        with stage("clusters", seconds):
+            clusters = make_clusters(graph, found.exemplars)
+    finally:
+        if engine:
+            engine.release()
+    if not found.converged:
+        logger.warning(
+            "not converged after %d iterations: try more of them (max_iter), or more damping", len(found.trace)
+        )
+    summary = Summary(
+        settings=asdict(settings),
+        versions={
+            "ap_spark": __version__,
+            "spark": graph.edges.sparkSession.version,
+            "pyspark": pyspark.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        fingerprint=graph.fingerprint,
+        engine=engine.name if engine else "none",
+        n_points=graph.n_points,
+        n_edges=graph.n_edges,
+        n_clusters=clusters.n_clusters,
+        converged=found.converged,
+        n_iter=len(found.trace),
+        dpsim=clusters.dpsim,
+        expref=clusters.expref,
+        netsim=clusters.dpsim + clusters.expref,
+        preference=graph.preference,
+        promoted=clusters.promoted,
+        seconds=seconds,
+    )
+    columns = zip(*found.trace, strict=True) if found.trace else ([],) * len(TRACE)
+    rows = pa.Table.from_arrays(
+        [pa.array(column, kind) for column, kind in zip(columns, TRACE.types, strict=True)], schema=TRACE
+    )
+    trace = graph.edges.sparkSession.createDataFrame(rows)
+    return Clustering(clusters.assignments, clusters.exemplars, trace, summary)
+
+
+@contextmanager
+def stage(name: str, seconds: dict[str, float]) -> Iterator[None]:
+    """Time a stage."""
+    started = time.perf_counter()
+    yield
+    seconds[name] = round(time.perf_counter() - started, 3)
+    logger.info("%s: %.1f s", name, seconds[name])

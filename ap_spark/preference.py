@@ -1,0 +1,115 @@
+"""The preference s(k,k): how many clusters, in one number (semantics.md, section 6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyspark.sql.functions as F
+from pyspark.sql import DataFrame
+
+from ap_spark import classic
+from ap_spark.exact import exact_sum, unit_of
+from ap_spark.ordering import numbered
+from ap_spark.schema import edge_table
+
+__all__ = ["PreferenceRange", "preference_quantile", "preference_range", "quantile_of"]
+
+COLLECTED_EDGES = 10_000_000  # up to this many similarities (80 MB) the driver sorts them, beyond it the cluster
+
+
+def preference_quantile(similarities: DataFrame, quantile: float = 0.5) -> float:
+    """A quantile of the stored off-diagonal similarities, to be used as the preference.
+
+    Exact at any size, with linear interpolation.
+
+    Parameters
+    ----------
+    similarities : DataFrame
+        (i, k, s); rows with i = k or s = -infinity are left out.
+    quantile : float
+        In [0, 1]; 0.5 is the median, R's default preference; 0 gives few clusters.
+
+    Returns
+    -------
+    float
+        0.0 where there is no similarity at all.
+
+    Examples
+    --------
+    >>> pairs = spark.createDataFrame([(0, 1, -1.0), (1, 0, -2.0), (1, 2, -4.0)], "i int, k int, s double")
+    >>> preference_quantile(pairs), preference_quantile(pairs, 0.25)
+    (-2.0, -3.0)
+    """
+    stored = off_diagonal(similarities)
+    return quantile_of(stored, stored.count(), quantile)
+
+
+def quantile_of(stored: DataFrame, count: int, quantile: float) -> float:
+    """The quantile of the column s of a table of known length."""
+    if count <= COLLECTED_EDGES:
+        values = stored.select("s").toArrow()["s"].to_numpy()
+        return float(np.quantile(values, quantile)) if len(values) else 0.0
+    rank, beyond = divmod(quantile * (count - 1), 1)
+    ranked, _ = numbered(stored.select("s"), "rank", "s")
+    around = ranked.where(F.col("rank").between(int(rank), int(rank) + 1)).orderBy("rank").collect()
+    classic.release(ranked)
+    return float(np.quantile([row.s for row in around], beyond if len(around) > 1 else 0.0))
+
+
+@dataclass(frozen=True)
+class PreferenceRange:
+    """Between which preferences the number of clusters goes from one to all.
+
+    Attributes
+    ----------
+    p_min : float
+        Below it there is one cluster; a bound, -infinity if no point is similar to all others.
+    p_max : float
+        Above it every point is an exemplar.
+    """
+
+    p_min: float
+    p_max: float
+
+
+def preference_range(similarities: DataFrame) -> PreferenceRange:
+    """The range in which to look for a preference: R's ``preferenceRange`` with its bound for p_min.
+
+    p_max is the largest similarity; p_min = d1 - sum of m_i + the two smallest m_i, where m_i is the largest
+    similarity of row i, and d1 the largest column sum over columns that every other row stores.
+
+    Parameters
+    ----------
+    similarities : DataFrame
+        (i, k, s); rows with i = k or s = -infinity are left out.
+
+    Source: Bodenhofer, Kothmeier & Hochreiter, APCluster, Bioinformatics 27 (2011); semantics.md, section 6.
+
+    Examples
+    --------
+    >>> x = [1, 2, 3, 7, 8, 9]
+    >>> pairs = [(i, k, -float((a - b) ** 2)) for i, a in enumerate(x) for k, b in enumerate(x) if i != k]
+    >>> preference_range(spark.createDataFrame(pairs, "i int, k int, s double"))
+    PreferenceRange(p_min=-78.0, p_max=-1.0)
+    """
+    stored = off_diagonal(similarities)
+    largest = stored.agg(F.max(F.abs("s")), F.count("s")).first()
+    assert largest is not None
+    unit = unit_of(largest[0] or 0.0, largest[1])
+    rows = stored.groupBy("i").agg(F.max("s").alias("m")).persist()
+    columns = stored.groupBy("k").agg(exact_sum(F.col("s"), unit).alias("d"), F.count("s").alias("n"))
+    found = rows.agg(exact_sum(F.col("m"), unit), F.max("m"), F.count("m")).first()
+    two_smallest = [row.m for row in rows.orderBy("m").limit(2).collect()]
+    assert found is not None
+    total, p_max, n_rows = found
+    points = stored.select(F.col("i").alias("id")).union(stored.select("k")).distinct().count()
+    best = columns.where(F.col("n") == points - 1).agg(F.max("d")).first()
+    rows.unpersist()
+    if best is None or best[0] is None or n_rows < points:
+        return PreferenceRange(float("-inf"), float("-inf") if p_max is None else p_max)
+    return PreferenceRange(best[0] - total + sum(two_smallest), p_max)
+
+
+def off_diagonal(similarities: DataFrame) -> DataFrame:
+    return edge_table(similarities).where((F.col("i") != F.col("k")) & (F.col("s") > float("-inf")))

@@ -1,0 +1,170 @@
+"""The tables: their columns, and the checks that input has to pass (semantics.md, section 7).
+
+    points        id, features array<double>[, preference double]
+    similarities  i, k, s double                 i, k are ids; (k, k) is the preference of k
+    preferences   id, preference double
+    assignments   id, exemplar, label bigint, similarity double
+    exemplars     label bigint, exemplar, size bigint, preference double, mean_similarity double
+    trace         iteration int, exemplars bigint, changed bigint, seconds double
+
+An id is a bigint or a string, the same throughout a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyspark.sql.functions as F
+from pyspark.sql import Column, DataFrame
+from pyspark.sql.types import (
+    ByteType,
+    DataType,
+    IntegerType,
+    LongType,
+    NumericType,
+    ShortType,
+    StringType,
+)
+
+from ap_spark.errors import InputError
+
+__all__ = [
+    "check_unique",
+    "count_of",
+    "edge_table",
+    "examples",
+    "finite",
+    "has_have",
+    "id_type",
+    "is_are",
+    "preference_table",
+    "refuse_ids",
+    "require_columns",
+]
+
+INTEGERS = (ByteType, ShortType, IntegerType, LongType)
+
+
+def finite(value: Column) -> Column:
+    """Whether a double is neither null, NaN nor infinite."""
+    infinity = F.lit(float("inf"))
+    return value.isNotNull() & ~F.isnan(value) & (value < infinity) & (value > -infinity)
+
+
+def count_of(number: int, noun: str) -> str:
+    """A number with its noun.
+
+    >>> count_of(1, "row"), count_of(1200, "row")
+    ('1 row', '1,200 rows')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def is_are(number: int) -> str:
+    return "is" if number == 1 else "are"
+
+
+def has_have(number: int) -> str:
+    return "has" if number == 1 else "have"
+
+
+def examples(rows: DataFrame, order: Sequence[str], shown: Sequence[str] | None = None) -> str:
+    """Up to three rows in words, the same ones every time."""
+    first = rows.orderBy(*order).select(*(shown or order)).limit(3).collect()
+    return "; ".join(", ".join(f"{name}={value!r}" for name, value in row.asDict().items()) for row in first)
+
+
+def id_type(kind: DataType, column: str) -> str:
+    """The type under which ids are kept: bigint or string.
+
+    Raises
+    ------
+    InputError
+        If the column holds anything else.
+    """
+    if isinstance(kind, INTEGERS):
+        return "bigint"
+    if isinstance(kind, StringType):
+        return "string"
+    raise InputError(
+        f"ids must be integers or strings, but column {column!r} holds {kind.simpleString()}: cast it to one of these"
+    )
+
+
+def require_columns(table: DataFrame, names: Sequence[str], what: str) -> None:
+    missing = [name for name in names if name not in table.columns]
+    if missing:
+        raise InputError(
+            f"{what} must have the columns {', '.join(names)}, but {', '.join(missing)} "
+            f"{is_are(len(missing))} missing; it has {', '.join(table.columns)}"
+        )
+
+
+def number(table: DataFrame, column: str) -> Column:
+    kind = table.schema[column].dataType
+    if not isinstance(kind, NumericType):
+        raise InputError(f"column {column!r} must hold numbers, but it holds {kind.simpleString()}")
+    return F.col(column).cast("double")
+
+
+def edge_table(similarities: DataFrame) -> DataFrame:
+    """Similarities as (i, k, s) with ids as bigint or string and s as double; other columns are dropped.
+
+    Raises
+    ------
+    InputError
+        If a column is missing or has the wrong type.
+    """
+    require_columns(similarities, ("i", "k", "s"), "similarities")
+    types = {name: id_type(similarities.schema[name].dataType, name) for name in "ik"}
+    if types["i"] != types["k"]:
+        raise InputError(f"ids must have one type, but column 'i' holds {types['i']} and column 'k' {types['k']}")
+    ids = [F.col(name).cast(kind).alias(name) for name, kind in types.items()]
+    return similarities.select(*ids, number(similarities, "s").alias("s"))
+
+
+def preference_table(preferences: DataFrame, ids: str) -> DataFrame:
+    """Preferences as (id, preference), checked: one finite number for each id.
+
+    Raises
+    ------
+    InputError
+        If a column is missing or has the wrong type, a value is not finite, or an id is null or given twice.
+    """
+    require_columns(preferences, ("id", "preference"), "the preferences")
+    kind = id_type(preferences.schema["id"].dataType, "id")
+    if kind != ids:
+        raise InputError(f"ids must have one type, but the similarities hold {ids} and the preferences {kind}")
+    table = preferences.select(F.col("id").cast(kind), number(preferences, "preference").alias("preference"))
+    check_finite(table, "preference", ["id"])
+    check_unique(table, "id", "the preferences")
+    return table
+
+
+def check_finite(table: DataFrame, column: str, order: Sequence[str]) -> None:
+    bad = table.where(~finite(F.col(column)))
+    if count := bad.count():
+        raise InputError(
+            f"column {column!r} must hold finite numbers, but {count_of(count, 'row')} "
+            f"{is_are(count)} null, NaN or infinite: {examples(bad, [*order, column])}"
+        )
+
+
+def check_unique(table: DataFrame, column: str, what: str) -> None:
+    """Raise InputError if an id is null or occurs twice."""
+    counts = table.groupBy(column).count()
+    null, twice = F.col(column).isNull(), F.col(column).isNotNull() & (F.col("count") > 1)
+    found = counts.agg(F.sum(F.when(null, F.col("count"))), F.count_if(twice)).first()
+    assert found is not None
+    refuse_ids(found[0] or 0, found[1], counts.where(twice), column, what)
+
+
+def refuse_ids(null: int, twice: int, repeated: DataFrame, column: str, what: str) -> None:
+    """Raise InputError if some ids are null, or given twice; ``repeated`` has (column, count) of these."""
+    if null:
+        raise InputError(f"ids must not be null, but in {what} {count_of(null, 'row')} {is_are(null)} without one")
+    if twice:
+        raise InputError(
+            f"ids must be unique, but in {what} {count_of(twice, 'id')} {is_are(twice)} given more than once: "
+            f"{examples(repeated, [column], [column, 'count'])}"
+        )

@@ -1,0 +1,60 @@
+"""The Spark session of the command line and of the jobs."""
+
+from __future__ import annotations
+
+import importlib.resources
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+from ap_spark.java import use_java
+
+__all__ = ["configuration", "start_session"]
+
+JAVA_OPTIONS = "spark.driver.extraJavaOptions"
+
+
+def start_session(master: str | None = None, conf: Sequence[str] = ()) -> SparkSession:
+    """Start the session, or join the one that spark-submit has prepared.
+
+    Parameters
+    ----------
+    master : str, optional
+        By default what spark-submit says, else local[*].
+    conf : sequence of str
+        Spark settings, "key=value"; they win over `conf/local.properties`, which applies to a local master outside
+        spark-submit.
+    """
+    builder = SparkSession.builder.appName("ap-spark")
+    settings: dict[str, Any] = {}
+    if "PYSPARK_GATEWAY_PORT" not in os.environ:  # set by spark-submit
+        use_java()
+        # Executors would otherwise start the python3 of their PATH.
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+        master = master or "local[*]"
+        log4j = f"-Dlog4j2.configurationFile={configuration('log4j2.properties').as_uri()}"
+        if master.startswith("local"):
+            settings |= read_properties(configuration("local.properties"))
+        settings[JAVA_OPTIONS] = f"{settings.get(JAVA_OPTIONS, '')} {log4j}".strip()
+    if master:
+        builder = builder.master(master)
+    settings |= dict(setting.split("=", 1) for setting in conf)
+    return builder.config(map=settings).getOrCreate()
+
+
+def configuration(name: str) -> Path:
+    """A file of conf/: in the installed package, or beside it in a checkout."""
+    package = Path(str(importlib.resources.files("ap_spark")))
+    places = (package / "conf" / name, package.parent / "conf" / name)
+    return next(place for place in places if place.exists())
+
+
+def read_properties(path: Path) -> dict[str, str]:
+    """The settings of a Spark properties file: a key, blanks, a value; # begins a comment."""
+    lines = (line.strip() for line in path.read_text().splitlines())
+    pairs = (line.split(None, 1) for line in lines if line and not line.startswith("#"))
+    return {key: value.strip() for key, value in pairs}

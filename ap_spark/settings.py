@@ -1,0 +1,233 @@
+"""Every parameter, declared once: name, type, default, rule, help.
+
+The command line (`cli.py`), the checks behind the Python functions and `docs/settings.md` are all made from the four
+dataclasses below. A boolean whose default is True is offered on the command line as ``--no-NAME``.
+"""
+
+from __future__ import annotations
+
+import math
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, Field, dataclass, field, fields
+from numbers import Integral, Real
+from typing import Any
+
+from ap_spark.errors import SettingError
+
+__all__ = ["Input", "Output", "Run", "Settings", "is_required", "markdown", "option", "parameters"]
+
+
+def parameter(
+    default: Any,
+    help: str,
+    *,
+    rule: str = "",
+    holds: Callable[[Any], bool] = lambda value: True,
+    choices: tuple[str, ...] = (),
+    short: str = "",
+    metavar: str = "",
+) -> Any:
+    """Declare one parameter: its default, its help and the rule its value has to keep."""
+    if choices:
+        rule = "one of " + ", ".join(choices)
+    about = {"help": help, "rule": rule, "holds": holds, "choices": choices, "short": short, "metavar": metavar}
+    if isinstance(default, list):
+        return field(default_factory=list, metadata=about)
+    return field(default=default, metadata=about)
+
+
+def positive(value: int) -> bool:
+    return value >= 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """A record of parameters that are checked when it is made."""
+
+    def __post_init__(self) -> None:
+        for declared, kind in parameters(type(self)):
+            check(declared, kind, getattr(self, declared.name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Checked):
+    """The parameters that decide the numbers, and how they are computed.
+
+    Raises
+    ------
+    SettingError
+        If a value breaks its rule, or both a preference and a preference quantile are given.
+
+    Examples
+    --------
+    >>> Settings(damping=0.8).max_iter
+    500
+    >>> Settings(damping=1.0)
+    Traceback (most recent call last):
+    ap_spark.errors.SettingError: damping must be in [0.5, 1), got 1.0
+    """
+
+    preference: float | None = parameter(
+        None,
+        "preference of every point: the larger, the more clusters (default: the median similarity)",
+        short="p",
+        rule="a finite number",
+        holds=math.isfinite,
+    )
+    preference_quantile: float | None = parameter(
+        None,
+        "take this quantile of the similarities as the preference; 0 is their minimum and gives few clusters",
+        rule="in [0, 1]",
+        holds=lambda q: 0 <= q <= 1,
+    )
+    damping: float = parameter(
+        0.9,
+        "share of the old message kept in an iteration; more is slower and steadier",
+        short="d",
+        rule="in [0.5, 1)",
+        holds=lambda damping: 0.5 <= damping < 1,
+    )
+    max_iter: int = parameter(500, "iterations at most", short="i", rule="at least 1", holds=positive)
+    convergence_iter: int = parameter(
+        15,
+        "iterations for which the exemplars have to stand still",
+        short="c",
+        rule="at least 1",
+        holds=positive,
+    )
+    jitter: bool = parameter(
+        True, "leave exact ties as they are, instead of changing each similarity by a seeded 1e-10 of itself"
+    )
+    seed: int = parameter(0, "seed of the jitter", rule="a 64-bit integer", holds=lambda s: -(2**63) <= s < 2**63)
+    on_duplicate: str = parameter(
+        "error", "what to do with a pair given more than once", choices=("error", "max", "min", "mean")
+    )
+    engine: str = parameter(
+        "auto",
+        "block: the whole loop in one Spark task; dataframe: joins over the cluster; auto: by the number of edges",
+        choices=("auto", "block", "dataframe"),
+    )
+    partitions: int | None = parameter(
+        None,
+        "partitions of the edges in the dataframe engine (default: one for each million edges, and for each core)",
+        rule="at least 1",
+        holds=positive,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.preference is not None and self.preference_quantile is not None:
+            raise SettingError("give either preference or preference_quantile, not both")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input(Checked):
+    """The parameters that say how a file is read."""
+
+    edges: bool = parameter(False, "INPUT holds similarities (columns i, k, s), not points")
+    points: str | None = parameter(
+        None, "with --edges: a table of all points (its id column, and the preference column if one is named)"
+    )
+    format: str = parameter(
+        "auto",
+        "format of INPUT; auto goes by the file's name",
+        choices=("auto", "csv", "tsv", "parquet", "json", "orc"),
+    )
+    header: bool = parameter(True, "csv and tsv files have no header: columns are named by their positions, from 0")
+    id_column: str | None = parameter(
+        None, "column with the points' ids, by name or position (default: the row number, from 0)"
+    )
+    feature_columns: str | None = parameter(
+        None,
+        "columns with the features: names or positions counted from 0, such as 'x,y' or '0-3,7', "
+        "or one array or vector column (default: all but the id and the preference)",
+    )
+    preference_column: str | None = parameter(None, "column with each point's own preference, by name or position")
+    metric: str = parameter(
+        "sqeuclidean",
+        "similarity of two points: minus their squared Euclidean distance, or minus their Euclidean distance",
+        choices=("sqeuclidean", "euclidean"),
+    )
+    top: int | None = parameter(
+        None, "keep only the N largest similarities of each point", metavar="N", rule="at least 1", holds=positive
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output(Checked):
+    """The parameters that say what is written."""
+
+    output: str = parameter(MISSING, "directory to write; it appears whole or not at all", metavar="DIR")
+    output_format: str = parameter("parquet", "format of the tables", choices=("parquet", "csv", "tsv", "json"))
+    overwrite: bool = parameter(False, "replace an existing output, once the new one is complete")
+    require_convergence: bool = parameter(False, "write nothing and exit with 3 when the run has not converged")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(Checked):
+    """The parameters of the Spark session that the command starts."""
+
+    verbose: bool = parameter(False, "log each stage, and the stack of an error", short="v")
+    master: str | None = parameter(None, "Spark master (default: local[*], or what spark-submit says)")
+    conf: list[str] = parameter([], "a Spark setting; can be given again", metavar="KEY=VALUE")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for setting in self.conf:
+            if "=" not in setting:
+                raise SettingError(f"conf must have the form key=value, got {setting!r}")
+
+
+def parameters(of: type[Checked]) -> Iterator[tuple[Field[Any], type]]:
+    """The parameters of one record, in order, each with its plain type (``None`` taken away)."""
+    hints = typing.get_type_hints(of)
+    for declared in fields(of):
+        kinds = [kind for kind in typing.get_args(hints[declared.name]) if kind is not type(None)]
+        optional = type(None) in typing.get_args(hints[declared.name])
+        yield declared, kinds[0] if optional else hints[declared.name]
+
+
+def check(declared: Field[Any], kind: type, value: Any) -> None:
+    """Raise SettingError unless the value has the declared type and keeps the declared rule."""
+    about = declared.metadata
+    if value is None and declared.default is None:
+        return
+    expected = {float: (Real,), int: (Integral,), bool: (bool,), str: (str,)}.get(kind, (list,))
+    right_type = isinstance(value, expected) and (kind is bool or not isinstance(value, bool))
+    if not right_type or (about["choices"] and value not in about["choices"]) or not about["holds"](value):
+        rule = about["rule"] or {bool: "True or False", str: "a string"}.get(kind, "a list")
+        raise SettingError(f"{declared.name} must be {rule}, got {value!r}")
+
+
+def is_required(declared: Field[Any]) -> bool:
+    """Whether a parameter has no default."""
+    return declared.default is MISSING and declared.default_factory is MISSING
+
+
+def option(declared: Field[Any]) -> str:
+    """The long command-line option of a parameter.
+
+    >>> [option(declared) for declared, _ in parameters(Settings)][5:7]
+    ['--no-jitter', '--seed']
+    """
+    return ("--no-" if declared.default is True else "--") + declared.name.replace("_", "-")
+
+
+def markdown() -> str:
+    """The table of settings in docs/settings.md."""
+    lines = [
+        "# Settings",
+        "",
+        "Made from `ap_spark/settings.py` by `make docs`. In Python the names are the same without the dashes,",
+        "with `_` for `-`; `--no-jitter` is `jitter=False`.",
+    ]
+    for group, title in ((Settings, "Algorithm"), (Input, "Input"), (Output, "Output"), (Run, "Run")):
+        lines += ["", f"## {title}", "", "| option | default | rule | meaning |", "|---|---|---|---|"]
+        for declared, _ in parameters(group):
+            about = declared.metadata
+            name = f"`{option(declared)}`" + (f", `-{about['short']}`" if about["short"] else "")
+            plain = isinstance(declared.default, (int, float, str)) and not isinstance(declared.default, bool)
+            default = f"`{declared.default}`" if plain else "required" if is_required(declared) else ""
+            lines.append(f"| {name} | {default} | {about['rule']} | {about['help']} |")
+    return "\n".join(lines) + "\n"
