@@ -1,0 +1,70 @@
+"""One Spark session for all tests, and the small graphs they share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from pyspark.sql import DataFrame, SparkSession
+
+from ap_spark.session import start_session
+
+ROOT = Path(__file__).parent.parent
+FIXTURES = sorted((Path(__file__).parent / "fixtures").glob("*.json"))
+EDGES = "i bigint, k bigint, s double"
+
+Edges = list[tuple[int, int, float]]
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[SparkSession]:
+    conf = ["spark.ui.enabled=false", "spark.sql.shuffle.partitions=2", "spark.default.parallelism=2"]
+    session = start_session("local[2]", conf)
+    yield session
+    session.stop()
+
+
+@pytest.fixture(scope="session")
+def frame(spark: SparkSession) -> Callable[[Edges], DataFrame]:
+    """Edges as a DataFrame."""
+
+    def make(edges: Edges) -> DataFrame:
+        return spark.createDataFrame(edges, EDGES)
+
+    return make
+
+
+def all_pairs(x: NDArray[np.float64]) -> Edges:
+    """Minus the squared Euclidean distance of all pairs of rows."""
+    s = -((x[:, None, :] - x[None, :, :]) ** 2).sum(axis=-1)
+    return [(i, k, float(s[i, k])) for i in range(len(x)) for k in range(len(x)) if i != k]
+
+
+def load(path: Path) -> tuple[dict[str, Any], Edges]:
+    """A fixture and its edges."""
+    fixture = json.loads(path.read_text())
+    if fixture["kind"] == "edges":
+        return fixture, [(i, k, float(s)) for i, k, s in fixture["edges"]]
+    if fixture["kind"] == "iris":
+        x = np.loadtxt(ROOT / "data" / "iris.csv", delimiter=",", skiprows=1, usecols=range(4))
+        return fixture, all_pairs(x)
+    return fixture, all_pairs(np.array(fixture["points"]))
+
+
+def random_edges(rng: np.random.Generator, n: int, share: float, *, symmetric: bool) -> Edges:
+    """A random graph that stores a share of all pairs."""
+    s = -rng.gamma(2.0, 1.0, (n, n))
+    stored = rng.random((n, n)) < share
+    if symmetric:
+        s, stored = np.minimum(s, s.T), stored & stored.T
+    return [(i, k, float(s[i, k])) for i in range(n) for k in range(n) if i != k and stored[i, k]]
+
+
+def assigned(clustering: Any) -> list[Any]:
+    """The exemplar of each point, in the order of the ids."""
+    return [row.exemplar for row in clustering.assignments.orderBy("id").collect()]

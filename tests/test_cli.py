@@ -1,0 +1,333 @@
+"""The command line in one process: options, formats, exit codes, and every line of semantics.md, section 7."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from pyspark.sql import SparkSession
+
+from ap_spark.cli import main
+from ap_spark.publish import machine
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.usefixtures("spark")
+
+POINTS = "id,x,y\na,0.0,0.0\nb,0.1,0.0\nc,0.0,0.2\nd,5.0,5.0\ne,5.1,5.0\nf,5.0,5.2\n"
+EDGES = "i,k,s\n0,1,-1.0\n1,0,-1.0\n2,3,-1.0\n3,2,-1.5\n1,2,-9.0\n"
+
+
+def run(tmp_path: Path, text: str, *options: str, name: str = "input.csv") -> int:
+    """Run the command on a file with this text; the output goes to tmp_path/out."""
+    (tmp_path / name).write_text(text)
+    return main(["cluster", str(tmp_path / name), "--output", str(tmp_path / "out"), *options])
+
+
+def table(tmp_path: Path, name: str, suffix: str = "csv", **options: Any) -> pd.DataFrame:
+    parts = sorted((tmp_path / "out" / name).glob(f"part-*.{suffix}"))
+    frames: list[pd.DataFrame] = [pd.read_csv(part, **options) for part in parts]
+    return pd.concat(frames, ignore_index=True)
+
+
+def nothing_left(tmp_path: Path, *inputs: str) -> bool:
+    return {path.name for path in tmp_path.iterdir()} == {*inputs}
+
+
+def test_points_in_clusters_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path, POINTS, "--id-column", "id", "--output-format", "csv", "-p", "-1") == 0
+    told = capsys.readouterr().out
+    assert "6 points, 30 similarities: 2 clusters" in told
+    assert "converged after" in told
+    out = tmp_path / "out"
+    assert sorted(p.name for p in out.iterdir() if not p.name.startswith(".")) == [
+        "_SUCCESS", "assignments", "exemplars", "summary.json", "trace",
+    ]  # fmt: skip
+    assignments = table(tmp_path, "assignments")
+    assert assignments.columns.tolist() == ["id", "exemplar", "label", "similarity"]
+    assert assignments.exemplar.tolist() == ["a"] * 3 + ["d"] * 3
+    assert assignments.label.tolist() == [0, 0, 0, 1, 1, 1]
+    exemplars = table(tmp_path, "exemplars")
+    assert exemplars.columns.tolist() == ["label", "exemplar", "size", "preference", "mean_similarity"]
+    assert exemplars.mean_similarity.tolist() == pytest.approx([-0.025, -0.025])
+    trace = table(tmp_path, "trace")
+    assert trace.columns.tolist() == ["iteration", "exemplars", "changed", "seconds"]
+    summary = json.loads((out / "summary.json").read_text())
+    assert len(trace) == summary["n_iter"]
+    assert summary["netsim"] == pytest.approx(summary["dpsim"] + summary["expref"])
+    assert summary["settings"]["preference"] == -1.0
+    assert {"start", "read", "graph", "propagation", "clusters", "write"} == set(summary["seconds"])
+    assert nothing_left(tmp_path, "input.csv", "out")
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "tsv", "json", "orc"])
+def test_edges_of_every_format(tmp_path: Path, spark: SparkSession, kind: str) -> None:
+    edges = spark.createDataFrame(
+        [("007", "8", -1.0), ("8", "007", -1.2), ("x", "y", -1.0), ("y", "x", -1.5)], "i string, k string, s double"
+    )
+    path = str(tmp_path / f"edges.{kind}")
+    options: dict[str, Any] = {"sep": "\t" if kind == "tsv" else ",", "header": True} if kind in ("csv", "tsv") else {}
+    edges.write.format("csv" if kind == "tsv" else kind).save(path, **options)
+    assert (
+        main(["cluster", path, "--edges", "-p", "-3", "--output", str(tmp_path / "out"), "--output-format", "csv"]) == 0
+    )
+    assignments = table(tmp_path, "assignments", dtype=str)
+    assert assignments.id.tolist() == ["007", "8", "x", "y"]  # an id keeps its zeros
+    assert assignments.label.tolist() == ["0", "0", "1", "1"]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "tsv", "json"])
+def test_output_of_every_format(tmp_path: Path, spark: SparkSession, kind: str) -> None:
+    assert run(tmp_path, EDGES, "--edges", "--output-format", kind) == 0
+    reader = spark.read.option("header", True).option("sep", "\t" if kind == "tsv" else ",")
+    rows = reader.format("csv" if kind == "tsv" else kind).load(str(tmp_path / "out" / "assignments")).collect()
+    assert [int(row.id) for row in rows] == [0, 1, 2, 3]
+    assert set(rows[0].asDict()) == {"id", "exemplar", "label", "similarity"}
+
+
+def test_headerless_tsv_of_concurrent_ap(tmp_path: Path) -> None:
+    text = "0.0\t0.0\n0.1\t0.0\n5.0\t5.0\n5.1\t5.0\n0.0\t0.1\n"
+    options = ("--no-header", "--output-format", "tsv", "-d", "0.6", "-i", "300", "-c", "20", "-p", "-1")
+    assert run(tmp_path, text, *options, name="points.tsv") == 0
+    assert (tmp_path / "out" / "labels.tsv").read_text() == "0\n0\n1\n1\n0\n"
+    assert (tmp_path / "out" / "cluster_centers_indices.tsv").read_text() in ("0\n2\n", "0\n3\n")
+    settings = json.loads((tmp_path / "out" / "summary.json").read_text())["settings"]
+    assert (settings["damping"], settings["max_iter"], settings["convergence_iter"]) == (0.6, 300, 20)
+
+
+def test_rows_are_numbered_through_compressed_and_several_files(tmp_path: Path) -> None:
+    folder = tmp_path / "many.csv"
+    folder.mkdir()
+    # the larger file comes later: Spark reads it first
+    (folder / "a.csv").write_text("x\n0.0\n0.1\n")
+    with gzip.open(folder / "b.csv.gz", "wt") as file:
+        file.write("x\n" + "".join(f"{5 + n / 100}\n" for n in range(9)))
+    options = ["--output", str(tmp_path / "out"), "--output-format", "csv", "-p", "-2"]
+    assert main(["cluster", str(folder), *options]) == 0
+    assert table(tmp_path, "assignments").label.tolist() == [0] * 2 + [1] * 9
+
+
+def test_features_by_position_and_range_and_preference_column(tmp_path: Path) -> None:
+    text = "name,p,u,v,w\na,-9,0,0,ignored\nb,-0.1,1,0,text\nc,-9,0,1,here\n"
+    options = ("--id-column", "name", "--feature-columns", "2-3", "--preference-column", "1", "--output-format", "csv")
+    assert run(tmp_path, text, *options) == 0
+    assert table(tmp_path, "assignments").exemplar.tolist() == ["b"] * 3
+    assert table(tmp_path, "exemplars").preference.tolist() == [-0.1]
+
+
+def test_array_and_vector_columns(tmp_path: Path, spark: SparkSession) -> None:
+    from pyspark.ml.linalg import Vectors
+
+    for name, rows, schema in (
+        ("array", [(1, [0.0, 0.0]), (2, [0.0, 1.0])], "id int, f array<float>"),
+        ("vector", [(1, Vectors.dense([0.0, 0.0])), (2, Vectors.sparse(2, [1], [1.0]))], ["id", "f"]),
+    ):
+        path, out = str(tmp_path / f"{name}.parquet"), str(tmp_path / name)
+        spark.createDataFrame(rows, schema).write.parquet(path)
+        assert main(["cluster", path, "--output", out, "--id-column", "id", "-p", "-9"]) == 0
+        assert json.loads((tmp_path / name / "summary.json").read_text())["dpsim"] == -1.0
+
+
+def test_top_keeps_the_largest_similarities(tmp_path: Path) -> None:
+    assert run(tmp_path, POINTS, "--id-column", "0", "--top", "2", "--metric", "euclidean") == 0
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["n_edges"] == 12
+
+
+def test_points_beside_edges(tmp_path: Path) -> None:
+    (tmp_path / "points.csv").write_text("id,p\n0,-5\n1,-0.5\n2,-5\n3,-0.5\n9,-1\n")
+    options = (
+        "--edges",
+        "--points",
+        str(tmp_path / "points.csv"),
+        "--preference-column",
+        "p",
+        "--output-format",
+        "csv",
+    )
+    assert run(tmp_path, EDGES, *options) == 0
+    assert table(tmp_path, "assignments").exemplar.tolist() == [1, 1, 3, 3, 9]
+
+
+def test_an_existing_output_is_refused_then_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path, EDGES, "--edges", "--output-format", "csv") == 0
+    before = (tmp_path / "out" / "summary.json").read_text()
+    assert run(tmp_path, EDGES, "--edges") == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert run(tmp_path, EDGES.replace("-1.5", "nan"), "--edges", "--overwrite") == 2
+    assert (tmp_path / "out" / "summary.json").read_text() == before
+    assert run(tmp_path, EDGES, "--edges", "--overwrite", "-p", "-77") == 0
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["settings"]["preference"] == -77
+    assert nothing_left(tmp_path, "input.csv", "out")
+
+
+def test_leftovers_of_a_killed_run_are_cleared_and_a_replaced_output_put_back(tmp_path: Path) -> None:
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    owner = f"{machine()}.{int(ended.stdout)}"
+    (tmp_path / f".out.staging.{owner}" / "assignments").mkdir(parents=True)
+    (tmp_path / f".out.old.{owner}").mkdir()
+    (tmp_path / f".out.old.{owner}" / "summary.json").write_text("precious")
+    (tmp_path / ".out.staging.another-machine.1").mkdir()
+    assert run(tmp_path, EDGES, "--edges") == 2
+    assert (tmp_path / "out" / "summary.json").read_text() == "precious"
+    assert nothing_left(tmp_path, "input.csv", "out", ".out.staging.another-machine.1")
+
+
+def test_require_convergence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path, POINTS, "--id-column", "id", "-i", "3", "--require-convergence") == 3
+    assert "nothing was written" in capsys.readouterr().err
+    assert nothing_left(tmp_path, "input.csv")
+    assert run(tmp_path, POINTS, "--id-column", "id", "-i", "3") == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["converged"], summary["n_iter"]) == (False, 3)
+
+
+BAD = {
+    "similarity NaN": ("i,k,s\n0,1,-1\n1,0,NaN\n", ["--edges"], "in column 's' 1 row is null, NaN or +infinite: i=1, k=0"),
+    "similarity infinite": ("i,k,s\n0,1,inf\n1,0,-1\n", ["--edges"], "in column 's' 1 row is null, NaN or +infinite"),
+    "similarity null": ("i,k,s\n0,1,\n1,0,-1\n", ["--edges"], "in column 's' 1 row is null, NaN or +infinite"),
+    "similarity no number": ("i,k,s\n0,1,x1\n1,0,-1\n", ["--edges"], "column 's' must hold finite numbers, but in 1 row it is not a number: i='0', k='1', s='x1'"),
+    "feature NaN": ("id,x\na,1\nb,NaN\nc,nan\n", ["--id-column", "id"], "column 'x' must hold finite numbers, but in 2 rows it is missing, no number, NaN, infinite or beyond 1e150: id='b', x='NaN'; id='c', x='nan'"),
+    "feature infinite": ("id,x\na,1\nb,-inf\n", ["--id-column", "id"], "in 1 row it is missing, no number, NaN, infinite or beyond 1e150: id='b', x='-inf'"),
+    "feature null": ("x,y\n1,2\n3,\n", [], "column 'y' must hold finite numbers, but in 1 row"),
+    "feature no number": ("x,y\n1,2\n3,four\n", [], "y='four'"),
+    "null id in points": ("id,x\na,1\n,2\n", ["--id-column", "id"], "ids must not be null, but in column 'id' 1 row is without one"),
+    "null id in edges": ("i,k,s\n0,,-1\n1,0,-1\n", ["--edges"], "in columns 'i' and 'k' 1 pair has one: i=0, k=None"),
+    "pair twice": ("i,k,s\n0,1,-1\n1,0,-1\n0,1,-2\n", ["--edges"], "a pair (i, k) must be given once, but 1 pair is given more often: i=0, k=1, rows=2"),
+    "preferences twice": ("i,k,s\n0,1,-1\n1,0,-1\n0,0,-2\n1,1,-2\n", ["--edges", "-p", "-3"], "preferences must be given in one way"),
+    "preference missing": ("i,k,s\n0,1,-1\n1,0,-1\n0,0,-2\n", ["--edges"], "every point must have a preference, but 1 point has none: id=1"),
+    "preference infinite": ("i,k,s\n0,1,-1\n1,0,-1\n0,0,-inf\n1,1,-2\n", ["--edges"], "a preference must be finite"),
+    "id twice": ("id,x\na,1\nb,2\na,3\n", ["--id-column", "id"], "ids must be unique, but in column 'id' 1 id is given more than once: id='a', count=2"),
+    "empty": ("", [], "is empty"),
+    "header only": ("i,k,s\n", ["--edges"], "is empty"),
+    "fields missing": ("i,k,s\n0,1,-1\n1,0\n", ["--edges"], "1 line has more or fewer, such as '1,0'"),
+    "too many fields": ("x,y\n0,1\n1,0,2\n", [], "1 line has more or fewer, such as '1,0,2'"),
+    "damping": (EDGES, ["--edges", "-d", "1.0"], "damping must be in [0.5, 1), got 1.0"),
+    "max_iter": (EDGES, ["--edges", "-i", "0"], "max_iter must be at least 1, got 0"),
+    "convergence_iter": (EDGES, ["--edges", "-c", "0"], "convergence_iter must be at least 1, got 0"),
+    "no such column": (POINTS, ["--id-column", "name"], "there is no column 'name'; there are id, x, y"),
+    "no such position": (POINTS, ["--feature-columns", "1-7"], "there is no column '7'"),
+    "not three columns": ("a,b\n1,2\n", ["--edges"], "exactly three columns"),
+    "edges with a metric": (EDGES, ["--edges", "--metric", "euclidean"], "leave out --metric"),
+    "two preferences": (EDGES, ["--edges", "-p", "1", "--preference-quantile", "0.1"], "either preference or preference_quantile"),
+    "feature too large": ("x\n1\n1e200\n", [], "beyond 1e150: id=1, x='1e200'"),
+    "preference out of proportion": (EDGES + "0,0,-1e30\n1,1,-1\n2,2,-1\n3,3,-1\n", ["--edges"], "bring them closer"),
+    "too far apart": ("i,k,s\n0,1,-1e308\n1,0,1e308\n", ["--edges"], "divide them all by a power of ten"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str], case: str) -> None:
+    text, options, message = BAD[case]
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "precious").write_text("stays")
+    assert run(tmp_path, text, *options, "--overwrite") == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.strip().splitlines()) <= 2, "errors are one or two lines"
+    assert "Exception" not in error
+    assert nothing_left(tmp_path, "input.csv", "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["precious"]
+
+
+def test_null_vectors(tmp_path: Path, spark: SparkSession, capsys: pytest.CaptureFixture[str]) -> None:
+    from pyspark.ml.linalg import Vectors, VectorUDT
+    from pyspark.sql.types import IntegerType, StructField, StructType
+
+    schema = StructType([StructField("id", IntegerType()), StructField("f.1", VectorUDT())])
+    spark.createDataFrame([(1, Vectors.dense([0.0])), (2, None)], schema).write.parquet(str(tmp_path / "v.parquet"))
+    assert main(["cluster", str(tmp_path / "v.parquet"), "--output", str(tmp_path / "o"), "--id-column", "id"]) == 2
+    assert "column 'f.1' must hold finite numbers, but in 1 row" in capsys.readouterr().err
+
+
+def test_no_exemplars_at_all(tmp_path: Path) -> None:
+    assert run(tmp_path, POINTS, "--id-column", "id", "-i", "1", "-p", "-1e3", "--output-format", "tsv") == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["n_clusters"], summary["converged"], summary["preference"]) == (0, False, -1000.0)
+    assert (tmp_path / "out" / "labels.tsv").read_text() == ""
+    assert table(tmp_path, "assignments", sep="\t").columns.tolist() == ["id", "exemplar", "label", "similarity"]
+
+
+def test_json_points_and_odd_names(tmp_path: Path) -> None:
+    text = "".join(json.dumps({"file_path": f"p{n}", "a.b": n, "c d": 0}) + "\n" for n in (0, 1, 10, 11))
+    assert run(tmp_path, text, "--id-column", "file_path", "--output-format", "csv", name="points.jsonl") == 0
+    assert table(tmp_path, "assignments").id.tolist() == ["p0", "p1", "p10", "p11"]
+
+
+def test_vectors_of_different_lengths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = '{"id": 1, "f": [1.0, 2.0]}\n{"id": 2, "f": [1.0]}\n'
+    assert run(tmp_path, text, "--id-column", "id", name="points.json") == 2
+    assert "have lengths 1 (id 2) and 2 (id 1)" in capsys.readouterr().err
+    assert nothing_left(tmp_path, "points.json")
+
+
+def test_an_end_that_is_not_among_the_points(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "points.csv").write_text("id\n0\n1\n2\n")
+    assert run(tmp_path, EDGES, "--edges", "--points", str(tmp_path / "points.csv")) == 2
+    assert "2 edges have an end that is not: i=2, k=3; i=3, k=2" in capsys.readouterr().err
+    assert nothing_left(tmp_path, "points.csv", "input.csv")
+
+
+@pytest.mark.parametrize(("rule", "dpsim"), [("max", -1.0), ("min", -3.0), ("mean", -2.0)])
+def test_duplicates_merged(tmp_path: Path, rule: str, dpsim: float) -> None:
+    text = "i,k,s\n0,1,-3\n0,1,-1\n1,0,-1\n1,0,-3\n"
+    assert run(tmp_path, text, "--edges", "--on-duplicate", rule, "-p", "-50") == 0
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["dpsim"] == dpsim
+
+
+@pytest.mark.parametrize(
+    "arguments", [["cluster"], ["cluster", "x.csv"], ["cluster", "x", "--output", "y", "-d", "much"], []]
+)
+def test_bad_arguments_exit_with_2(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+
+
+def test_files_that_cannot_be_read_or_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--output", str(tmp_path / "out")]
+    assert main(["cluster", str(tmp_path / "no.csv"), *out]) == 2
+    assert "cannot read" in capsys.readouterr().err
+    assert main(["cluster", str(tmp_path / "no.xyz"), *out]) == 2
+    assert "give --format" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    assert run(tmp_path, EDGES, "--edges", "--output", str(tmp_path / "file" / "out")) == 2
+    assert "directory that can be written" in capsys.readouterr().err
+    assert nothing_left(tmp_path, "file", "input.csv")
+
+
+def test_a_fault_of_ours_exits_with_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("something is wrong")
+
+    monkeypatch.setattr("ap_spark.cli.affinity_propagation", broken)
+    assert run(tmp_path, EDGES, "--edges") == 1
+    assert "RuntimeError: something is wrong" in capsys.readouterr().err
+    assert nothing_left(tmp_path, "input.csv")
+
+
+def test_a_failing_write_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("ap_spark.publish.OutputDirectory.write_text", full)
+    assert run(tmp_path, EDGES, "--edges") == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert nothing_left(tmp_path, "input.csv")
+
+
+def test_every_row_of_the_settings_table_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["cluster", "--help"])
+    told = capsys.readouterr().out
+    for line in (ROOT / "docs" / "settings.md").read_text().splitlines():
+        if line.startswith("| `--"):
+            assert line.split("`")[1] in told

@@ -1,0 +1,294 @@
+"""The main function: known answers, scikit-learn's answers, and the behaviours that scikit-learn's tests pin down."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+from sklearn.cluster import affinity_propagation as sklearn_affinity_propagation
+from sklearn.datasets import make_blobs
+
+from ap_spark import InputError, SettingError, affinity_propagation
+from ap_spark.settings import Settings
+from tests import oracle
+from tests.conftest import FIXTURES, Edges, all_pairs, assigned, load, random_edges
+
+Frame = Callable[[Edges], DataFrame]
+
+
+@pytest.mark.parametrize("path", FIXTURES, ids=lambda path: path.stem)
+def test_fixture(frame: Frame, path: Path) -> None:
+    fixture, edges = load(path)
+    expected = fixture["expected"]
+    settings = {name: fixture[name] for name in ("preference", "damping", "max_iter", "convergence_iter")}
+    clustering = affinity_propagation(frame(edges), **settings)
+    assert clustering.converged
+    assert assigned(clustering) == expected["assignment"]
+    rows = clustering.exemplars.orderBy("label").collect()
+    assert [row.exemplar for row in rows] == sorted(set(expected["assignment"]))
+    assert [row.size for row in rows] == [expected["assignment"].count(row.exemplar) for row in rows]
+    if "exemplars" in expected:
+        assert [row.exemplar for row in rows] == expected["exemplars"]
+    for name in ("dpsim", "expref", "netsim"):
+        if name in expected:
+            assert getattr(clustering.summary, name) == pytest.approx(expected[name], abs=1e-6)
+    if "n_iter" in expected:
+        assert clustering.n_iter == expected["n_iter"]
+    # the objective is the sum of what the tables show
+    total = sum(row.similarity or 0.0 for row in clustering.assignments.collect())
+    assert clustering.summary.dpsim == pytest.approx(total, abs=1e-9)
+    assert clustering.trace.count() == clustering.n_iter
+
+
+def blobs(seed: int) -> tuple[np.ndarray, float]:
+    """Random blobs, 20 to 150 points, and a damping between 0.5 and 0.95."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(20, 151))
+    x, _ = make_blobs(n, centers=int(rng.integers(2, 7)), cluster_std=float(rng.uniform(0.3, 1.2)), random_state=seed)
+    return x, float(rng.choice([0.5, 0.6, 0.7, 0.8, 0.9, 0.95]))
+
+
+def sklearn_answer(
+    s: np.ndarray, damping: float, preference: float, max_iter: int = 500
+) -> tuple[list[int], list[int], int] | None:
+    """Exemplars, each point's exemplar and n_iter; None where they depend on the random state or nothing converges."""
+    answers = set()
+    for state in range(3):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            centers, labels, n_iter = sklearn_affinity_propagation(
+                s.copy(),
+                preference=preference,
+                damping=damping,
+                max_iter=max_iter,
+                random_state=state,
+                return_n_iter=True,
+            )
+        if n_iter == max_iter:
+            return None
+        answers.add((tuple(centers.tolist()), tuple(centers[labels].tolist()), n_iter))
+    if len(answers) > 1:
+        return None
+    (answer,) = answers
+    return list(answer[0]), list(answer[1]), answer[2]
+
+
+def compare_with_sklearn(frame: Frame, seed: int, engine: str) -> bool:
+    x, damping = blobs(seed)
+    edges = all_pairs(x)
+    s = oracle.dense(len(x), edges, 0.0)
+    preference = float(np.median([value for _, _, value in edges]))
+    expected = sklearn_answer(s, damping, preference)
+    if expected is None:
+        return False
+    clustering = affinity_propagation(frame(edges), preference=preference, damping=damping, engine=engine)
+    exemplars = [row.exemplar for row in clustering.exemplars.orderBy("label").collect()]
+    assert (exemplars, assigned(clustering), clustering.n_iter) == expected, f"seed {seed}, damping {damping}"
+    return True
+
+
+@pytest.mark.parametrize("first", [0, 6, 12, 18, 24])
+def test_blobs_as_scikit_learn_on_the_block_engine(frame: Frame, first: int) -> None:
+    compared = sum(compare_with_sklearn(frame, seed, "block") for seed in range(first, first + 6))
+    assert compared >= 3
+
+
+def test_blobs_as_scikit_learn_on_the_dataframe_engine(frame: Frame) -> None:
+    # Bit-equality of the engines is tested elsewhere; these are the first seeds with a low damping, which are quick.
+    quick = [seed for seed in range(30) if blobs(seed)[1] <= 0.6][:2]
+    assert sum(compare_with_sklearn(frame, seed, "dataframe") for seed in quick) >= 1
+
+
+def test_random_sparse_graphs_cluster_as_the_oracle(frame: Frame) -> None:
+    rng = np.random.default_rng(11)
+    for share in (0.15, 0.4, 1.0):
+        n = 30
+        edges = random_edges(rng, n, share, symmetric=False)
+        s = oracle.dense(n, edges, -6.0)
+        found, n_iter, converged = oracle.run(s, 0.8, 300, 15)
+        points = frame([(p, p, 0.0) for p in range(n)]).selectExpr("i as id")
+        clustering = affinity_propagation(
+            frame(edges), points=points, preference=-6.0, damping=0.8, max_iter=300, jitter=False
+        )
+        assert (clustering.n_iter, clustering.converged) == (n_iter, converged)
+        assert assigned(clustering) == oracle.clusters(s, found).tolist()
+
+
+# What scikit-learn's own tests pin down
+
+
+def test_equal_similarities_and_low_preference_give_one_cluster(frame: Frame) -> None:
+    edges = [(i, k, -1.0) for i in range(3) for k in range(3) if i != k]
+    clustering = affinity_propagation(frame(edges), preference=-10.0)
+    assert assigned(clustering) == [0, 0, 0]
+    assert (clustering.converged, clustering.n_iter, clustering.summary.engine) == (True, 0, "none")
+
+
+def test_equal_similarities_and_high_preference_make_all_exemplars(frame: Frame) -> None:
+    edges = [(i, k, -1.0) for i in range(3) for k in range(3) if i != k]
+    clustering = affinity_propagation(frame(edges), preference=10.0)
+    assert assigned(clustering) == [0, 1, 2]
+    assert clustering.summary.netsim == 30.0
+
+
+def test_equal_similarities_and_equal_preference_give_the_smallest_id(frame: Frame) -> None:
+    edges = [(i, k, -1.0) for i in (5, 7, 9) for k in (5, 7, 9) if i != k]
+    assert assigned(affinity_propagation(frame(edges))) == [5, 5, 5]
+
+
+def test_equal_similarities_and_different_preferences_are_iterated(spark: SparkSession, frame: Frame) -> None:
+    edges = [(i, k, -1.0) for i in range(3) for k in range(3) if i != k]
+    table = spark.createDataFrame([(0, -10.0), (1, -0.5), (2, -10.0)], "id bigint, preference double")
+    clustering = affinity_propagation(frame(edges), preference=table, damping=0.5)
+    assert clustering.summary.engine == "block"
+    assert assigned(clustering) == [1, 1, 1]
+
+
+def test_identical_points_are_one_cluster(frame: Frame) -> None:
+    # scikit-learn: test_affinity_propagation_equal_points
+    edges = [(i, k, 0.0) for i in range(8) for k in range(8) if i != k]
+    assert set(assigned(affinity_propagation(frame(edges), preference=-1.0))) == {0}
+
+
+def test_two_points(frame: Frame) -> None:
+    # scikit-learn: test_affinity_propagation_equal_mutual_similarities
+    edges = [(0, 1, -100.0), (1, 0, -100.0)]
+    assert assigned(affinity_propagation(frame(edges), preference=0.0)) == [0, 1]
+    assert assigned(affinity_propagation(frame(edges), preference=-1000.0)) == [0, 0]
+
+
+def test_one_point(spark: SparkSession, frame: Frame) -> None:
+    points = spark.createDataFrame([("only",)], "id string")
+    similarities = spark.createDataFrame([], "i string, k string, s double")
+    clustering = affinity_propagation(similarities, points=points, preference=-3.0)
+    assert assigned(clustering) == ["only"]
+    assert (clustering.converged, clustering.summary.netsim) == (True, -3.0)
+
+
+def test_not_converged_with_exemplars_gives_them_and_warns(frame: Frame, caplog: pytest.LogCaptureFixture) -> None:
+    # scikit-learn: test_affinity_propagation_fit_non_convergence
+    x, _ = blobs(1)
+    with caplog.at_level(logging.WARNING, "ap_spark"):
+        clustering = affinity_propagation(frame(all_pairs(x)), damping=0.5, max_iter=12)
+    assert "not converged after 12 iterations" in caplog.text
+    assert (clustering.converged, clustering.n_iter) == (False, 12)
+    assert clustering.summary.n_clusters > 0
+    assert clustering.assignments.count() == len(x)
+
+
+def test_not_converged_without_exemplars_gives_no_clusters(frame: Frame) -> None:
+    # scikit-learn: test_affinity_propagation_non_convergence_regressiontest
+    edges = all_pairs(np.array([[0.0, 0.0], [1.0, 1.0], [-2.0, -2.0]]))
+    clustering = affinity_propagation(frame(edges), preference=-10.0, max_iter=2)
+    assert (clustering.converged, clustering.summary.n_clusters) == (False, 0)
+    assert clustering.assignments.count() == clustering.exemplars.count() == 0
+    assert clustering.summary.netsim == 0.0
+
+
+def test_preferences_for_each_point_as_one_number(spark: SparkSession, frame: Frame) -> None:
+    x, _ = blobs(2)
+    table = spark.createDataFrame([(p, -30.0) for p in range(len(x))], "id bigint, preference double")
+    one = affinity_propagation(frame(all_pairs(x)), preference=-30.0)
+    each = affinity_propagation(frame(all_pairs(x)), preference=table)
+    diagonal = affinity_propagation(frame(all_pairs(x) + [(p, p, -30.0) for p in range(len(x))]))
+    assert assigned(one) == assigned(each) == assigned(diagonal)
+    assert one.summary.fingerprint == each.summary.fingerprint == diagonal.summary.fingerprint
+
+
+def test_correct_clusters_of_three_far_groups(frame: Frame) -> None:
+    # scikit-learn: test_correct_clusters
+    x = np.array([[1, 0], [1, 1], [2, 1], [10, 10], [10, 11], [11, 10]], float)
+    found = assigned(affinity_propagation(frame(all_pairs(x)), preference=-20.0))
+    assert found[0] == found[1] == found[2] != found[3] == found[4] == found[5]
+
+
+def test_the_seed_decides_ties_and_the_run_repeats(frame: Frame) -> None:
+    # scikit-learn: test_affinity_propagation_random_state; four corners of a square are one big tie
+    edges = all_pairs(np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]))
+    found = {seed: assigned(affinity_propagation(frame(edges), preference=-1.5, seed=seed)) for seed in range(4)}
+    again = assigned(affinity_propagation(frame(edges), preference=-1.5, seed=0))
+    assert again == found[0]
+    assert len({tuple(answer) for answer in found.values()}) > 1
+
+
+def test_sparse_similarities_never_join_what_is_not_stored(frame: Frame) -> None:
+    # scikit-learn refuses sparse input: test_affinity_propagation_precomputed_with_sparse_input
+    rng = np.random.default_rng(5)
+    edges = random_edges(rng, 40, 0.1, symmetric=True)
+    clustering = affinity_propagation(frame(edges), preference_quantile=0.2)
+    stored = {(i, k) for i, k, _ in edges}
+    for row in clustering.assignments.collect():
+        assert row.id == row.exemplar or (row.id, row.exemplar) in stored
+
+
+def test_a_lonely_point_does_not_stop_the_others(frame: Frame) -> None:
+    fixture, edges = load(next(path for path in FIXTURES if path.stem == "toy25"))
+    settings = {"preference": fixture["preference"], "convergence_iter": 15}
+    alone = affinity_propagation(frame(edges), **settings)
+    beside = affinity_propagation(frame([*edges, (98, 0, float("-inf"))]), **settings)
+    assert assigned(beside)[:25] == assigned(alone)
+    assert assigned(beside)[25] == 98
+    assert alone.n_iter > 16
+
+
+def test_minus_infinity_is_a_pair_that_is_not_stored(frame: Frame) -> None:
+    edges = [(0, 1, -1.0), (1, 0, -1.0), (2, 3, -1.0), (3, 2, -1.5)]
+    given = [*edges, (0, 2, float("-inf")), (4, 0, float("-inf"))]
+    clustering = affinity_propagation(frame(given), preference=-2.0)
+    assert clustering.summary.n_edges == 4
+    assert assigned(clustering)[4] == 4
+
+
+def test_string_ids_cluster_as_numbers_do(spark: SparkSession, frame: Frame) -> None:
+    fixture, edges = load(next(path for path in FIXTURES if path.stem == "toy25"))
+    named = spark.createDataFrame([(f"p{i:02}", f"p{k:02}", s) for i, k, s in edges], "i string, k string, s double")
+    clustering = affinity_propagation(named, preference=fixture["preference"])
+    assert assigned(clustering) == [f"p{k:02}" for k in fixture["expected"]["assignment"]]
+
+
+def test_reports_never_contain_jitter(frame: Frame) -> None:
+    edges = all_pairs(np.array([[0.0], [1.0], [3.0], [10.0], [11.0]]))
+    clustering = affinity_propagation(frame(edges), preference=-4.0)
+    stored = {(i, k): s for i, k, s in edges}
+    for row in clustering.assignments.collect():
+        assert row.similarity == (None if row.id == row.exemplar else stored[row.id, row.exemplar])
+    assert {row.preference for row in clustering.exemplars.collect()} == {-4.0}
+
+
+def test_everything_is_released(spark: SparkSession, frame: Frame) -> None:
+    def held() -> int:
+        return len(list(spark.sparkContext._jsc.sc().getRDDStorageInfo()))
+
+    before = held()
+    clustering = affinity_propagation(frame(all_pairs(blobs(3)[0])))
+    assert held() <= before + 2  # the two tables of the result
+    with pytest.raises(InputError):
+        affinity_propagation(frame([(0, 1, float("nan"))]))
+    assert held() <= before + 2
+    assert clustering.assignments.count() > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"damping": 0.4}, "damping must be in [0.5, 1), got 0.4"),
+        ({"damping": 1}, "damping must be in [0.5, 1), got 1"),
+        ({"max_iter": 0}, "max_iter must be at least 1, got 0"),
+        ({"convergence_iter": 0}, "convergence_iter must be at least 1, got 0"),
+        ({"max_iter": 1.5}, "max_iter must be at least 1, got 1.5"),
+        ({"engine": "gpu"}, "engine must be one of auto, block, dataframe, got 'gpu'"),
+        ({"preference": float("nan")}, "preference must be a finite number, got nan"),
+        ({"preference_quantile": 1.5}, "preference_quantile must be in [0, 1], got 1.5"),
+        ({"preference": 1.0, "preference_quantile": 0.5}, "either preference or preference_quantile"),
+    ],
+)
+def test_parameters_out_of_range(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(SettingError) as error:
+        Settings(**arguments)  # type: ignore[arg-type]
+    assert message in str(error.value)
+    assert error.value.exit_code == 2

