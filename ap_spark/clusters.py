@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 import pyspark.sql.functions as F
-from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import Column, DataFrame
 
 from ap_spark import classic
 from ap_spark.exact import exact_sum, to_units
@@ -67,26 +67,25 @@ def find_clusters(graph: Graph, exemplars: DataFrame, held: ExitStack) -> Cluste
         held.callback(classic.release, checkpoint)
         return checkpoint
 
-    candidates = exemplars.persist()
-    held.callback(candidates.unpersist)
-    assigned = assign(graph, candidates).persist()
-    held.callback(assigned.unpersist)
-    unreached = assigned.where("exemplar is null").select("index")
-    reached = assigned.agg(F.count("exemplar")).first()
-    assert reached is not None
-    promoted = graph.n_points - reached[0] if reached[0] else 0
+    candidates = kept(exemplars)
+    assigned = kept(assign(graph, candidates))
+    reached = assigned.count()
+    promoted = graph.n_points - reached if reached else 0  # without any exemplar there are no clusters
     if promoted:
+        unreached = graph.points.select("index").join(assigned.select("index"), "index", "left_anti")
         assigned = kept(assign(graph, candidates.union(unreached)))
-    assigned = kept(assign(graph, kept(refine(graph, assigned))))
+    refined = kept(refine(graph, assigned))
+    n_clusters = refined.count()
 
-    # Without any exemplar nobody has one, and the tables are empty.
     names = graph.small(graph.points.select("index", "id", "preference"))
-    members = assigned.where("exemplar is not null").join(names, "index")
-    heads = members.where("index = exemplar").select("exemplar", F.col("id").alias("name"), "preference")
-    labelled, n_clusters = numbered(heads, "label", "exemplar")
+    heads = refined.join(names, "index").select(
+        F.col("index").alias("exemplar"), F.col("id").alias("name"), "preference"
+    )
+    labelled = numbered(heads, "label", "exemplar", count=n_clusters)
     held.callback(classic.release, labelled)
     assignments = (
-        members.drop("preference")
+        assign(graph, refined)
+        .join(names.drop("preference"), "index")
         .join(graph.small(labelled), "exemplar")
         .select("id", F.col("name").alias("exemplar"), "label", "similarity")
         .localCheckpoint()
@@ -115,48 +114,44 @@ def largest(value: Column, name: Column) -> Column:
 
 
 def assign(graph: Graph, candidates: DataFrame) -> DataFrame:
-    """(index, exemplar, similarity): candidates to themselves, the others to the most similar candidate they reach."""
-    near = (
-        graph.edges.where("i <> k")
-        .join(graph.small(candidates.select(F.col("index").alias("k"))), "k")
+    """(index, exemplar, similarity): candidates to themselves, the others to the most similar candidate they reach.
+
+    Points that reach none are left out.
+    """
+    to = graph.small(candidates.select(F.col("index").alias("k")))
+    themselves = graph.small(candidates.select(F.col("index").alias("i")))
+    others = (
+        graph.edges.join(to, "k")
+        .join(themselves, "i", "left_anti")
         .groupBy("i")
         .agg(largest(F.col("similarity"), F.col("k")).alias("best"))
-        .select(F.col("i").alias("index"), "best.*")
-    )
-    itself = graph.small(candidates.withColumn("itself", F.lit(True)))
-    other = F.col("itself").isNull()
-    return (
-        graph.points.select("index")
-        .join(near, "index", "left")
-        .join(itself, "index", "left")
         .select(
-            "index",
-            F.when(other, F.col("name")).otherwise(F.col("index")).alias("exemplar"),
-            F.when(other, F.col("value")).alias("similarity"),
+            F.col("i").alias("index"), F.col("best.name").alias("exemplar"), F.col("best.value").alias("similarity")
         )
     )
+    own = candidates.select("index", F.col("index").alias("exemplar"), F.lit(None).cast("double").alias("similarity"))
+    return others.union(own)
 
 
 def refine(graph: Graph, assigned: DataFrame) -> DataFrame:
     """(index) of each cluster's best exemplar: the member j with the largest sum of s(i, j) over the members i.
 
-    p(j) counts as s(j, j), and every other member has to store an edge to j.
+    p(j) counts as s(j, j), and every other member has to store an edge to j. An exemplar that is similar to nobody
+    stores none, so its cluster keeps it.
     """
-    unit = graph.report_unit
     of_i = graph.small(assigned.select(F.col("index").alias("i"), F.col("exemplar").alias("cluster")))
     of_k = graph.small(assigned.select(F.col("index").alias("k"), F.col("exemplar").alias("cluster")))
-    within = graph.edges.where("i <> k").join(of_i, "i").join(of_k, ["k", "cluster"])
-    sums = within.groupBy(F.col("k").alias("index")).agg(
-        F.sum(to_units(F.col("similarity"), unit)).alias("sum"), F.count("*").alias("reached")
-    )
-    own = to_units(F.col("preference"), unit)
-    size = F.count("*").over(Window.partitionBy("exemplar"))
-    return (
-        assigned.join(sums, "index", "left")
-        .join(graph.small(graph.points.select("index", "preference")), "index")
-        .withColumn("size", size)
-        .where(F.coalesce("reached", F.lit(0)) == F.col("size") - 1)
-        .groupBy("exemplar")
-        .agg(largest(own + F.coalesce("sum", F.lit(0)), F.col("index")).alias("best"))
+    sizes = assigned.groupBy(F.col("exemplar").alias("cluster")).agg(F.count("*").alias("size"))
+    best = (
+        graph.edges.join(of_i, "i")
+        .join(of_k, ["k", "cluster"])
+        .groupBy("cluster", "k")
+        .agg(F.sum(to_units(F.col("similarity"), graph.report_unit)).alias("sum"), F.count("*").alias("reached"))
+        .join(graph.small(sizes), "cluster")
+        .where("reached = size")
+        .groupBy("cluster")
+        .agg(largest(F.col("sum"), F.col("k")).alias("best"))
         .select(F.col("best.name").alias("index"))
     )
+    lonely = graph.points.where("lonely").select("index")
+    return best.union(lonely)

@@ -8,8 +8,8 @@ Ids become indices 0..n-1 in the order of the ids, so that "the smallest id" is 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from contextlib import ExitStack
+from dataclasses import dataclass
 
 import pyspark.sql.functions as F
 from pyspark.sql import Column, DataFrame, Row
@@ -62,6 +62,8 @@ class Graph:
         The preference of all points; None if they differ.
     fingerprint : str
         The same for the same similarities and preferences, in whatever order they come.
+    release : callable
+        Gives back the storage of the graph.
     """
 
     points: DataFrame
@@ -75,12 +77,7 @@ class Graph:
     uniform_gap: float
     preference: float | None
     fingerprint: str
-    held: list[Callable[[], Any]] = field(default_factory=list, repr=False)
-
-    def release(self) -> None:
-        """Give back the storage of the graph."""
-        for give_back in self.held:
-            give_back()
+    release: Callable[[], None]
 
     def small(self, table: DataFrame) -> DataFrame:
         """Mark a table with at most a row a point to be broadcast, while that fits."""
@@ -113,13 +110,8 @@ def build_graph(
     SettingError
         If preferences are given in more than one way.
     """
-    held: list[Callable[[], Any]] = []
-    try:
+    with ExitStack() as held:
         return make_graph(similarities, settings, points, preferences, held)
-    except BaseException:
-        for give_back in held:
-            give_back()
-        raise
 
 
 def make_graph(
@@ -127,16 +119,19 @@ def make_graph(
     settings: Settings,
     points: DataFrame | None,
     preferences: DataFrame | None,
-    held: list[Callable[[], Any]],
+    held: ExitStack,
 ) -> Graph:
     pairs = merge(edge_table(similarities), settings.on_duplicate).persist()
-    held.append(pairs.unpersist)
+    held.callback(pairs.unpersist)
     found = look_at(pairs)
     check_pairs(pairs, found, settings.on_duplicate)
-    indexed, n_points = numbered(all_ids(pairs, points), "index", "id")
-    held.append(lambda: classic.release(indexed))
+    ids = all_ids(pairs, points).persist()
+    held.callback(ids.unpersist)
+    n_points = ids.count()
     if n_points == 0:
         raise InputError("there must be at least one point, but the input is empty")
+    indexed = numbered(ids, "index", "id", count=n_points)
+    held.callback(classic.release, indexed)
 
     stored = pairs.where((F.col("i") != F.col("k")) & (F.col("s") > float("-inf")))
     diagonal = pairs.where("i = k").select(F.col("i").alias("id"), F.col("s").alias("preference"))
@@ -145,52 +140,24 @@ def make_graph(
     )
     lonely = (F.col("similar_to") == 0).alias("lonely")
     table = with_preference(indexed).select("index", "id", "count", "preference", "represents", lonely).persist()
-    held.append(table.unpersist)
+    held.callback(table.unpersist)
     about = look_at_points(table)
     check_points(table, about, found.diagonal)
 
     low, high = span(found.low, found.high, about.low, about.high)
     largest = max(abs(low), abs(high))
     tiny = min((x for x in (found.tiny, about.tiny) if x is not None), default=1.0)
-    spread = (high - low) + 4.0 * JITTER * (largest + tiny)
-
-    unit = unit_of(spread, about.in_degree)
+    unit = unit_of((high - low) + 4.0 * JITTER * (largest + tiny), about.in_degree)
     if found.stored and found.high > found.low and unit > COARSEST * (found.high - found.low):
         raise InputError(
             f"preferences must be comparable with the similarities, which lie in {found.low:g} … {found.high:g}, "
             f"but they reach from {about.low:g} to {about.high:g}: bring them closer"
         )
-
-    def jittered(i: Column, k: Column, value: Column) -> Column:
-        if not settings.jitter:
-            return value + F.lit(0.0)  # -0.0 becomes 0.0
-        z = F.shiftright(F.xxhash64(F.lit(settings.seed).cast("bigint"), i, k), 11) / F.lit(2.0**52)
-        return value * (F.lit(1.0) + F.lit(JITTER) * z) + F.lit(JITTER) * z * F.lit(tiny)
-
-    names = table.select("index", "id")
-    row_index = names.select(F.col("id").alias("i"), F.col("index").alias("row"))
-    column_index = names.select(F.col("id").alias("k"), F.col("index").alias("column"))
-    between = (
-        stored.select("i", "k", "s", jittered(F.col("i"), F.col("k"), F.col("s")).alias("jittered"))
-        .join(row_index, "i")
-        .join(column_index, "k")
-        .select(
-            F.col("row").alias("i"),
-            F.col("column").alias("k"),
-            F.col("jittered").alias("s"),
-            F.col("s").alias("similarity"),
-        )
-    )
-    own = table.where("not lonely").select(
-        F.col("index").alias("i"),
-        F.col("index").alias("k"),
-        jittered(F.col("id"), F.col("id"), F.col("preference")).alias("s"),
-        F.col("preference").alias("similarity"),
-    )
-    edges = between.union(own).persist()
-    held.append(edges.unpersist)
+    edges = indexed_edges(stored, table, settings, tiny).persist()
+    held.callback(edges.unpersist)
     if edges.count() != found.stored + n_points - about.lonely:
         check_ends(pairs, table)
+    ids.unpersist()
     pairs.unpersist()
     return Graph(
         points=table,
@@ -208,8 +175,39 @@ def make_graph(
         uniform_gap=about.low - found.low if found.low is not None else 0.0,
         preference=about.low if about.low == about.high else None,
         fingerprint=f"{(found.hash or 0) % 2**64:016x}{(about.hash or 0) % 2**64:016x}",
-        held=held,
+        release=held.pop_all().close,
     )
+
+
+def indexed_edges(stored: DataFrame, points: DataFrame, settings: Settings, tiny: float) -> DataFrame:
+    """(i, k, s, similarity): the stored pairs and the diagonal, by index; s with jitter (semantics.md, section 3)."""
+
+    def jittered(i: Column, k: Column, value: Column) -> Column:
+        if not settings.jitter:
+            return value + F.lit(0.0)  # -0.0 becomes 0.0
+        z = F.shiftright(F.xxhash64(F.lit(settings.seed).cast("bigint"), i, k), 11) / F.lit(2.0**52)
+        return value * (F.lit(1.0) + F.lit(JITTER) * z) + F.lit(JITTER) * z * F.lit(tiny)
+
+    row_index = points.select(F.col("id").alias("i"), F.col("index").alias("row"))
+    column_index = points.select(F.col("id").alias("k"), F.col("index").alias("column"))
+    between = (
+        stored.select("i", "k", "s", jittered(F.col("i"), F.col("k"), F.col("s")).alias("jittered"))
+        .join(row_index, "i")
+        .join(column_index, "k")
+        .select(
+            F.col("row").alias("i"),
+            F.col("column").alias("k"),
+            F.col("jittered").alias("s"),
+            F.col("s").alias("similarity"),
+        )
+    )
+    own = points.where("not lonely").select(
+        F.col("index").alias("i"),
+        F.col("index").alias("k"),
+        jittered(F.col("id"), F.col("id"), F.col("preference")).alias("s"),
+        F.col("preference").alias("similarity"),
+    )
+    return between.union(own)
 
 
 def merge(edges: DataFrame, on_duplicate: str) -> DataFrame:

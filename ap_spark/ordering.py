@@ -12,10 +12,11 @@ from ap_spark import classic
 __all__ = ["numbered"]
 
 PLACE_BITS = 33  # monotonically_increasing_id: partition in the upper bits, place in the partition in these
+ROWS_A_TASK = 1_000_000  # up to this many rows one task sorts them all
 
 
-def numbered(rows: DataFrame, name: str, *order: Column | str) -> tuple[DataFrame, int]:
-    """Add a column that numbers the rows from 0 in the given order, and count them.
+def numbered(rows: DataFrame, name: str, *order: Column | str, count: int) -> DataFrame:
+    """Add a column that numbers the rows from 0 in the given order.
 
     Parameters
     ----------
@@ -25,21 +26,23 @@ def numbered(rows: DataFrame, name: str, *order: Column | str) -> tuple[DataFram
         The new column, bigint.
     order : columns
         What to sort by; ties make the numbers arbitrary.
+    count : int
+        The number of rows.
 
     Returns
     -------
-    DataFrame, int
-        The table with the new column, as a local checkpoint, and its number of rows.
+    DataFrame
+        The table with the new column, as a local checkpoint.
     """
     place = F.monotonically_increasing_id()
+    if count <= ROWS_A_TASK:  # one partition: the place is the number
+        return rows.repartition(1).sortWithinPartitions(*order).withColumn(name, place).localCheckpoint()
     placed = rows.orderBy(*order).withColumn(name, place).localCheckpoint()
     part = F.shiftright(name, PLACE_BITS)
     sizes = {row.part: row["count"] for row in placed.groupBy(part.alias("part")).count().collect()}
-    if max(sizes, default=0) == 0:  # one partition, or none: the place is the number
-        return placed, sizes.get(0, 0)
     in_order = [sizes.get(number, 0) for number in range(max(sizes) + 1)]
     offsets = F.array(*(F.lit(offset).cast("bigint") for offset in accumulate(in_order, initial=0)))
     within = F.col(name).bitwiseAND(F.lit((1 << PLACE_BITS) - 1))
     result = placed.withColumn(name, offsets[part.cast("int")] + within).localCheckpoint()
     classic.release(placed)
-    return result, sum(in_order)
+    return result

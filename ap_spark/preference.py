@@ -51,7 +51,7 @@ def quantile_of(stored: DataFrame, count: int, quantile: float) -> float:
         values = stored.select("s").toArrow()["s"].to_numpy()
         return float(np.quantile(values, quantile)) if len(values) else 0.0
     rank, beyond = divmod(quantile * (count - 1), 1)
-    ranked, _ = numbered(stored.select("s"), "rank", "s")
+    ranked = numbered(stored.select("s"), "rank", "s", count=count)
     around = ranked.where(F.col("rank").between(int(rank), int(rank) + 1)).orderBy("rank").collect()
     classic.release(ranked)
     return float(np.quantile([row.s for row in around], beyond if len(around) > 1 else 0.0))

@@ -18,12 +18,15 @@ ROOT = Path(__file__).parent.parent
 FIXTURES = sorted((Path(__file__).parent / "fixtures").glob("*.json"))
 EDGES = "i bigint, k bigint, s double"
 
+# Spark would compile each query, which takes longer than running it on a few rows. The jobs of test_jobs.py do compile.
+INTERPRETED = ("spark.sql.codegen.wholeStage=false", "spark.sql.codegen.factoryMode=NO_CODEGEN")
+
 Edges = list[tuple[int, int, float]]
 
 
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
-    conf = ["spark.ui.enabled=false", "spark.sql.shuffle.partitions=2", "spark.default.parallelism=2"]
+    conf = ["spark.ui.enabled=false", "spark.sql.shuffle.partitions=2", "spark.default.parallelism=2", *INTERPRETED]
     session = start_session("local[2]", conf)
     yield session
     session.stop()
@@ -63,6 +66,12 @@ def random_edges(rng: np.random.Generator, n: int, share: float, *, symmetric: b
     if symmetric:
         s, stored = np.minimum(s, s.T), stored & stored.T
     return [(i, k, float(s[i, k])) for i in range(n) for k in range(n) if i != k and stored[i, k]]
+
+
+def held_tables(spark: SparkSession) -> dict[int, int]:
+    """Cached tables and checkpoints, and the bytes of each, from Spark's own status."""
+    infos = spark.sparkContext._jsc.sc().getRDDStorageInfo()
+    return {info.id(): info.memSize() + info.diskSize() for info in infos}
 
 
 def assigned(clustering: Any) -> list[Any]:

@@ -13,10 +13,14 @@ from pyspark.sql import DataFrame, SparkSession
 from sklearn.cluster import affinity_propagation as sklearn_affinity_propagation
 from sklearn.datasets import make_blobs
 
-from ap_spark import InputError, SettingError, affinity_propagation
+from ap_spark import InputError, Iteration, SettingError, affinity_propagation
+from ap_spark.clusters import make_clusters
+from ap_spark.convergence import Stability
+from ap_spark.engines.dataframe import DataFrameEngine
+from ap_spark.graph import build_graph
 from ap_spark.settings import Settings
 from tests import oracle
-from tests.conftest import FIXTURES, Edges, all_pairs, assigned, load, random_edges
+from tests.conftest import FIXTURES, Edges, all_pairs, assigned, held_tables, load, random_edges
 
 Frame = Callable[[Edges], DataFrame]
 
@@ -45,12 +49,15 @@ def test_fixture(frame: Frame, path: Path) -> None:
     assert clustering.trace.count() == clustering.n_iter
 
 
+DAMPINGS = (0.5, 0.7, 0.95)
+
+
 def blobs(seed: int) -> tuple[np.ndarray, float]:
-    """Random blobs, 20 to 150 points, and a damping between 0.5 and 0.95."""
+    """Random blobs, 20 to 150 points, and a damping."""
     rng = np.random.default_rng(seed)
     n = int(rng.integers(20, 151))
     x, _ = make_blobs(n, centers=int(rng.integers(2, 7)), cluster_std=float(rng.uniform(0.3, 1.2)), random_state=seed)
-    return x, float(rng.choice([0.5, 0.6, 0.7, 0.8, 0.9, 0.95]))
+    return x, float(rng.choice(DAMPINGS))
 
 
 def sklearn_answer(
@@ -78,30 +85,70 @@ def sklearn_answer(
     return list(answer[0]), list(answer[1]), answer[2]
 
 
-def compare_with_sklearn(frame: Frame, seed: int, engine: str) -> bool:
+def blobs_answer(seed: int) -> tuple[Edges, float, float, tuple[list[int], list[int], int] | None]:
+    """The edges of some blobs, preference and damping, and what scikit-learn says."""
     x, damping = blobs(seed)
     edges = all_pairs(x)
-    s = oracle.dense(len(x), edges, 0.0)
     preference = float(np.median([value for _, _, value in edges]))
-    expected = sklearn_answer(s, damping, preference)
-    if expected is None:
-        return False
-    clustering = affinity_propagation(frame(edges), preference=preference, damping=damping, engine=engine)
-    exemplars = [row.exemplar for row in clustering.exemplars.orderBy("label").collect()]
-    assert (exemplars, assigned(clustering), clustering.n_iter) == expected, f"seed {seed}, damping {damping}"
-    return True
+    return edges, preference, damping, sklearn_answer(oracle.dense(len(x), edges, 0.0), damping, preference)
 
 
 @pytest.mark.parametrize("first", [0, 6, 12, 18, 24])
 def test_blobs_as_scikit_learn_on_the_block_engine(frame: Frame, first: int) -> None:
-    compared = sum(compare_with_sklearn(frame, seed, "block") for seed in range(first, first + 6))
-    assert compared >= 3
+    compared = 0
+    for seed in range(first, first + 6):
+        edges, preference, damping, expected = blobs_answer(seed)
+        if expected is None:
+            continue
+        clustering = affinity_propagation(frame(edges), preference=preference, damping=damping, engine="block")
+        exemplars = [row.exemplar for row in clustering.exemplars.orderBy("label").collect()]
+        assert (exemplars, assigned(clustering), clustering.n_iter) == expected, f"seed {seed}, damping {damping}"
+        compared += 1
+    assert compared >= 5
 
 
-def test_blobs_as_scikit_learn_on_the_dataframe_engine(frame: Frame) -> None:
-    # Bit-equality of the engines is tested elsewhere; these are the first seeds with a low damping, which are quick.
-    quick = [seed for seed in range(30) if blobs(seed)[1] <= 0.6][:2]
-    assert sum(compare_with_sklearn(frame, seed, "dataframe") for seed in quick) >= 1
+@pytest.mark.parametrize("damping", DAMPINGS)
+def test_blobs_as_scikit_learn_on_the_dataframe_engine(spark: SparkSession, frame: Frame, damping: float) -> None:
+    """The same seeds: those that share a damping as components of one graph, each with a stop of its own."""
+    expected = {}
+    edges: Edges = []
+    preferences = []
+    for seed in range(30):
+        own, preference, its_damping, answer = blobs_answer(seed)
+        if its_damping == damping and answer is not None:
+            expected[seed] = answer
+            first = len(preferences)
+            edges += [(first + i, first + k, s) for i, k, s in own]
+            preferences += [(first + point, preference, seed) for point in range(len(answer[1]))]
+    assert len(expected) >= 6
+    table = spark.createDataFrame(preferences, "id bigint, preference double, seed bigint")
+    graph = build_graph(frame(edges), Settings(), preferences=table)
+    engine = DataFrameEngine(graph, damping)
+
+    seed_of = np.array([seed for _, _, seed in preferences])
+    watched = {seed: Stability(Settings.convergence_iter) for seed in expected}
+    before: set[int] = set()
+    n_iter: dict[int, int] = {}
+    found: list[int] = []
+    for done in engine.run(500, Stability(10**9)):
+        now = {row["index"] for row in engine.exemplars().collect()}
+        for seed in expected.keys() - n_iter.keys():
+            changed = sum(seed_of[point] == seed for point in now ^ before)
+            exemplars = [point for point in now if seed_of[point] == seed]
+            if watched[seed].reached(Iteration(done.iteration, len(exemplars), changed, 0.0)):
+                n_iter[seed] = done.iteration
+                found += exemplars
+        if len(n_iter) == len(expected):
+            break
+        before = now
+    clusters = make_clusters(graph, spark.createDataFrame([(point,) for point in found], "index bigint"))
+    engine.release()
+    exemplar_of = dict(clusters.assignments.select("id", "exemplar").collect())
+    graph.release()
+    for seed, (exemplars, labels, iterations) in expected.items():
+        first = int(np.flatnonzero(seed_of == seed)[0])
+        mine = [exemplar_of[first + point] - first for point in range(len(labels))]
+        assert (sorted(set(mine)), mine, n_iter[seed]) == (exemplars, labels, iterations), f"seed {seed}"
 
 
 def test_random_sparse_graphs_cluster_as_the_oracle(frame: Frame) -> None:
@@ -261,15 +308,13 @@ def test_reports_never_contain_jitter(frame: Frame) -> None:
 
 
 def test_everything_is_released(spark: SparkSession, frame: Frame) -> None:
-    def held() -> int:
-        return len(list(spark.sparkContext._jsc.sc().getRDDStorageInfo()))
-
-    before = held()
+    before = held_tables(spark).keys()
     clustering = affinity_propagation(frame(all_pairs(blobs(3)[0])))
-    assert held() <= before + 2  # the two tables of the result
+    of_result = held_tables(spark).keys() - before
+    assert len(of_result) == 2, "assignments and exemplars"
     with pytest.raises(InputError):
         affinity_propagation(frame([(0, 1, float("nan"))]))
-    assert held() <= before + 2
+    assert held_tables(spark).keys() <= before | of_result
     assert clustering.assignments.count() > 0
 
 

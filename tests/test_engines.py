@@ -20,7 +20,7 @@ from ap_spark.engines.dataframe import DataFrameEngine, column_totals, responsib
 from ap_spark.graph import Graph, build_graph
 from ap_spark.settings import Settings
 from tests import oracle
-from tests.conftest import FIXTURES, Edges, all_pairs, load, random_edges
+from tests.conftest import FIXTURES, Edges, all_pairs, held_tables, load, random_edges
 
 NEVER = 10**9  # a convergence_iter that is never reached
 Frame = Callable[[Edges], DataFrame]
@@ -218,25 +218,19 @@ def test_an_iteration_never_moves_the_edges(
     graph.release()
 
 
-def held_blocks(spark: SparkSession) -> tuple[int, int]:
-    """Cached tables or checkpoints, and their bytes, from Spark's own status."""
-    infos = list(spark.sparkContext._jsc.sc().getRDDStorageInfo())
-    return len(infos), sum(info.memSize() + info.diskSize() for info in infos)
-
-
 def test_storage_and_plan_do_not_grow_and_are_given_back(spark: SparkSession, frame: Frame, tied: Edges) -> None:
-    before = held_blocks(spark)[0]
+    before = held_tables(spark).keys()  # other tests' leftovers, which may go at any time
     graph = build_graph(frame(tied), Settings())
     engine = DataFrameEngine(graph, 0.8, 2)
     advance(engine, 3)
-    early = held_blocks(spark)
-    assert early[0] > before
+    early = {table: size for table, size in held_tables(spark).items() if table not in before}
+    assert early
     advance(engine, 20)
-    late = held_blocks(spark)
-    assert late[0] == early[0]
-    assert late[1] <= 1.2 * early[1]
+    late = {table: size for table, size in held_tables(spark).items() if table not in before}
+    assert len(late) == len(early)
+    assert sum(late.values()) <= 1.2 * sum(early.values())
     plan = engine.messages()._jdf.queryExecution()
     assert len(str(plan.optimizedPlan().stats().sizeInBytes())) < 60  # SPARK-52163 made it millions of digits
     engine.release()
     graph.release()
-    assert held_blocks(spark)[0] <= before
+    assert held_tables(spark).keys() <= before

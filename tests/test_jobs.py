@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import INTERPRETED, ROOT
 
 BIN = Path(sys.executable).parent
 DIGITS = [str(ROOT / "data" / "digits.csv.gz"), "--feature-columns", "0-63"]
@@ -56,8 +56,10 @@ def test_spark_submit_and_the_command_give_the_same_digits(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("moment", ["reading", "publishing"])
 def test_a_job_killed_halfway_leaves_no_output_and_does_not_disturb_the_next(tmp_path: Path, moment: str) -> None:
-    iris = [str(ROOT / "data" / "iris.csv"), "--feature-columns", "0-3"]
-    command = ["ap-spark", "cluster", *iris, "--output", str(tmp_path / "out")]
+    (tmp_path / "input").mkdir()
+    (tmp_path / "input" / "points.csv").write_text("x\n0\n1\n5\n6\n")
+    quick = [option for setting in INTERPRETED for option in ("--conf", setting)]
+    command = ["ap-spark", "cluster", "input/points.csv", "--output", "out", *quick]
     process = start(command, cwd=tmp_path, start_new_session=True)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
@@ -73,7 +75,7 @@ def test_a_job_killed_halfway_leaves_no_output_and_does_not_disturb_the_next(tmp
     if moment == "publishing":
         assert list(tmp_path.glob(".out.staging.*"))
         finish(command, cwd=tmp_path)
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["input", "out"]
         assert (tmp_path / "out" / "_SUCCESS").exists()
 
 
