@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession
@@ -16,7 +17,6 @@ from ap_spark.session import start_session
 
 ROOT = Path(__file__).parent.parent
 FIXTURES = sorted((Path(__file__).parent / "fixtures").glob("*.json"))
-EDGES = "i bigint, k bigint, s double"
 
 # Spark would compile each query, which takes longer than running it on a few rows. The jobs of test_jobs.py do compile.
 INTERPRETED = ("spark.sql.codegen.wholeStage=false", "spark.sql.codegen.factoryMode=NO_CODEGEN")
@@ -32,12 +32,24 @@ def spark() -> Iterator[SparkSession]:
     session.stop()
 
 
+@pytest.fixture
+def compiled(spark: SparkSession) -> Iterator[None]:
+    """Compiled queries, for tests with many rows."""
+    before = {setting.split("=")[0]: spark.conf.get(setting.split("=")[0]) for setting in INTERPRETED}
+    for key in before:
+        spark.conf.unset(key)
+    yield
+    for key, value in before.items():
+        spark.conf.set(key, str(value))
+
+
 @pytest.fixture(scope="session")
 def frame(spark: SparkSession) -> Callable[[Edges], DataFrame]:
     """Edges as a DataFrame."""
 
     def make(edges: Edges) -> DataFrame:
-        return spark.createDataFrame(edges, EDGES)
+        columns = zip(*edges, strict=True)
+        return spark.createDataFrame(pa.table([pa.array(column) for column in columns], names=["i", "k", "s"]))
 
     return make
 
