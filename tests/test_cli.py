@@ -244,6 +244,32 @@ def test_null_vectors(tmp_path: Path, spark: SparkSession, capsys: pytest.Captur
     assert "column 'f.1' must hold finite numbers, but in 1 row" in capsys.readouterr().err
 
 
+def test_null_arrays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = '{"id": 1, "f": [1.0, 2.0]}\n{"id": 2, "f": null}\n{"id": 3, "f": [1.0, null]}\n'
+    assert run(tmp_path, text, "--id-column", "id", name="points.json") == 2
+    assert "column 'f' must hold finite numbers, but in 2 rows" in capsys.readouterr().err
+    assert nothing_left(tmp_path, "points.json")
+
+
+def test_json_edges_need_their_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path, '{"a": 1, "b": 2, "c": -1.0}\n', "--edges", name="edges.json") == 2
+    assert "similarities must have the columns i, k, s; " in capsys.readouterr().err
+    assert nothing_left(tmp_path, "edges.json")
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [("0\n1\n2\n3\n1\n", "1 id is given more than once: id=1, count=2"), ("0\n1\n''\n3\n", "1 row is without one")],
+)
+def test_points_beside_edges_are_checked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], ids: str, message: str
+) -> None:
+    (tmp_path / "points.csv").write_text("id,x\n" + ids.replace("''", "").replace("\n", ",0\n"))
+    assert run(tmp_path, EDGES, "--edges", "--points", str(tmp_path / "points.csv")) == 2
+    assert message in capsys.readouterr().err
+    assert nothing_left(tmp_path, "points.csv", "input.csv")
+
+
 def test_no_exemplars_at_all(tmp_path: Path) -> None:
     assert run(tmp_path, POINTS, "--id-column", "id", "-i", "1", "-p", "-1e3", "--output-format", "tsv") == 0
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())

@@ -53,9 +53,9 @@ DAMPINGS = (0.5, 0.7, 0.95)
 
 
 def blobs(seed: int) -> tuple[np.ndarray, float]:
-    """Random blobs, 20 to 150 points, and a damping."""
+    """Random blobs, 20 to 150 points (small ones more often), and a damping."""
     rng = np.random.default_rng(seed)
-    n = int(rng.integers(20, 151))
+    n = round(20 * 7.5 ** rng.random())
     x, _ = make_blobs(n, centers=int(rng.integers(2, 7)), cluster_std=float(rng.uniform(0.3, 1.2)), random_state=seed)
     return x, float(rng.choice(DAMPINGS))
 
@@ -124,15 +124,17 @@ def test_blobs_as_scikit_learn_on_the_dataframe_engine(spark: SparkSession, fram
     assert len(expected) >= 6
     table = spark.createDataFrame(preferences, "id bigint, preference double, seed bigint")
     graph = build_graph(frame(edges), Settings(), preferences=table)
-    engine = DataFrameEngine(graph, damping)
+    engine = DataFrameEngine(graph, damping, partitions=1)
 
     seed_of = np.array([seed for _, _, seed in preferences])
     watched = {seed: Stability(Settings.convergence_iter) for seed in expected}
-    before: set[int] = set()
+    now: set[int] = set()
     n_iter: dict[int, int] = {}
     found: list[int] = []
     for done in engine.run(500, Stability(10**9)):
-        now = {row["index"] for row in engine.exemplars().collect()}
+        before = now
+        if done.changed:
+            now = {row["index"] for row in engine.exemplars().collect()}
         for seed in expected.keys() - n_iter.keys():
             changed = sum(seed_of[point] == seed for point in now ^ before)
             exemplars = [point for point in now if seed_of[point] == seed]
@@ -141,7 +143,6 @@ def test_blobs_as_scikit_learn_on_the_dataframe_engine(spark: SparkSession, fram
                 found += exemplars
         if len(n_iter) == len(expected):
             break
-        before = now
     clusters = make_clusters(graph, spark.createDataFrame([(point,) for point in found], "index bigint"))
     engine.release()
     exemplar_of: dict[int, int] = {row.id: row.exemplar for row in clusters.assignments.collect()}
@@ -292,7 +293,11 @@ def test_minus_infinity_is_a_pair_that_is_not_stored(frame: Frame) -> None:
     assert assigned(clustering)[4] == 4
 
 
-def test_string_ids_cluster_as_numbers_do(spark: SparkSession, frame: Frame) -> None:
+@pytest.mark.parametrize("rows_a_task", [10**6, 4])
+def test_string_ids_cluster_as_numbers_do(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch, rows_a_task: int
+) -> None:
+    monkeypatch.setattr("ap_spark.ordering.ROWS_A_TASK", rows_a_task)
     fixture, edges = load(next(path for path in FIXTURES if path.stem == "toy25"))
     named = spark.createDataFrame([(f"p{i:02}", f"p{k:02}", s) for i, k, s in edges], "i string, k string, s double")
     clustering = affinity_propagation(named, preference=fixture["preference"])

@@ -132,7 +132,7 @@ def test_all_ways_to_compute_give_the_same_bits(frame: Frame, tied: Edges) -> No
         else:
             engines += [DataFrameEngine(graph, 0.8, partitions)]
         for engine in engines:
-            advance(engine, 6)
+            advance(engine, 4)
             seen.add(bits(messages_of(engine)))
             engine.release()
         graph.release()

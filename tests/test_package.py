@@ -74,8 +74,12 @@ def test_preference_quantiles_are_those_of_numpy(spark: SparkSession) -> None:
         assert ap_spark.preference_quantile(edges, q) == np.quantile(values, q)
 
 
-def test_quantiles_are_exact_where_the_cluster_sorts(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("rows_a_task", [10, 10**6])
+def test_quantiles_are_exact_where_the_cluster_sorts(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch, rows_a_task: int
+) -> None:
     monkeypatch.setattr("ap_spark.preference.COLLECTED_EDGES", 10)
+    monkeypatch.setattr("ap_spark.ordering.ROWS_A_TASK", rows_a_task)
     values = np.random.default_rng(0).normal(size=5001)
     edges = spark.createDataFrame([(0, n + 1, float(s)) for n, s in enumerate(values)], "i int, k int, s double")
     for q in (0.0, 0.25, 0.33, 1.0):

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pyspark.sql.functions as F
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -134,11 +134,13 @@ class DataFrameEngine:
         self.partitions = partitions or max(classic.cores(self.spark), -(-graph.n_edges // EDGES_A_PARTITION))
         self.columns: DataFrame | None = None
         self.routes: DataFrame | None = None
-        with self.planner():
+        with self.planner(), ExitStack() as held:
             self.edges = self.in_blocks(graph.edges).localCheckpoint()
+            held.callback(self.release)
             if graph.n_points > broadcast_columns:
                 routes = self.edges.select("k", "block").distinct()
                 self.routes = routes.repartition(self.partitions, "k").localCheckpoint()
+            held.pop_all()
 
     def in_blocks(self, edges: DataFrame) -> DataFrame:
         """Assign rows to blocks, one block a partition, all messages 0.
