@@ -180,7 +180,7 @@ class DataFrameEngine:
             before = now.select("k", F.lit(False).alias("before"))
         else:
             before = columns.select("k", F.col("exemplar").alias("before"))
-        self.columns = now.join(before, "k").localCheckpoint()
+        self.columns = now.join(before.hint("shuffle_hash"), "k").localCheckpoint()
         counts = self.columns.agg(F.count_if("exemplar"), F.count_if(F.col("exemplar") != F.col("before"))).first()
         classic.release(edges)
         if columns is not None:
