@@ -57,24 +57,28 @@ def make_clusters(graph: Graph, exemplars: DataFrame) -> Clusters:
     Clusters
         Its tables are local checkpoints, independent of the graph.
     """
-    with ExitStack() as held:
-        return find_clusters(graph, exemplars, held)
+    with ExitStack() as held, ExitStack() as result:
+        clusters = find_clusters(graph, exemplars, held, result)
+        result.pop_all()
+        return clusters
 
 
-def find_clusters(graph: Graph, exemplars: DataFrame, held: ExitStack) -> Clusters:
-    def kept(table: DataFrame) -> DataFrame:
-        checkpoint = table.localCheckpoint()
-        held.callback(classic.release, checkpoint)
-        return checkpoint
+def kept(table: DataFrame, until: ExitStack) -> DataFrame:
+    """A local checkpoint of the table, released with the stack."""
+    checkpoint = table.localCheckpoint()
+    until.callback(classic.release, checkpoint)
+    return checkpoint
 
-    candidates = kept(exemplars)
-    assigned = kept(assign(graph, candidates))
+
+def find_clusters(graph: Graph, exemplars: DataFrame, held: ExitStack, result: ExitStack) -> Clusters:
+    candidates = kept(exemplars, held)
+    assigned = kept(assign(graph, candidates), held)
     reached = assigned.count()
     promoted = graph.n_points - reached if reached else 0  # without any exemplar there are no clusters
     if promoted:
         unreached = graph.points.select("index").join(assigned.select("index"), "index", "left_anti")
-        assigned = kept(assign(graph, candidates.union(unreached)))
-    refined = kept(refine(graph, assigned))
+        assigned = kept(assign(graph, candidates.union(unreached)), held)
+    refined = kept(refine(graph, assigned), held)
     n_clusters = refined.count()
 
     names = graph.small(graph.points.select("index", "id", "preference"))
@@ -83,20 +87,20 @@ def find_clusters(graph: Graph, exemplars: DataFrame, held: ExitStack) -> Cluste
     )
     labelled = numbered(heads, "label", "exemplar", count=n_clusters)
     held.callback(classic.release, labelled)
-    assignments = (
+    assignments = kept(
         assign(graph, refined)
         .join(names.drop("preference"), "index")
         .join(graph.small(labelled), "exemplar")
-        .select("id", F.col("name").alias("exemplar"), "label", "similarity")
-        .localCheckpoint()
+        .select("id", F.col("name").alias("exemplar"), "label", "similarity"),
+        result,
     )
     similarity = exact_sum(F.col("similarity"), graph.report_unit)
     sums = assignments.groupBy("label").agg(F.count("*").alias("size"), similarity.alias("sum"))
-    exemplar_rows = (
+    exemplar_rows = kept(
         labelled.join(sums, "label")
         .withColumn("mean_similarity", F.col("sum") / F.nullif(F.col("size") - 1, F.lit(0)))
-        .select("label", F.col("name").alias("exemplar"), "size", "preference", "mean_similarity", "sum")
-        .localCheckpoint()
+        .select("label", F.col("name").alias("exemplar"), "size", "preference", "mean_similarity", "sum"),
+        result,
     )
     objective = exemplar_rows.agg(
         exact_sum(F.col("sum"), graph.report_unit), exact_sum(F.col("preference"), graph.report_unit)

@@ -37,8 +37,8 @@ class Stability:
     ----------
     convergence_iter : int
         Iterations for which they have to stand still.
-    n_lonely : int
-        Exemplars by definition: they take no part, so they alone are not an answer for the others.
+    no_answer : int
+        Exemplars by definition, while they alone cannot serve all the others: these still have to find their own.
     last_change : int
         The last iteration in which a point became or ceased to be an exemplar.
 
@@ -50,7 +50,7 @@ class Stability:
     """
 
     convergence_iter: int
-    n_lonely: int = 0
+    no_answer: int = 0
     last_change: int = 0
 
     def reached(self, done: Iteration) -> bool:
@@ -62,5 +62,7 @@ class Stability:
             self.last_change = done.iteration
         still = done.iteration - self.last_change + 1
         return (
-            done.exemplars > self.n_lonely and done.iteration > self.convergence_iter and still >= self.convergence_iter
+            done.exemplars > self.no_answer
+            and done.iteration > self.convergence_iter
+            and still >= self.convergence_iter
         )

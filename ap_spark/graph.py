@@ -26,8 +26,10 @@ from ap_spark.schema import (
     has_have,
     id_type,
     is_are,
+    no_similarity,
     preference_table,
     refuse_ids,
+    refuse_similarities,
     require_columns,
 )
 from ap_spark.settings import Settings
@@ -212,11 +214,10 @@ def indexed_edges(stored: DataFrame, points: DataFrame, settings: Settings, tiny
 
 def merge(edges: DataFrame, on_duplicate: str) -> DataFrame:
     """One row for each pair: (i, k, s, rows, bad), s merged as asked; bad counts values that are no similarity."""
-    infinity = F.lit(float("inf"))
-    bad = F.col("s").isNull() | F.isnan("s") | (F.col("s") == infinity)
+    bad = no_similarity(F.col("s"))
     # The mean adds in the order of the values, so that it does not depend on the order of the rows.
     total = F.aggregate(F.array_sort(F.collect_list("s")), F.lit(0.0), lambda sum_, s: sum_ + s)
-    merged = {"min": F.min("s"), "mean": total / F.count("s")}.get(on_duplicate, F.max("s"))
+    merged = {"min": F.min("s"), "mean": total / F.nullif(F.count("s"), F.lit(0))}.get(on_duplicate, F.max("s"))
     return edges.groupBy("i", "k").agg(
         merged.alias("s"), F.count("*").alias("rows"), F.sum(bad.cast("bigint")).alias("bad")
     )
@@ -251,11 +252,7 @@ def check_pairs(pairs: DataFrame, found: Row, on_duplicate: str) -> None:
             f"{has_have(found.null_ids)} one: {examples(bad, ['i', 'k', 's'])}"
         )
     if found.bad:
-        bad = pairs.where("bad > 0")
-        raise InputError(
-            f"similarities must be numbers below infinity, but in column 's' {count_of(found.bad, 'row')} "
-            f"{is_are(found.bad)} null, NaN or +infinite: {examples(bad, ['i', 'k'], ['i', 'k', 's'])}"
-        )
+        refuse_similarities(found.bad, pairs.where("bad > 0"))
     if found.stored:
         unit_of(found.high - found.low, found.stored)  # raises where they lie too far apart
     if found.duplicates and on_duplicate == "error":

@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame
 from ap_spark import classic
 from ap_spark.exact import exact_sum, unit_of
 from ap_spark.ordering import numbered
-from ap_spark.schema import edge_table
+from ap_spark.schema import edge_table, no_similarity, refuse_similarities
 
 __all__ = ["PreferenceRange", "preference_quantile", "preference_range", "quantile_of"]
 
@@ -112,4 +112,9 @@ def preference_range(similarities: DataFrame) -> PreferenceRange:
 
 
 def off_diagonal(similarities: DataFrame) -> DataFrame:
-    return edge_table(similarities).where((F.col("i") != F.col("k")) & (F.col("s") > float("-inf")))
+    """The stored similarities of pairs of different points; InputError if some are no numbers below infinity."""
+    edges = edge_table(similarities)
+    bad = edges.where(no_similarity(F.col("s")))
+    if count := bad.count():
+        refuse_similarities(count, bad)
+    return edges.where((F.col("i") != F.col("k")) & (F.col("s") > float("-inf")))

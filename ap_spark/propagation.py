@@ -45,15 +45,28 @@ def propagate(
     report : callable
         Called with the record of each iteration.
     """
-    stability = Stability(convergence_iter, graph.n_lonely)
+    no_answer = 0 if lonely_serve_all(graph) else graph.n_lonely
+    stability = Stability(convergence_iter, no_answer)
     trace: list[Iteration] = []
     converged = False
-    for done in engine.run(max_iter, Stability(convergence_iter, graph.n_lonely)):
+    for done in engine.run(max_iter, Stability(convergence_iter, no_answer)):
         trace.append(done)
         report(done)
         converged = stability.reached(done)
     lonely = graph.points.where("lonely").select("index")
     return Propagation(engine.exemplars().union(lonely), converged, trace)
+
+
+def lonely_serve_all(graph: Graph) -> bool:
+    """Whether every other point is similar to an exemplar by definition, as where records are matched to a catalogue.
+
+    Then those alone are an answer, and no other exemplar need be found.
+    """
+    if not graph.n_lonely:
+        return False
+    lonely = graph.small(graph.points.where("lonely").select(F.col("index").alias("k")))
+    served = graph.edges.join(lonely, "k").select("i").distinct().count()
+    return served == graph.n_points - graph.n_lonely
 
 
 def without_iterating(graph: Graph) -> Propagation | None:

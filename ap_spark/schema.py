@@ -13,6 +13,7 @@ An id is a bigint or a string, the same throughout a run.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NoReturn
 
 import pyspark.sql.functions as F
 from pyspark.sql import Column, DataFrame
@@ -37,8 +38,10 @@ __all__ = [
     "has_have",
     "id_type",
     "is_are",
+    "no_similarity",
     "preference_table",
     "refuse_ids",
+    "refuse_similarities",
     "require_columns",
 ]
 
@@ -121,6 +124,19 @@ def edge_table(similarities: DataFrame) -> DataFrame:
         raise InputError(f"ids must have one type, but column 'i' holds {types['i']} and column 'k' {types['k']}")
     ids = [F.col(name).cast(kind).alias(name) for name, kind in types.items()]
     return similarities.select(*ids, number(similarities, "s").alias("s"))
+
+
+def no_similarity(value: Column) -> Column:
+    """Whether a double is null, NaN or +infinite; -infinity says that a pair is not stored."""
+    return value.isNull() | F.isnan(value) | (value == F.lit(float("inf")))
+
+
+def refuse_similarities(count: int, bad: DataFrame) -> NoReturn:
+    """Raise InputError for so many similarities that are none; ``bad`` has their (i, k, s)."""
+    raise InputError(
+        f"similarities must be numbers below infinity, but in column 's' {count_of(count, 'row')} "
+        f"{is_are(count)} null, NaN or +infinite: {examples(bad, ['i', 'k'], ['i', 'k', 's'])}"
+    )
 
 
 def preference_table(preferences: DataFrame, ids: str) -> DataFrame:

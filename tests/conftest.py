@@ -32,6 +32,11 @@ def spark() -> Iterator[SparkSession]:
     session.stop()
 
 
+def one_way(edges: Edges, *lonely: int) -> Edges:
+    """The same without the rows of some points, which others may still be similar to."""
+    return [(i, k, s) for i, k, s in edges if i not in lonely]
+
+
 @pytest.fixture
 def compiled(spark: SparkSession) -> Iterator[None]:
     """Compiled queries, for tests with many rows."""

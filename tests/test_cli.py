@@ -9,13 +9,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from pyspark.sql import SparkSession
 
 from ap_spark.cli import main
 from ap_spark.publish import machine
-from tests.conftest import ROOT
+from tests.conftest import ROOT, random_edges
 
 pytestmark = pytest.mark.usefixtures("spark")
 
@@ -195,6 +196,7 @@ BAD = {
     "feature infinite": ("id,x\na,1\nb,-inf\n", ["--id-column", "id"], "in 1 row it is missing, no number, NaN, infinite or beyond 1e150: id='b', x='-inf'"),
     "feature null": ("x,y\n1,2\n3,\n", [], "column 'y' must hold finite numbers, but in 1 row"),
     "feature no number": ("x,y\n1,2\n3,four\n", [], "y='four'"),
+    "similarity null, merged": ("i,k,s\n0,1,\n1,0,-1\n", ["--edges", "--on-duplicate", "mean"], "in column 's' 1 row is null"),
     "null id in points": ("id,x\na,1\n,2\n", ["--id-column", "id"], "ids must not be null, but in column 'id' 1 row is without one"),
     "null id in edges": ("i,k,s\n0,,-1\n1,0,-1\n", ["--edges"], "in columns 'i' and 'k' 1 pair has one: i=0, k=None"),
     "pair twice": ("i,k,s\n0,1,-1\n1,0,-1\n0,1,-2\n", ["--edges"], "a pair (i, k) must be given once, but 1 pair is given more often: i=0, k=1, rows=2"),
@@ -242,6 +244,28 @@ def test_null_vectors(tmp_path: Path, spark: SparkSession, capsys: pytest.Captur
     spark.createDataFrame([(1, Vectors.dense([0.0])), (2, None)], schema).write.parquet(str(tmp_path / "v.parquet"))
     assert main(["cluster", str(tmp_path / "v.parquet"), "--output", str(tmp_path / "o"), "--id-column", "id"]) == 2
     assert "column 'f.1' must hold finite numbers, but in 1 row" in capsys.readouterr().err
+
+
+def test_rows_in_any_order_partitions_and_engines_give_the_same_files(tmp_path: Path) -> None:
+    rng = np.random.default_rng(8)
+    rows = [f"{i},{k},{s}" for i, k, s in random_edges(rng, 30, 0.3, symmetric=False)]
+    contents = set()
+    for options in (["--engine", "block"], ["--engine", "dataframe", "--partitions", "7"], ["--engine", "dataframe"]):
+        rng.shuffle(rows)
+        text = "\n".join(["i,k,s", *rows, ""])
+        assert (
+            run(tmp_path, text, "--edges", "-d", "0.5", "-c", "3", "--overwrite", "--output-format", "csv", *options)
+            == 0
+        )
+        summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+        assert summary["engine"] == options[1]
+        numbers = {name: value for name, value in summary.items() if isinstance(value, (int, float, bool))}
+        written = [
+            table(tmp_path, name).drop(columns="seconds", errors="ignore").to_csv()
+            for name in ("assignments", "exemplars", "trace")
+        ]
+        contents.add((*written, json.dumps(numbers), summary["fingerprint"]))
+    assert len(contents) == 1
 
 
 def test_null_arrays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -74,6 +74,14 @@ def test_preference_quantiles_are_those_of_numpy(spark: SparkSession) -> None:
         assert ap_spark.preference_quantile(edges, q) == np.quantile(values, q)
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), None])
+def test_preferences_of_what_is_no_similarity(spark: SparkSession, bad: float | None) -> None:
+    edges = spark.createDataFrame([(0, 1, -1.0), (1, 0, bad)], "i int, k int, s double")
+    for function in (ap_spark.preference_quantile, ap_spark.preference_range):
+        with pytest.raises(ap_spark.InputError, match="in column 's' 1 row is null, NaN or \\+infinite: i=1, k=0"):
+            function(edges)
+
+
 @pytest.mark.parametrize("rows_a_task", [10, 10**6])
 def test_quantiles_are_exact_where_the_cluster_sorts(
     spark: SparkSession, monkeypatch: pytest.MonkeyPatch, rows_a_task: int

@@ -170,10 +170,10 @@ class BlockEngine:
         )
         source = old or graph.edges.select("i", "k", "s").coalesce(1)
         self.state = source.mapInArrow(task, STATE).localCheckpoint()
-        rows = self.state.select(F.inline("done")).collect()
-        classic.describe(graph.edges.sparkSession, "")
         if old:
             classic.release(old)
+        rows = self.state.select(F.inline("done")).collect()
+        classic.describe(graph.edges.sparkSession, "")
         done = sorted(Iteration(*row) for row in rows)
         self.iteration = done[-1].iteration
         return done

@@ -173,20 +173,25 @@ class DataFrameEngine:
 
     def iterate(self) -> tuple[int, int]:
         """One iteration; returns how many exemplars there are and how many memberships changed."""
-        edges, columns = self.edges, self.columns
-        self.edges = responsibilities(self.arrived(), self.damping).localCheckpoint()
-        now = column_totals(self.edges, self.damping, self.graph.unit)
-        if columns is None:
-            before = now.select("k", F.lit(False).alias("before"))
-        else:
-            before = columns.select("k", F.col("exemplar").alias("before"))
-        self.columns = now.join(before.hint("shuffle_hash"), "k").localCheckpoint()
-        counts = self.columns.agg(F.count_if("exemplar"), F.count_if(F.col("exemplar") != F.col("before"))).first()
-        classic.release(edges)
-        if columns is not None:
-            classic.release(columns)
+        with ExitStack() as past:
+            edges = responsibilities(self.arrived(), self.damping).localCheckpoint()
+            past.callback(classic.release, self.edges)
+            self.edges = edges
+            columns = self.new_columns().localCheckpoint()
+            if self.columns is not None:
+                past.callback(classic.release, self.columns)
+            self.columns = columns
+            counts = columns.agg(F.count_if("exemplar"), F.count_if(F.col("exemplar") != F.col("before"))).first()
         assert counts is not None
         return counts[0], counts[1]
+
+    def new_columns(self) -> DataFrame:
+        """The totals of the edges' responsibilities (k, total, exemplar), and whether k was an exemplar before."""
+        now = column_totals(self.edges, self.damping, self.graph.unit)
+        if self.columns is None:
+            return now.withColumn("before", F.lit(False))
+        before = self.columns.select("k", F.col("exemplar").alias("before"))
+        return now.join(before.hint("shuffle_hash"), "k")
 
     def arrived(self) -> DataFrame:
         """The edges after the availabilities of the last iteration have reached them."""
