@@ -6,6 +6,7 @@ import gzip
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import pandas as pd
 import pytest
 from pyspark.sql import SparkSession
 
+from ap_spark import affinity_propagation, read_similarities
 from ap_spark.cli import main
-from ap_spark.publish import machine
+from ap_spark.publish import OutputDirectory, machine
 from tests.conftest import ROOT, random_edges
 
 pytestmark = pytest.mark.usefixtures("spark")
@@ -68,27 +70,24 @@ def test_points_in_clusters_out(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 @pytest.mark.parametrize("kind", ["parquet", "csv", "tsv", "json", "orc"])
 def test_edges_of_every_format(tmp_path: Path, spark: SparkSession, kind: str) -> None:
-    edges = spark.createDataFrame(
-        [("007", "8", -1.0), ("8", "007", -1.2), ("x", "y", -1.0), ("y", "x", -1.5)], "i string, k string, s double"
-    )
+    rows = [("007", "8", -1.0), ("8", "007", -1.25), ("x", "y", float("-inf"))]  # an id keeps its zeros
     path = str(tmp_path / f"edges.{kind}")
     options: dict[str, Any] = {"sep": "\t" if kind == "tsv" else ",", "header": True} if kind in ("csv", "tsv") else {}
+    edges = spark.createDataFrame(rows, "i string, k string, s double")
     edges.write.format("csv" if kind == "tsv" else kind).save(path, **options)
-    assert (
-        main(["cluster", path, "--edges", "-p", "-3", "--output", str(tmp_path / "out"), "--output-format", "csv"]) == 0
-    )
-    assignments = table(tmp_path, "assignments", dtype=str)
-    assert assignments.id.tolist() == ["007", "8", "x", "y"]  # an id keeps its zeros
-    assert assignments.label.tolist() == ["0", "0", "1", "1"]
+    assert [tuple(row) for row in read_similarities(spark, path).orderBy("i").collect()] == rows
 
 
-@pytest.mark.parametrize("kind", ["parquet", "csv", "tsv", "json"])
-def test_output_of_every_format(tmp_path: Path, spark: SparkSession, kind: str) -> None:
-    assert run(tmp_path, EDGES, "--edges", "--output-format", kind) == 0
-    reader = spark.read.option("header", True).option("sep", "\t" if kind == "tsv" else ",")
-    rows = reader.format("csv" if kind == "tsv" else kind).load(str(tmp_path / "out" / "assignments")).collect()
-    assert [int(row.id) for row in rows] == [0, 1, 2, 3]
-    assert set(rows[0].asDict()) == {"id", "exemplar", "label", "similarity"}
+def test_output_of_every_format(tmp_path: Path, spark: SparkSession) -> None:
+    edges = spark.createDataFrame([(0, 1, -1.0), (1, 0, -1.0), (2, 3, -1.0), (3, 2, -1.5)], "i int, k int, s double")
+    clustering = affinity_propagation(edges)
+    for kind in ("parquet", "csv", "tsv", "json"):
+        path = str(tmp_path / kind)
+        OutputDirectory(spark, path, overwrite=False).publish(clustering, kind, asdict(clustering.summary))
+        reader = spark.read.option("header", True).option("sep", "\t" if kind == "tsv" else ",")
+        written = reader.format("csv" if kind == "tsv" else kind).load(f"{path}/assignments").collect()
+        assert [int(row.id) for row in written] == [0, 1, 2, 3]
+        assert set(written[0].asDict()) == {"id", "exemplar", "label", "similarity"}
 
 
 def test_headerless_tsv_of_concurrent_ap(tmp_path: Path) -> None:

@@ -83,6 +83,15 @@ def test_a_job_killed_halfway_leaves_no_output_and_does_not_disturb_the_next(
     assert (tmp_path / "out" / "_SUCCESS").exists()
 
 
+@pytest.fixture
+def quick(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spark's defaults for sessions with a handful of rows."""
+    defaults = tmp_path_factory.mktemp("conf")
+    java = "spark.driver.extraJavaOptions=-XX:TieredStopAtLevel=1"
+    (defaults / "spark-defaults.conf").write_text("\n".join([*INTERPRETED, java, "spark.sql.shuffle.partitions=2"]))
+    monkeypatch.setitem(ENVIRONMENT, "SPARK_CONF_DIR", str(defaults))
+
+
 CONNECT = """
 import sys
 from pyspark.sql import SparkSession
@@ -100,6 +109,7 @@ spark.stop()
 """
 
 
+@pytest.mark.usefixtures("quick")
 def test_both_engines_run_on_spark_connect(tmp_path: Path) -> None:
     told = finish([sys.executable, "-c", CONNECT], cwd=tmp_path)
     block, joins = re.search(r"^block (.*)$", told, re.M), re.search(r"^dataframe (.*)$", told, re.M)
@@ -126,6 +136,7 @@ def test_the_commands_of_the_readme(tmp_path: Path) -> None:
     assert ran >= 3
 
 
+@pytest.mark.usefixtures("quick")
 def test_the_python_of_the_readme(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "data", tmp_path / "data")
     blocks = readme("python")
