@@ -63,8 +63,8 @@ def test_a_job_killed_halfway_leaves_no_output_and_does_not_disturb_the_next(
 ) -> None:
     points = tmp_path / "points.csv"
     points.write_text("x\n0\n1\n5\n6\n")
-    quick = [option for setting in INTERPRETED for option in ("--conf", setting)]
-    command = ["ap-spark", "cluster", str(points), "--verbose", "--output", str(tmp_path / "out"), *quick]
+    interpreted = [option for setting in INTERPRETED for option in ("--conf", setting)]
+    command = ["ap-spark", "cluster", str(points), "--verbose", "--output", str(tmp_path / "out"), *interpreted]
     process = start(command, cwd=tmp_path, start_new_session=True)
     assert process.stdout
     if moment == "iterating":
