@@ -8,6 +8,7 @@ Frey & Dueck, Clustering by passing messages between data points, Science 315 (2
 from ap_spark.clustering import Clustering, Summary, affinity_propagation
 from ap_spark.convergence import Iteration
 from ap_spark.errors import ApSparkError, InputError, JavaNotFound, NotConverged, OutputError, SettingError
+from ap_spark.neighbors import Neighbors, nearest_neighbors
 from ap_spark.preference import PreferenceRange, preference_quantile, preference_range
 from ap_spark.progress import Progress
 from ap_spark.readers import make_points, read_points, read_similarities
@@ -20,6 +21,7 @@ __all__ = [
     "InputError",
     "Iteration",
     "JavaNotFound",
+    "Neighbors",
     "NotConverged",
     "OutputError",
     "PreferenceRange",
@@ -29,6 +31,7 @@ __all__ = [
     "__version__",
     "affinity_propagation",
     "make_points",
+    "nearest_neighbors",
     "preference_quantile",
     "preference_range",
     "read_points",

@@ -15,7 +15,7 @@ from typing import Any
 
 from ap_spark.errors import SettingError
 
-__all__ = ["Input", "Output", "Run", "Settings", "is_required", "markdown", "option", "parameters"]
+__all__ = ["Input", "Output", "Run", "Settings", "Similarity", "is_required", "markdown", "option", "parameters"]
 
 
 def parameter(
@@ -144,13 +144,58 @@ class Input(Checked):
         "or one array or vector column (default: all but the id and the preference)",
     )
     preference_column: str | None = parameter(None, "column with each point's own preference, by name or position")
+    drop_missing: bool = parameter(False, "leave out points with missing features, which are an error otherwise")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Similarity(Checked):
+    """The parameters that make a similarity graph of points, or a smaller one of similarities."""
+
+    scale: str = parameter(
+        "none",
+        "standard: features get mean 0 and standard deviation 1; minmax: they reach from 0 to 1",
+        choices=("none", "standard", "minmax"),
+    )
     metric: str = parameter(
         "sqeuclidean",
-        "similarity of two points: minus their squared Euclidean distance, or minus their Euclidean distance",
-        choices=("sqeuclidean", "euclidean"),
+        "similarity of two points: minus a distance (sqeuclidean is its square), or how much they agree",
+        choices=("sqeuclidean", "euclidean", "manhattan", "cosine", "correlation", "gaussian", "dot"),
+    )
+    width: float | None = parameter(
+        None,
+        "of the metric gaussian: similarity is exp(-d² / (2 width²)) at distance d",
+        rule="a finite number above 0",
+        holds=lambda width: 0 < width < math.inf,
+    )
+    neighbors: int | None = parameter(
+        None,
+        "similarities to the N nearest neighbours of each point alone, or to all points",
+        metavar="N|all",
+        rule="at least 1, or all",
+        holds=positive,
+    )
+    search: str = parameter(
+        "auto",
+        "how neighbours are found; auto is exact up to 200,000 points and for up to 3 dimensions",
+        choices=("auto", "exact", "approximate"),
+    )
+    recall: float = parameter(
+        0.98,
+        "share of the true neighbours that an approximate search has to find",
+        rule="in (0, 1]",
+        holds=lambda recall: 0 < recall <= 1,
+    )
+    min_similarity: float | None = parameter(
+        None, "leave out smaller similarities", rule="a number", holds=lambda value: not math.isnan(value)
     )
     top: int | None = parameter(
         None, "keep only the N largest similarities of each point", metavar="N", rule="at least 1", holds=positive
+    )
+    symmetrize: str | None = parameter(
+        None,
+        "where only one of two points knows the other: union adds the other direction, mutual takes the one away "
+        "(default: union with --neighbors N, else none)",
+        choices=("none", "union", "mutual"),
     )
 
 

@@ -1,129 +1,142 @@
-"""Points to similarities, all pairs."""
+"""Points to similarities: all pairs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import logging
+from collections.abc import Iterable, Iterator
 from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyspark.sql.functions as F
-from numpy.typing import NDArray
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import DataFrame
 
 from ap_spark import classic
-from ap_spark.errors import SettingError
-from ap_spark.settings import Input
+from ap_spark.errors import InputError, SettingError
+from ap_spark.metrics import Floats, Metric, PairFunction, between, metric_of
+from ap_spark.schema import count_of, examples, is_are, require_columns
+from ap_spark.settings import Similarity
 
-__all__ = ["METRICS", "similarities"]
+__all__ = ["check_vectors", "similarities"]
+
+logger = logging.getLogger(__name__)
 
 TILE = 512  # points a side of a tile of pairs: 2 MB of similarities
-
-Floats = NDArray[np.float64]
-
-
-def sqeuclidean(x: Floats, y: Floats) -> Floats:
-    """Minus the squared Euclidean distance of each row of x, shape (m, d), to each row of y, shape (n, d).
-
-    The squares are added dimension by dimension, so that the result does not depend on the shape of the arrays.
-
-    >>> sqeuclidean(np.array([[0.0, 0.0]]), np.array([[3.0, 4.0], [0.0, 0.0]]))
-    array([[-25.,   0.]])
-    """
-    total = np.zeros((len(x), len(y)))
-    for a, b in zip(x.T, y.T, strict=True):
-        difference = a[:, None] - b[None, :]
-        difference *= difference
-        total -= difference
-    return total
+MANY = 10_000  # points of which all pairs are worth a warning
 
 
-def euclidean(x: Floats, y: Floats) -> Floats:
-    """Minus the Euclidean distance of each row of x, shape (m, d), to each row of y, shape (n, d).
-
-    >>> euclidean(np.array([[0.0, 0.0]]), np.array([[3.0, 4.0]]))
-    array([[-5.]])
-    """
-    return np.asarray(-np.sqrt(-sqeuclidean(x, y)))
-
-
-METRICS: dict[str, Callable[[Floats, Floats], Floats]] = {"sqeuclidean": sqeuclidean, "euclidean": euclidean}
-
-
-def similarities(points: DataFrame, *, metric: str = Input.metric, top: int | None = Input.top) -> DataFrame:
+def similarities(
+    points: DataFrame, *, metric: str | PairFunction = Similarity.metric, width: float | None = Similarity.width
+) -> DataFrame:
     """The similarity of every pair of different points.
 
     Parameters
     ----------
     points : DataFrame
         (id, features array<double>), as `make_points` gives it: unique ids, finite values, one length.
-    metric : {"sqeuclidean", "euclidean"}
-        Minus the squared Euclidean distance, or minus the Euclidean distance; computed in float64.
-    top : int, optional
-        Keep only the N largest similarities of each point, on ties those to the smallest ids.
+    metric : {"sqeuclidean", "euclidean", "manhattan", "cosine", "correlation", "gaussian", "dot"} or callable
+        Minus a distance, or how much two vectors agree; `metrics.pairwise` has the formulas. A function takes arrays
+        of shapes (m, d) and (n, d) and returns the similarities, shape (m, n). Computed in float64.
+    width : float, optional
+        Of the metric "gaussian", exp(-d² / (2 width²)).
 
     Returns
     -------
     DataFrame
-        (i, k, s): n (n - 1) rows for n points, or n N. Work and result grow with the square of n: up to a few
-        thousand points.
+        (i, k, s): n (n - 1) rows for n points. Work and result grow with the square of n: up to a few thousand points;
+        `nearest_neighbors` is for more.
 
     Raises
     ------
+    InputError
+        If a vector has no similarity under this metric: zero for cosine, constant for correlation.
     SettingError
-        If the metric is unknown or ``top`` below 1.
+        If the metric is unknown, or lacks its width.
 
     Examples
     --------
     >>> points = spark.createDataFrame([(0, [0.0]), (1, [1.0]), (2, [3.0])], "id int, features array<double>")
-    >>> similarities(points, top=1).orderBy("i").collect()
-    [Row(i=0, k=1, s=-1.0), Row(i=1, k=0, s=-1.0), Row(i=2, k=1, s=-4.0)]
+    >>> similarities(points, metric="euclidean").where("i = 2").orderBy("k").collect()
+    [Row(i=2, k=0, s=-3.0), Row(i=2, k=1, s=-2.0)]
     """
-    Input(metric=metric, top=top)
-    if "features" not in points.columns:
-        raise SettingError(f"points must have a column 'features', got {', '.join(points.columns)}")
+    by = metric_of(metric, width)
+    count, _ = check_vectors(points, by)
+    if count > MANY:
+        logger.warning(
+            "all pairs of %s points are %s similarities: --neighbors N keeps the nearest alone",
+            f"{count:,}",
+            f"{count * (count - 1):,}",
+        )
     kind = points.schema["id"].dataType.simpleString()
-    tiles = points.select("id", "features").mapInArrow(tile, f"ids array<{kind}>, features binary")
-    left, right = tiles, tiles.select(F.col("ids").alias("other_ids"), F.col("features").alias("other"))
+    tiles = points.select("id", "features").mapInArrow(partial(tile, metric=by), f"ids array<{kind}>, vectors binary")
+    left, right = tiles, tiles.select(F.col("ids").alias("other_ids"), F.col("vectors").alias("others"))
     # A tile is some MB: a task for each few of them keeps all cores busy.
     pairs = left.repartition(4 * classic.cores(points.sparkSession)).crossJoin(right)
-    edges = pairs.mapInArrow(partial(all_pairs, metric=metric, top=top), f"i {kind}, k {kind}, s double")
-    if top is None:
-        return edges
-    rank = F.row_number().over(Window.partitionBy("i").orderBy(F.desc("s"), "k"))
-    return edges.withColumn("rank", rank).where(F.col("rank") <= top).drop("rank")
+    return pairs.mapInArrow(partial(all_pairs, metric=by), f"i {kind}, k {kind}, s double")
 
 
-def tile(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Gather points into rows of up to TILE points."""
+def check_vectors(points: DataFrame, metric: Metric | PairFunction) -> tuple[int, int]:
+    """Raise InputError if a vector has no similarity; return the numbers of points and of dimensions."""
+    require_columns(points, ("id", "features"), "points")
+    x = F.col("features")
+    refuses = metric.refuses if isinstance(metric, Metric) else ""
+    undefined = {
+        "": F.lit(False),
+        "zero": F.forall(x, lambda value: value == 0.0),
+        "constant": F.array_min(x) == F.array_max(x),
+    }[refuses]
+    found = points.agg(F.count("*"), F.max(F.size(x)), F.count_if(undefined)).first()
+    assert found is not None
+    count, dimensions, bad = found
+    if not count:
+        raise InputError("there must be at least one point, but the input is empty")
+    if bad:
+        raise InputError(
+            f"with this metric no vector may be {refuses}, since it has no similarity to others, but "
+            f"{count_of(bad, 'vector')} {is_are(bad)}: {examples(points.where(undefined), ['id'])}"
+        )
+    if not isinstance(metric, Metric):
+        check_function(metric, np.array([row.features for row in points.orderBy("id").limit(3).collect()]))
+    return count, dimensions
+
+
+def check_function(function: PairFunction, x: Floats) -> None:
+    """Raise SettingError unless the function gives a number for every pair."""
+    shape = np.shape(function(x, x[:2]))
+    wanted = (len(x), min(2, len(x)))
+    if shape != wanted:
+        raise SettingError(
+            f"a metric must return an array of shape (m, n) for arrays of shapes (m, d) and (n, d), "
+            f"but for {x.shape} and {x[:2].shape} it returned {shape}"
+        )
+
+
+def tile(batches: Iterable[pa.RecordBatch], *, metric: Metric | PairFunction) -> Iterator[pa.RecordBatch]:
+    """Gather points into rows of up to TILE points, vectors prepared by the metric."""
     for batch in batches:
         for start in range(0, len(batch), TILE):
             some = batch.slice(start, TILE)
-            features = some["features"].flatten().to_numpy()
+            vectors = some["features"].flatten().to_numpy().reshape(len(some), -1)
+            if isinstance(metric, Metric):
+                vectors = metric.prepare(vectors)
             ids = pa.array([some["id"].to_pylist()], pa.list_(some["id"].type))
             yield pa.RecordBatch.from_arrays(
-                [ids, pa.array([features.tobytes()], pa.binary())], names=["ids", "features"]
+                [ids, pa.array([vectors.tobytes()], pa.binary())], names=["ids", "vectors"]
             )
 
 
-def all_pairs(batches: Iterable[pa.RecordBatch], *, metric: str, top: int | None) -> Iterator[pa.RecordBatch]:
-    """The similarities of the pairs of two tiles, the diagonal left out; with ``top``, each row's largest here."""
+def all_pairs(batches: Iterable[pa.RecordBatch], *, metric: Metric | PairFunction) -> Iterator[pa.RecordBatch]:
+    """The similarities of the pairs of two tiles, the diagonal left out."""
     for batch in batches:
         for n in range(len(batch)):
             ids, other_ids = (batch[name][n].values for name in ("ids", "other_ids"))
             x, y = (
                 np.frombuffer(batch[name][n].as_buffer()).reshape(len(these), -1)
-                for name, these in (("features", ids), ("other", other_ids))
+                for name, these in (("vectors", ids), ("others", other_ids))
             )
-            s = METRICS[metric](x, y)
+            s = between(metric, x, y)
             code = pa.concat_arrays([ids, other_ids]).dictionary_encode().indices.to_numpy()
-            different = code[: len(ids), None] != code[None, len(ids) :]
-            if top is not None and top < len(other_ids):
-                # Everything at least as large as the row's Nth largest; the exact cut is made over all tiles.
-                among = np.where(different, s, -np.inf)
-                nth = np.partition(among, -top, axis=1)[:, -top]
-                different &= s >= nth[:, None]
-            row, column = np.nonzero(different)
+            row, column = np.nonzero(code[: len(ids), None] != code[None, len(ids) :])
             yield pa.RecordBatch.from_arrays(
                 [ids.take(pa.array(row)), other_ids.take(pa.array(column)), pa.array(s[row, column])],
                 names=["i", "k", "s"],
