@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from ap_spark.metrics import Floats, Metric, PairFunction
 
-__all__ = ["nearest", "nearest_by"]
+__all__ = ["SPARE", "Found", "Positions", "closest_of", "nearest", "nearest_by", "without_copies"]
 
 Positions = NDArray[np.int64]
+Found = tuple[Positions, Positions, Floats]  # rows of x, rows of y, closeness
 Search = Callable[[Positions, int], Positions]  # rows of x, how many -> rows of y, shape (rows, how many)
 
 SPARE = 8  # candidates beyond those asked for, so that few rows have to ask again
@@ -28,7 +29,7 @@ TREE_DIMENSIONS = 32  # beyond so many a tree never wins
 ROUNDING = 1e-12  # more than any search is wrong by, relative to the squares that it adds
 
 
-def nearest(x: Floats, y: Floats, own: Positions, n: int, metric: Metric) -> tuple[Positions, Positions, Floats]:
+def nearest(x: Floats, y: Floats, own: Positions, n: int, metric: Metric) -> Found:
     """For each row of x the n closest rows of y; of equally close ones those that come first.
 
     Parameters
@@ -59,7 +60,7 @@ def nearest(x: Floats, y: Floats, own: Positions, n: int, metric: Metric) -> tup
     y_columns = np.ascontiguousarray(y[kept].T)
     x_columns = np.ascontiguousarray(x.T)
     search, scale = searcher(x, y[kept], metric)
-    found: list[tuple[Positions, Positions, Floats]] = []
+    found: list[Found] = []
     open_rows, wanted = np.arange(len(x)), n + 1 + SPARE
     while len(open_rows):
         wanted = min(wanted, len(kept))
@@ -69,37 +70,57 @@ def nearest(x: Floats, y: Floats, own: Positions, n: int, metric: Metric) -> tup
             closeness = metric.closeness(x_columns[:, rows, None], y_columns[:, candidates])
             farthest = closeness.min(axis=1)
             closeness[kept[candidates] == own[rows, None]] = -np.inf
-            best = np.argsort(-closeness, axis=1, kind="stable")[:, :n]
-            closeness = np.take_along_axis(closeness, best, axis=1)
+            best, closeness = first(closeness, n)
             # Whoever is no candidate is no closer than the farthest that is, but for rounding.
-            sure = wanted == len(kept)
-            decided = sure | (closeness[:, -1] > farthest + ROUNDING * (scale[rows] + np.abs(farthest)))
+            doubt = ROUNDING * (scale[rows] + np.abs(farthest))
+            decided = (wanted == len(kept)) | (closeness[:, -1] > farthest + doubt)
             still_open.append(rows[~decided])
             neighbor = kept[np.take_along_axis(candidates, best, axis=1)]
-            there = decided[:, None] & (closeness > -np.inf)
-            found.append((np.repeat(rows, there.sum(axis=1)), neighbor[there], closeness[there]))
+            found.append(flat(rows[decided], neighbor[decided], closeness[decided]))
         open_rows = np.concatenate(still_open)
         wanted *= MORE
     return in_order(found)
 
 
-def nearest_by(
-    function: PairFunction, x: Floats, y: Floats, own: Positions, n: int
-) -> tuple[Positions, Positions, Floats]:
-    """`nearest` for a similarity that is a function of two arrays, by computing all of them; NaN counts as closest."""
-    found: list[tuple[Positions, Positions, Floats]] = []
+def closest_of(candidates: Positions, x: Floats, y: Floats, own: Positions, n: int, metric: Metric) -> Found:
+    """`nearest` among the candidates of each row, shape (m, any); -1 is none."""
+    x_columns, y_columns = np.ascontiguousarray(x.T), np.ascontiguousarray(y.T)
+    found: list[Found] = []
+    for rows in in_portions(np.arange(len(x)), candidates.shape[1] * x.shape[1]):
+        here = np.sort(candidates[rows], axis=1)
+        closeness = metric.closeness(x_columns[:, rows, None], y_columns[:, here])
+        closeness[(here == own[rows, None]) | (here < 0)] = -np.inf
+        best, closeness = first(closeness, n)
+        found.append(flat(rows, np.take_along_axis(here, best, axis=1), closeness))
+    return in_order(found)
+
+
+def nearest_by(function: PairFunction, x: Floats, y: Floats, own: Positions, n: int) -> Found:
+    """`nearest` for a similarity that is a function of two arrays; NaN comes first, as +infinity."""
+    found: list[Found] = []
     for rows in in_portions(np.arange(len(x)), len(y)):
         s = np.array(function(x[rows], y), dtype=np.float64)
         order = np.where(np.isnan(s), np.inf, s)
         mine = np.flatnonzero(own[rows] >= 0)
         order[mine, own[rows][mine]] = -np.inf
-        best = np.argsort(-order, axis=1, kind="stable")[:, :n]
-        there = np.take_along_axis(order, best, axis=1) > -np.inf
-        found.append((np.repeat(rows, there.sum(axis=1)), best[there], np.take_along_axis(s, best, axis=1)[there]))
+        best, order = first(order, n)
+        found.append(flat(rows, best, order))
     return in_order(found)
 
 
-def in_order(found: list[tuple[Positions, Positions, Floats]]) -> tuple[Positions, Positions, Floats]:
+def first(closeness: Floats, n: int) -> tuple[Positions, Floats]:
+    """Places and values of the n largest in each row; of equal ones those that come first."""
+    best = np.argsort(-closeness, axis=1, kind="stable")[:, :n]
+    return best, np.take_along_axis(closeness, best, axis=1)
+
+
+def flat(rows: Positions, neighbor: Positions, closeness: Floats) -> Found:
+    """One entry for each neighbour; -infinite closeness is none."""
+    there = closeness > -np.inf
+    return np.repeat(rows, there.sum(axis=1)), neighbor[there], closeness[there]
+
+
+def in_order(found: list[Found]) -> Found:
     """All that was found, by row."""
     row, neighbor, closeness = (np.concatenate(part) for part in zip(*found, strict=True))
     order = np.argsort(row, kind="stable")

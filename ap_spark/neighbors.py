@@ -1,31 +1,32 @@
 """Points to their nearest neighbours: who is compared with whom, spread over Spark tasks.
 
-Points travel in packs, a row for many of them. In a task the packs that came together are searched by `nearest.py`.
+Points travel in packs, a row for many of them, which come together in groups; a task searches a group at a time.
 
-    exact        packs of points that ask meet all packs of points to be found
-    approximate  points lie in cells around centroids; those that ask meet the packs of the cells nearest to their own
+    exact        every part of those that ask meets every shard of those that are asked
+    approximate  points lie in cells; those that ask, a region of cells at a time, meet all cells they look into
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
-from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyspark.sql.functions as F
-from numpy.typing import NDArray
 from pyspark.sql import Column, DataFrame, Window
 
 from ap_spark import classic
+from ap_spark.cells import TRAINING, Cells, cells_to_probe, flat_index, k_means, nearest_in_cells, train
 from ap_spark.errors import SettingError
-from ap_spark.metrics import Floats, Metric, PairFunction, metric_of, minus_squares
-from ap_spark.nearest import nearest, nearest_by, without_copies
+from ap_spark.metrics import Floats, Metric, PairFunction, metric_of
+from ap_spark.nearest import Found, Positions, nearest, nearest_by, without_copies
 from ap_spark.settings import Similarity
 from ap_spark.similarity import check_vectors
 
@@ -35,15 +36,10 @@ logger = logging.getLogger(__name__)
 
 EXACT_POINTS = 200_000  # auto: up to this many points, exact
 EXACT_DIMENSIONS = 3  # and with so few dimensions, at any number: there a k-d tree looks at next to nothing
-PACK = 20_000  # points that ask together
-SHARD_BYTES = 64 * 2**20  # vectors to be found that lie in one pack
-POINTS_A_CELL = 1000
-MOST_CELLS = 50_000
-CELLS_TOGETHER = 16  # cells whose points ask in one task: their nearest cells are mostly the same
-TRAINING = 64  # points for each centroid
-FEW = 4  # centroids among which the nearest is chosen in 64 bits
+PACK_BYTES = 4 * 2**20  # vectors in one row
+SHARD_BYTES = 128 * 2**20  # vectors that are asked in one task
+POINTS_ASKING = 50_000  # points that ask in one task, about
 SAMPLE = 1000  # points on which the recall is measured
-MOST_TASKS = 2000
 
 
 @dataclass(frozen=True)
@@ -156,26 +152,59 @@ def exact(
     metric: Metric | PairFunction,
     shards: int = 1,
 ) -> DataFrame:
-    """The neighbours of the queries among ``count`` points: every pack of the ones meets every pack of the others."""
+    """The neighbours of the queries among ``count`` points: (i, k, s)."""
     shards = max(shards, -(-count * dimensions * 8 // SHARD_BYTES))
-    parts = max(-(-count // PACK), min(4 * classic.cores(points.sparkSession), -(-count // 1000)))
-    group = (F.col("part") * F.lit(shards) + F.col("cell")).alias("group")
-    asking = (
-        pack(queries, bucket(parts), metric)
-        .withColumn("part", F.col("cell"))
-        .withColumn("cell", each_of(shards))
-        .select(group, F.array("cell").alias("near"), "ids", "vectors")
+    parts = max(-(-count // POINTS_ASKING), min(4 * classic.cores(points.sparkSession), -(-count // 1000)))
+    group = (F.col("part") * F.lit(shards) + F.col("shard")).alias("group")
+    asking = pack(queries, bucket(parts), metric).select(
+        F.col("cell").alias("part"), each_of(shards).alias("shard"), "cell", "ids", "vectors"
     )
-    asked = (
-        pack(points, bucket(shards), metric, copies=n + 1)
-        .withColumn("part", each_of(parts))
-        .select(group, "cell", "ids", "vectors")
+    asked = pack(points, bucket(shards), metric, copies=n + 1).select(
+        each_of(parts).alias("part"), F.col("cell").alias("shard"), "cell", "ids", "vectors"
     )
-    found = meet(asking, asked, parts * shards, n, metric)
-    if shards > 1:
-        rank = F.row_number().over(Window.partitionBy("i").orderBy(F.desc("closeness"), "k"))
-        found = found.withColumn("rank", rank).where(F.col("rank") <= n)
-    return found.select("i", "k", "s")
+    packs = [table.select(group, "cell", "ids", "vectors") for table in (asking, asked)]
+
+    def search(x: Floats, y: Floats, own: Positions, cells: Positions) -> Found:
+        return nearest(x, y, own, n, metric) if isinstance(metric, Metric) else nearest_by(metric, x, y, own, n)
+
+    return meet(packs[0], packs[1], parts * shards, metric, search, best_of=n if shards > 1 else None)
+
+
+def approximate(points: DataFrame, count: int, dimensions: int, n: int, metric: Metric, recall: float) -> Neighbors:
+    """The neighbours of each point in the cells nearest to it, as many of them as the recall asks for."""
+    spark = points.sparkSession
+    number = max(1, 4 * math.isqrt(count))
+    cells = train(metric.prepare(matrix(sample(points, count, TRAINING * number).toArrow().sort_by("id"))), number)
+    kind = points.schema["id"].dataType.simpleString()
+    placed = points.select("id", "features").mapInArrow(
+        partial(place, cells=cells, metric=metric), f"id {kind}, features array<double>, cell int"
+    )
+    some = sample(points, count, SAMPLE)
+    truth = exact(some, points, count, dimensions, n, metric, shards=2 * classic.cores(spark)).select("i", "k")
+    cell_of_k = placed.select(F.col("id").alias("k"), "cell").join(F.broadcast(truth), "k").toArrow()
+    rows = some.toArrow()
+    row = pc.index_in(cell_of_k["i"], rows["id"]).to_numpy()
+    vectors = metric.prepare(matrix(rows))
+    probes, reached = cells_to_probe(cells, vectors, row, cell_of_k["cell"].to_numpy(), recall)
+    logger.info("%s cells, %d of them searched for each point: recall %.4f", f"{len(cells):,}", probes, reached)
+
+    region = regions_of(cells, max(-(-count // POINTS_ASKING), min(4 * classic.cores(spark), -(-count // 1000))))
+    seen = placed.mapInArrow(
+        partial(look_around, cells=cells, metric=metric, region=region, probes=probes), "region int, cell int"
+    ).distinct()
+    sizes = placed.groupBy("cell").count()
+    asks, answers = group_packs(region, sizes.toArrow().to_pandas(), seen.toArrow().to_pandas(), dimensions)
+    asking = pack(placed, F.col("cell"), metric).join(F.broadcast(spark.createDataFrame(asks)), ["cell", "piece"])
+    asked = pack(placed, F.col("cell"), metric, copies=n + 1).join(F.broadcast(spark.createDataFrame(answers)), "cell")
+    packs = [table.select("group", "cell", "ids", "vectors") for table in (asking, asked)]
+
+    def search(x: Floats, y: Floats, own: Positions, present: Positions) -> Found:
+        return nearest_in_cells(x, y, own, n, metric, cells, present, probes)
+
+    shards = int(answers["shard"].max()) + 1
+    groups = int(asks["group"].max()) + 1
+    edges = meet(packs[0], packs[1], groups, metric, search, best_of=n if shards > 1 else None)
+    return Neighbors(edges, "approximate", reached)
 
 
 def bucket(number: int) -> Column:
@@ -183,206 +212,96 @@ def bucket(number: int) -> Column:
     return F.pmod(F.xxhash64("id"), F.lit(number)).cast("int")
 
 
-def each_of(number: int) -> Column:
-    """A row for each number from 0."""
-    return F.explode(F.sequence(F.lit(0), F.lit(number - 1)))
-
-
-def approximate(points: DataFrame, count: int, dimensions: int, n: int, metric: Metric, recall: float) -> Neighbors:
-    """The neighbours of each point in the cells nearest to its own, as many of them as the recall asks for."""
-    spark = points.sparkSession
-    number = min(max(1, count // POINTS_A_CELL), MOST_CELLS)
-    cells = train(metric.prepare(matrix(sample(points, count, TRAINING * number).toArrow().sort_by("id"))), number)
-    kind = points.schema["id"].dataType.simpleString()
-    placed = points.select("id", "features").mapInArrow(
-        partial(place, cells=cells, metric=metric), f"id {kind}, features array<double>, cell int"
-    )
-    queries = sample(points, count, SAMPLE)
-    truth = exact(queries, points, count, dimensions, n, metric, shards=2 * classic.cores(spark))
-    near, reached = cells_to_search(cells, cells_of_pairs(truth, placed), recall)
-    logger.info("%s cells, %d searched for each point: recall %.4f", f"{number:,}", near.shape[1], reached)
-
-    sizes = placed.groupBy("cell").count().toArrow()
-    asks, answers = group_cells(cells, near, sizes["cell"].to_numpy(), sizes["count"].to_numpy())
-    asking = (
-        pack(placed, F.col("cell"), metric, size=PACK)
-        .join(F.broadcast(spark.createDataFrame(asks)), ["cell", "piece"])
-        .select("group", "near", "ids", "vectors")
-    )
-    asked = (
-        pack(placed, F.col("cell"), metric, copies=n + 1)
-        .join(F.broadcast(spark.createDataFrame(answers)), "cell")
-        .select("group", "cell", "ids", "vectors")
-    )
-    groups = pc.max(asks["group"]).as_py() + 1
-    return Neighbors(meet(asking, asked, groups, n, metric).select("i", "k", "s"), "approximate", reached)
-
-
 def sample(points: DataFrame, count: int, wanted: int) -> DataFrame:
     """About so many of the points, chosen by their ids."""
     return points.where(bucket(count) < wanted).select("id", "features")
 
 
-# Cells
-
-
-@dataclass(frozen=True)
-class Cells:
-    """Centroids; a point lies in the cell of the nearest.
-
-    Attributes
-    ----------
-    center : array of float64, shape (d,)
-    spread : float
-        What is taken from, and what then divides, the vectors before they are compared, since faiss has 32 bits.
-    centroids : array of float32, shape (cells, d)
-        Of vectors so treated.
-    """
-
-    center: Floats
-    spread: float
-    centroids: NDArray[np.float32]
-
-    def reduced(self, vectors: Floats) -> NDArray[np.float32]:
-        return np.ascontiguousarray((vectors - self.center) / self.spread, dtype=np.float32)
-
-
-def train(vectors: Floats, number: int) -> Cells:
-    """Centroids of k-means on some of the vectors."""
-    center = np.median(vectors, axis=0)
-    cells = Cells(center, float(np.abs(vectors - center).max()) or 1.0, np.empty((0, vectors.shape[1]), np.float32))
-    return replace(cells, centroids=k_means(cells.reduced(vectors), number))
-
-
-def k_means(vectors: NDArray[np.float32], number: int) -> NDArray[np.float32]:
-    """So many centroids, or as many as there are vectors."""
-    import faiss  # an extra
-
-    trained = faiss.Kmeans(
-        vectors.shape[1],
-        min(number, len(vectors)),
-        niter=10,
-        seed=0,
-        min_points_per_centroid=1,
-        max_points_per_centroid=TRAINING,
-    )
-    trained.train(vectors)
-    return np.asarray(trained.centroids)
-
-
-def index_of(vectors: NDArray[np.float32]) -> Any:
-    """A faiss index of all vectors, to be searched by brute force."""
-    import faiss
-
-    index = faiss.IndexFlatL2(vectors.shape[1])
-    index.add(vectors)
-    return index
+def each_of(number: int) -> Column:
+    """A row for each number from 0."""
+    return F.explode(F.sequence(F.lit(0), F.lit(number - 1)))
 
 
 def place(batches: Iterable[pa.RecordBatch], *, cells: Cells, metric: Metric) -> Iterator[pa.RecordBatch]:
     """Add the cell of each point."""
-    index = index_of(cells.centroids)
-    columns = np.ascontiguousarray(cells.centroids.T, dtype=np.float64)
     for batch in batches:
-        if not len(batch):
-            continue
-        x = cells.reduced(metric.prepare(matrix(batch)))
-        # The search adds in an order of its own: of the first few the nearest is found anew, in a fixed one.
-        few = np.sort(index.search(x, min(FEW, len(cells.centroids)))[1], axis=1)
-        closeness = minus_squares(x.astype(np.float64).T[:, :, None], columns[:, few])
-        cell = np.take_along_axis(few, closeness.argmax(axis=1)[:, None], axis=1)[:, 0]
-        yield pa.RecordBatch.from_arrays(
-            [batch["id"], batch["features"], pa.array(cell, pa.int32())], names=["id", "features", "cell"]
-        )
+        cell = cells.place(metric.prepare(matrix(batch)))
+        yield batch.append_column("cell", pa.array(cell, pa.int32()))
 
 
-def cells_of_pairs(pairs: DataFrame, placed: DataFrame) -> pa.Table:
-    """For each point i of the pairs and each of its k: (i, cell of i, cell of k)."""
-    of_i = placed.select(F.col("id").alias("i"), F.col("cell").alias("from"))
-    of_k = placed.select(F.col("id").alias("k"), F.col("cell").alias("to"))
-    # The pairs are few.
-    return of_i.join(of_k.join(F.broadcast(pairs), "k"), "i").select("i", "from", "to").toArrow()
+def look_around(
+    batches: Iterable[pa.RecordBatch], *, cells: Cells, metric: Metric, region: Positions, probes: int
+) -> Iterator[pa.RecordBatch]:
+    """The cells that points look into: (region of the point, cell), pairs of a batch once."""
+    for batch in batches:
+        own = batch["cell"].to_numpy()
+        near = np.column_stack([own, cells.nearest(metric.prepare(matrix(batch)), probes)])
+        pairs = np.unique(np.stack([np.repeat(region[own], near.shape[1]), near.ravel()]), axis=1).astype(np.int32)
+        yield pa.RecordBatch.from_arrays([pa.array(pairs[0]), pa.array(pairs[1])], names=["region", "cell"])
 
 
-def cells_to_search(cells: Cells, truth: pa.Table, recall: float) -> tuple[NDArray[np.int32], float]:
-    """For each cell the nearest cells, itself first, as many as reach the recall on the sample; and that recall.
-
-    The mean recall has to lie two standard errors above what is asked for, or all cells are searched.
-    """
-    start, end = truth["from"].to_numpy(), truth["to"].to_numpy()
-    rank = np.empty(len(truth), dtype=np.int64)
-    for cell in np.unique(start):
-        here = start == cell
-        rank[here] = np.argsort(nearest_cells(cells, np.array([cell]), len(cells.centroids))[0])[end[here]]
-    row = truth["i"].combine_chunks().dictionary_encode().indices.to_numpy()
-    for number in range(1, len(cells.centroids) + 1):
-        shares = np.bincount(row, weights=rank < number) / np.bincount(row)
-        if shares.mean() - 2.0 * shares.std() / np.sqrt(len(shares)) >= recall:
-            break
-    return nearest_cells(cells, np.arange(len(cells.centroids)), number), float(shares.mean())
+def regions_of(cells: Cells, number: int) -> Positions:
+    """The region of each cell: so many groups of cells that lie together."""
+    index = flat_index(k_means(cells.centroids, number))
+    return np.asarray(index.search(cells.centroids, 1)[1][:, 0])
 
 
-def nearest_cells(cells: Cells, which: NDArray[Any], number: int) -> NDArray[np.int32]:
-    """For some cells so many of the cells nearest to them, each itself first: shape (len(which), number)."""
-    found = index_of(cells.centroids).search(cells.centroids[which], number)[1]
-    others = np.argsort(found == which[:, None], axis=1, kind="stable")  # itself last, if found
-    return np.column_stack([which, np.take_along_axis(found, others, axis=1)[:, : number - 1]]).astype(np.int32)
+def group_packs(
+    region: Positions, sizes: pd.DataFrame, seen: pd.DataFrame, dimensions: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Which packs come together.
 
+    A region is one group, unless its points or the points they ask are too many: then parts of it meet shards.
 
-def group_cells(
-    cells: Cells, near: NDArray[np.int32], cell: NDArray[np.int32], size: NDArray[np.int64]
-) -> tuple[pa.Table, pa.Table]:
-    """Which packs come together in one task.
+    Parameters
+    ----------
+    region : array of int64
+        The region of each cell.
+    sizes : (cell, count)
+    seen : (region, cell)
+        The cells that points of a region look into.
 
     Returns
     -------
-    asks : (cell, piece, group, near)
-        The group of each pack of points that ask, PACK of a cell at most, and the cells they look into.
-    answers : (cell, group)
-        The groups that a cell's points are sent to.
+    asks : (cell, piece, group)
+    answers : (cell, shard, group)
     """
-    regions = k_means(cells.centroids, max(1, len(cells.centroids) // CELLS_TOGETHER))
-    region = index_of(regions).search(cells.centroids, 1)[1][:, 0]
-    pieces = -(-size // PACK)
-    cell, piece = np.repeat(cell, pieces), np.concatenate([np.arange(number) for number in pieces])
-    _, group = np.unique(np.stack([region[cell], piece]), axis=1, return_inverse=True)
-    asks = pa.table(
-        {
-            "cell": cell,
-            "piece": piece.astype(np.int32),
-            "group": group.astype(np.int32),
-            "near": pa.array(list(near[cell])),
-        }
-    )
-    pairs = np.unique(np.stack([near[cell].ravel(), np.repeat(group, near.shape[1]).astype(np.int32)]), axis=1)
-    return asks, pa.table({"cell": pairs[0], "group": pairs[1]})
+    a_pack = points_a_pack(dimensions)
+    pieces = -(-sizes["count"] // a_pack)
+    asks = sizes.loc[sizes.index.repeat(pieces), ["cell"]].sort_values("cell", ignore_index=True)
+    asks["piece"] = asks.groupby("cell").cumcount()
+    asks["region"] = region[asks["cell"]]
+    counts = sizes.set_index("cell")["count"]
+    points = (asks["cell"].map(counts) - asks["piece"] * a_pack).clip(upper=a_pack)
+    asks["part"] = (points.groupby(asks["region"]).cumsum() - points) // POINTS_ASKING
+    answers = seen.sort_values(["region", "cell"], ignore_index=True)
+    weight = answers["cell"].map(counts) * dimensions * 8
+    answers["shard"] = (weight.groupby(answers["region"]).cumsum() - weight) // SHARD_BYTES
+    groups = asks[["region", "part"]].drop_duplicates().merge(answers[["region", "shard"]].drop_duplicates())
+    groups["group"] = np.arange(len(groups))
+    asks = asks.merge(groups)[["cell", "piece", "group"]].astype("int32")
+    return asks, answers.merge(groups)[["cell", "shard", "group"]].astype("int32")
 
 
-# Packs
+def points_a_pack(dimensions: int) -> int:
+    return int(max(1, PACK_BYTES // (8 * dimensions)))
 
 
-def pack(
-    points: DataFrame,
-    cell: Column,
-    metric: Metric | PairFunction,
-    *,
-    size: int | None = None,
-    copies: int | None = None,
-) -> DataFrame:
-    """The points of a cell in one row, or ``size`` a row: (cell, piece, ids array, vectors binary), by id.
+def pack(points: DataFrame, cell: Column, metric: Metric | PairFunction, *, copies: int | None = None) -> DataFrame:
+    """The points of a cell in a few rows: (cell, piece, ids array, vectors binary), by id.
 
-    Vectors are prepared by the metric; of equal ones only the first ``copies`` are kept.
+    Vectors are prepared by the metric; of equal ones in a cell only the first ``copies`` are kept.
     """
     kind = points.schema["id"].dataType.simpleString()
 
     def packed(table: pa.Table) -> pa.Table:  # Spark reads the types
-        return pack_cell(table, metric, size, copies)
+        return pack_cell(table, metric, copies)
 
     cells = points.select(cell.alias("cell"), "id", "features").groupBy("cell")
     return cells.applyInArrow(packed, f"cell int, piece int, ids array<{kind}>, vectors binary")
 
 
-def pack_cell(table: pa.Table, metric: Metric | PairFunction, size: int | None, copies: int | None) -> pa.Table:
+def pack_cell(table: pa.Table, metric: Metric | PairFunction, copies: int | None) -> pa.Table:
     table = table.sort_by("id")
     ids, vectors = table["id"].combine_chunks(), matrix(table)
     if isinstance(metric, Metric):
@@ -390,11 +309,11 @@ def pack_cell(table: pa.Table, metric: Metric | PairFunction, size: int | None, 
     if copies is not None:
         kept = without_copies(vectors, copies)
         ids, vectors = ids.take(pa.array(kept)), vectors[kept]
-    starts = range(0, len(ids), size or len(ids))
+    starts = range(0, len(ids), points_a_pack(vectors.shape[1]))
     ends = [*starts[1:], len(ids)]
     return pa.table(
         {
-            "cell": table["cell"].slice(0, 1).combine_chunks().take(pa.array([0] * len(starts))),
+            "cell": pa.array([table["cell"][0].as_py()] * len(starts), pa.int32()),
             "piece": pa.array(range(len(starts)), pa.int32()),
             "ids": pa.ListArray.from_arrays(pa.array([0, *ends], pa.int32()), ids),
             "vectors": pa.array(
@@ -404,47 +323,53 @@ def pack_cell(table: pa.Table, metric: Metric | PairFunction, size: int | None, 
     )
 
 
+def meet(
+    asking: DataFrame,
+    asked: DataFrame,
+    groups: int,
+    metric: Metric | PairFunction,
+    search: Callable[[Floats, Floats, Positions, Positions], Found],
+    best_of: int | None,
+) -> DataFrame:
+    """Search in each group: (i, k, s).
+
+    Parameters
+    ----------
+    asking, asked : DataFrame
+        (group, cell, ids, vectors).
+    search : callable
+        Of the vectors asking, the vectors asked, which of these are the former, and the cells of these.
+    best_of : int, optional
+        Points ask in several groups: take so many in all.
+    """
+    kind = dict(asking.dtypes)["ids"].removeprefix("array<").removesuffix(">")
+
+    def in_group(some: pa.Table, others: pa.Table) -> pa.Table:
+        if not len(some) or not len(others):
+            nobody, none = pa.array([], some["ids"].type.value_type), pa.array([], pa.float64())
+            return pa.table({"i": nobody, "k": nobody, "s": none, "closeness": none})
+        (i, x), (k, y) = unpack(some), unpack(others)
+        own = pc.fill_null(pc.index_in(i, k), -1).to_numpy().astype(np.int64)
+        row, neighbor, closeness = search(x, y, own, np.unique(others["cell"].to_numpy()))
+        s = metric.similarity(closeness) if isinstance(metric, Metric) else closeness
+        return pa.table({"i": i.take(pa.array(row)), "k": k.take(pa.array(neighbor)), "s": s, "closeness": closeness})
+
+    left, right = (packs.repartition(groups, "group").groupBy("group") for packs in (asking, asked))
+    found = left.cogroup(right).applyInArrow(in_group, f"i {kind}, k {kind}, s double, closeness double")
+    if best_of is not None:
+        rank = F.row_number().over(Window.partitionBy("i").orderBy(F.desc("closeness"), "k"))
+        found = found.withColumn("rank", rank).where(F.col("rank") <= best_of)
+    return found.select("i", "k", "s")
+
+
+def unpack(packs: pa.Table) -> tuple[pa.Array, Floats]:
+    """Ids and vectors of packs, by id."""
+    ids = pc.list_flatten(packs["ids"]).combine_chunks()
+    vectors = np.frombuffer(b"".join(packs["vectors"].to_pylist())).reshape(len(ids), -1)
+    order = pc.sort_indices(ids)
+    return ids.take(order), vectors[order.to_numpy()]
+
+
 def matrix(points: pa.Table | pa.RecordBatch) -> Floats:
     """The features as an array of shape (n, d)."""
     return np.asarray(pc.list_flatten(points["features"])).reshape(len(points), -1)
-
-
-def meet(asking: DataFrame, asked: DataFrame, groups: int, n: int, metric: Metric | PairFunction) -> DataFrame:
-    """The neighbours of those who ask, (group, near, ids, vectors), among the asked, (group, cell, ids, vectors).
-
-    Returns (i, k, s, closeness).
-    """
-    kind = dict(asking.dtypes)["ids"].removeprefix("array<").removesuffix(">")
-    tasks = min(groups, MOST_TASKS)
-    left, right = (packs.repartition(tasks, "group").groupBy("group") for packs in (asking, asked))
-    return left.cogroup(right).applyInArrow(
-        partial(search_group, n=n, metric=metric), f"i {kind}, k {kind}, s double, closeness double"
-    )
-
-
-def search_group(asking: pa.Table, asked: pa.Table, *, n: int, metric: Metric | PairFunction) -> pa.Table:
-    packs = {cell: number for number, cell in enumerate(asked["cell"].to_pylist())}
-    found = []
-    for number in range(len(asking)):
-        ids, x = unpack(asking, [number])
-        others, y = unpack(asked, [packs[cell] for cell in asking["near"][number].as_py() if cell in packs])
-        own = pc.fill_null(pc.index_in(ids, others), -1).to_numpy().astype(np.int64)
-        if isinstance(metric, Metric):
-            row, neighbor, closeness = nearest(x, y, own, n, metric)
-            s = metric.similarity(closeness)
-        else:
-            row, neighbor, closeness = nearest_by(metric, x, y, own, n)
-            s = closeness
-        i, k = ids.take(pa.array(row)), others.take(pa.array(neighbor))
-        found.append(pa.table({"i": i, "k": k, "s": s, "closeness": closeness}))
-    return pa.concat_tables(found)
-
-
-def unpack(packs: pa.Table, rows: list[int]) -> tuple[pa.Array, Floats]:
-    """Ids and vectors of some packs, by id."""
-    ids = pa.concat_arrays([packs["ids"][row].values for row in rows])
-    vectors = np.concatenate([np.frombuffer(packs["vectors"][row].as_buffer()) for row in rows]).reshape(len(ids), -1)
-    if len(rows) == 1:
-        return ids, vectors
-    order = pc.sort_indices(ids)
-    return ids.take(order), vectors[order.to_numpy()]
