@@ -7,17 +7,20 @@ Frey & Dueck, Clustering by passing messages between data points, Science 315 (2
 
 from ap_spark.clustering import Clustering, Summary, affinity_propagation
 from ap_spark.convergence import Iteration
+from ap_spark.describe import Description, describe
 from ap_spark.errors import ApSparkError, InputError, JavaNotFound, NotConverged, OutputError, SettingError
 from ap_spark.neighbors import Neighbors, nearest_neighbors
 from ap_spark.preference import PreferenceRange, preference_quantile, preference_range
 from ap_spark.progress import Progress
 from ap_spark.readers import make_points, read_points, read_similarities
+from ap_spark.scaling import scale
 from ap_spark.similarity import similarities
 from ap_spark.version import __version__
 
 __all__ = [
     "ApSparkError",
     "Clustering",
+    "Description",
     "InputError",
     "Iteration",
     "JavaNotFound",
@@ -30,11 +33,13 @@ __all__ = [
     "Summary",
     "__version__",
     "affinity_propagation",
+    "describe",
     "make_points",
     "nearest_neighbors",
     "preference_quantile",
     "preference_range",
     "read_points",
     "read_similarities",
+    "scale",
     "similarities",
 ]

@@ -8,8 +8,9 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pyspark.sql.functions as F
@@ -18,12 +19,28 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark.clustering import Clustering, affinity_propagation
+from ap_spark.describe import describe_graph
 from ap_spark.errors import ApSparkError, NotConverged, SettingError
+from ap_spark.graph import build_graph, similarities_of
+from ap_spark.metrics import metric_of
+from ap_spark.neighbors import nearest_neighbors
 from ap_spark.progress import Progress
 from ap_spark.publish import OutputDirectory
 from ap_spark.readers import make_points, read_points, read_similarities, read_table
+from ap_spark.scaling import scale
 from ap_spark.session import start_session
-from ap_spark.settings import Checked, Input, Output, Run, Settings, is_required, option, parameters
+from ap_spark.settings import (
+    Checked,
+    GraphOutput,
+    Input,
+    Output,
+    Run,
+    Settings,
+    Similarity,
+    is_required,
+    option,
+    parameters,
+)
 from ap_spark.similarity import similarities
 from ap_spark.version import __version__
 
@@ -31,7 +48,8 @@ __all__ = ["main"]
 
 logger = logging.getLogger(__name__)
 
-GROUPS: dict[str, type[Checked]] = {"algorithm": Settings, "input": Input, "output": Output, "run": Run}
+Command = Callable[[argparse.Namespace], None]
+Groups = dict[str, type[Checked]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("ap_spark").setLevel(logging.DEBUG if given.verbose else logging.WARNING)
     logging.getLogger("ap_spark.progress").setLevel(logging.INFO)
     try:
-        cluster(given)
+        given.run(given)
     except ApSparkError as error:
         return fail(str(error), error.exit_code, given.verbose)
     except (PySparkException, Py4JJavaError) as error:
@@ -61,17 +79,25 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"ap-spark {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    command = commands.add_parser(
-        "cluster",
-        help="cluster a table of points, or of similarities",
-        description="Cluster a table of points, or of similarities: exemplars and assignments out.",
-        allow_abbrev=False,
-    )
-    # argparse takes -1e3 for an option, where it takes -1000 for a number; preferences are often negative.
-    command._negative_number_matcher = re.compile(r"^-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
-    command.add_argument("input", metavar="INPUT", help="file or directory, anywhere Spark can read")
-    for title, group in GROUPS.items():
-        add_options(command.add_argument_group(title), group)
+    about: list[tuple[Command, str, type[GraphOutput]]] = [
+        (cluster, "cluster a table of points, or of similarities: exemplars and assignments out", Output),
+        (
+            graph,
+            "describe the similarity graph of a table of points, or of similarities, without clustering",
+            GraphOutput,
+        ),
+    ]
+    for run, text, output in about:
+        command = commands.add_parser(
+            run.__name__, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False
+        )
+        # argparse takes -1e3 for an option, where it takes -1000 for a number; preferences are often negative.
+        command._negative_number_matcher = re.compile(r"^-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
+        command.add_argument("input", metavar="INPUT", help="file or directory, anywhere Spark can read")
+        command.set_defaults(run=run)
+        groups: Groups = {"algorithm": Settings, "input": Input, "similarities of points": Similarity}
+        for title, group in (groups | {"output": output, "run": Run}).items():
+            add_options(command.add_argument_group(title), group)
     return parser
 
 
@@ -86,7 +112,11 @@ def add_options(to: argparse._ArgumentGroup, group: type[Checked]) -> None:
         if kind is bool:
             keywords["action"] = "store_false" if declared.default is True else "store_true"
         elif kind in (int, float, str):
-            keywords |= {"type": kind, "choices": about["choices"] or None, "metavar": about["metavar"] or None}
+            keywords |= {
+                "type": number_or(about["none"]) if about["none"] else kind,
+                "choices": about["choices"] or None,
+                "metavar": about["metavar"] or None,
+            }
             if isinstance(declared.default, kind):
                 keywords["help"] += f" [{declared.default}]"
         else:
@@ -96,6 +126,16 @@ def add_options(to: argparse._ArgumentGroup, group: type[Checked]) -> None:
         to.add_argument(*names, **keywords)
 
 
+def number_or(none: str) -> Callable[[str], int | None]:
+    """A whole number, or None under its own word."""
+
+    def number(text: str) -> int | None:
+        return None if text == none else int(text)
+
+    number.__name__ = f"number or {none!r}"  # argparse shows it
+    return number
+
+
 def record(group: type[Checked], given: argparse.Namespace) -> Any:
     """The checked record of one group of options."""
     return group(**{declared.name: getattr(given, declared.name) for declared, _ in parameters(group)})
@@ -103,24 +143,15 @@ def record(group: type[Checked], given: argparse.Namespace) -> Any:
 
 def cluster(given: argparse.Namespace) -> None:
     """The main job: read, cluster, publish, tell."""
-    settings, source = record(Settings, given), record(Input, given)
-    output, session = record(Output, given), record(Run, given)
-    check_together(settings, source)
-    seconds: dict[str, float] = {}
-    started = time.perf_counter()
-    ours = SparkSession.getActiveSession() is None
-    spark = start_session(session.master, session.conf)
-    seconds["start"] = round(time.perf_counter() - started, 3)
-    try:
-        directory = OutputDirectory(spark, output.output, overwrite=output.overwrite)
-        edges, points, preferences = read(spark, given.input, source)
-        seconds["read"] = round(time.perf_counter() - started - seconds["start"], 3)
+    output = record(Output, given)
+    with job(given, output) as (directory, source, seconds):
+        settings = source.settings
         progress = Progress(settings.max_iter)
         options = asdict(settings)
-        if preferences is not None:
-            options["preference"] = preferences
+        if source.preferences is not None:
+            options["preference"] = source.preferences
         try:
-            clustering = affinity_propagation(edges, points=points, report=progress, **options)
+            clustering = affinity_propagation(source.edges, points=source.points, report=progress, **options)
         finally:
             progress.close()
         if output.require_convergence and not clustering.converged:
@@ -129,21 +160,94 @@ def cluster(given: argparse.Namespace) -> None:
                 "try more of them (--max-iter), or more damping; nothing was written"
             )
         summary = asdict(clustering.summary)
-        summary["settings"] |= {"input": given.input} | asdict(source) | {"output_format": output.output_format}
+        summary["settings"] |= source.options | {"output_format": output.output_format}
+        summary["neighbors"] = source.neighbors
         summary["seconds"] = seconds | summary["seconds"]
-        directory.publish(clustering, output.output_format, summary)
-        summary["seconds"]["all"] = round(time.perf_counter() - started, 3)
-        print(in_words(clustering, output.output, summary["seconds"]["all"]))
+        found = clustering.summary
+        tables = {
+            "assignments": (clustering.assignments, found.n_points),
+            "exemplars": (clustering.exemplars, found.n_clusters),
+            "trace": (clustering.trace, found.n_iter),
+        }
+        assert directory is not None
+        directory.publish(tables, output.output_format, summary, numbers=clustering)
+        summary["seconds"]["all"] = round(time.perf_counter() - source.started, 3)
+        print(in_words(clustering, source.neighbors, output.output, summary["seconds"]["all"]))
+
+
+def graph(given: argparse.Namespace) -> None:
+    """A look before the run: read, describe, and publish the similarities if asked to."""
+    output = record(GraphOutput, given)
+    with job(given, output) as (directory, source, seconds):
+        started = time.perf_counter()
+        found = build_graph(source.edges, source.settings, source.points, source.preferences)
+        try:
+            description = describe_graph(found, source.settings)
+            seconds["graph"] = round(time.perf_counter() - started, 3)
+            if directory is not None:
+                summary = {
+                    "settings": asdict(source.settings) | source.options | {"output_format": output.output_format},
+                    "neighbors": source.neighbors,
+                    "graph": asdict(description),
+                    "seconds": seconds,
+                }
+                tables = {"similarities": (similarities_of(found), found.n_edges)}
+                directory.publish(tables, output.output_format, summary)
+        finally:
+            found.release()
+        print(description)
+        if source.neighbors:
+            print(neighbors_in_words(source.neighbors))
+        if directory is not None:
+            print(f"written to {output.output}: similarities, summary.json")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a command works on: similarities, the points and their preferences if known, and how it came about."""
+
+    edges: DataFrame
+    points: DataFrame | None
+    preferences: DataFrame | None
+    settings: Settings
+    neighbors: dict[str, Any] | None
+    options: dict[str, Any]
+    started: float
+
+
+@contextmanager
+def job(
+    given: argparse.Namespace, output: GraphOutput
+) -> Iterator[tuple[OutputDirectory | None, Source, dict[str, float]]]:
+    """What all commands begin and end with: the checks, the session, the output's place, the input."""
+    settings, source, similarity = record(Settings, given), record(Input, given), record(Similarity, given)
+    session = record(Run, given)
+    check_together(settings, source, similarity)
+    if similarity.neighbors is not None and settings.symmetrize is None:
+        settings = replace(settings, symmetrize="union")
+    seconds: dict[str, float] = {}
+    started = time.perf_counter()
+    ours = SparkSession.getActiveSession() is None
+    spark = start_session(session.master, session.conf)
+    seconds["start"] = round(time.perf_counter() - started, 3)
+    try:
+        directory = OutputDirectory(spark, output.output, overwrite=output.overwrite) if output.output else None
+        with ExitStack() as held:
+            edges, points, preferences, neighbors = read(spark, given.input, source, similarity, held)
+            options = {"input": given.input} | asdict(source) | asdict(similarity)
+            seconds["read"] = round(time.perf_counter() - started - seconds["start"], 3)
+            yield directory, Source(edges, points, preferences, settings, neighbors, options, started), seconds
     finally:
         if ours:
             spark.stop()
 
 
-def check_together(settings: Settings, source: Input) -> None:
+def check_together(settings: Settings, source: Input, similarity: Similarity) -> None:
     """Refuse options that exclude each other."""
-    only_points = ("metric", "top", "feature_columns")
     if source.edges:
-        given = [name for name in only_points if getattr(source, name) != getattr(Input, name)]
+        given = [name for name in ("feature_columns", "drop_missing") if getattr(source, name) != getattr(Input, name)]
+        usual = asdict(Similarity())
+        given += [name for name, value in asdict(similarity).items() if value != usual[name]]
         if given:
             raise SettingError(f"with --edges there are no features, so leave out --{given[0].replace('_', '-')}")
         if not source.points and (source.id_column or source.preference_column):
@@ -152,16 +256,21 @@ def check_together(settings: Settings, source: Input) -> None:
             )
     elif source.points:
         raise SettingError("--points goes with --edges: without it, INPUT itself holds the points")
+    metric_of(similarity.metric, similarity.width)
+    if similarity.neighbors is None and similarity.search != Similarity.search:
+        raise SettingError("--search says how the neighbours of --neighbors N are found: give it too")
     if source.preference_column and (settings.preference, settings.preference_quantile) != (None, None):
         raise SettingError("give the preference in one way: --preference, --preference-quantile or --preference-column")
 
 
-def read(spark: SparkSession, path: str, source: Input) -> tuple[DataFrame, DataFrame | None, DataFrame | None]:
-    """The similarities, the points if they are known, and their own preferences if they have them."""
+def read(
+    spark: SparkSession, path: str, source: Input, similarity: Similarity, held: ExitStack
+) -> tuple[DataFrame, DataFrame | None, DataFrame | None, dict[str, Any] | None]:
+    """The similarities; the points if known; their own preferences if they have them; how neighbours were found."""
     if source.edges:
         edges = read_similarities(spark, path, format=source.format, header=source.header)
         if source.points is None:
-            return edges, None, None
+            return edges, None, None, None
         table = read_table(spark, source.points, header=source.header)
         points = make_points(
             table,
@@ -172,22 +281,50 @@ def read(spark: SparkSession, path: str, source: Input) -> tuple[DataFrame, Data
         if dict(points.dtypes)["id"] != dict(edges.dtypes)["i"]:
             text = [F.col(name).cast("string").alias(name) for name in "ik"]
             edges, points = edges.select(*text, "s"), points.withColumn("id", F.col("id").cast("string"))
-    else:
-        points = read_points(
-            spark,
-            path,
-            format=source.format,
-            header=source.header,
-            id_column=source.id_column,
-            feature_columns=source.feature_columns,
-            preference_column=source.preference_column,
-        )
-        edges = similarities(points, metric=source.metric, top=source.top)
-    preferences = points.select("id", "preference") if source.preference_column else None
-    return edges, points.select("id"), preferences
+        return edges, points.select("id"), preferences_of(points, source), None
+    points = read_points(
+        spark,
+        path,
+        format=source.format,
+        header=source.header,
+        id_column=source.id_column,
+        feature_columns=source.feature_columns,
+        preference_column=source.preference_column,
+        drop_missing=source.drop_missing,
+    )
+    if similarity.scale != "none" or similarity.neighbors is not None:  # these read the points more than once
+        points = scale(hold(points, held), similarity.scale)
+    if similarity.neighbors is None:
+        edges = similarities(points, metric=similarity.metric, width=similarity.width)
+        return edges, points.select("id"), preferences_of(points, source), None
+    found = nearest_neighbors(
+        hold(points, held),
+        similarity.neighbors,
+        metric=similarity.metric,
+        width=similarity.width,
+        search=similarity.search,
+        recall=similarity.recall,
+    )
+    about = {"neighbors": similarity.neighbors, "search": found.search, "recall": round(found.recall, 4)}
+    return found.edges, points.select("id"), preferences_of(points, source), about
 
 
-def in_words(clustering: Clustering, output: str, seconds: float) -> str:
+def hold(table: DataFrame, held: ExitStack) -> DataFrame:
+    """Keep a table until the end of the job."""
+    held.callback(table.persist().unpersist)
+    return table
+
+
+def preferences_of(points: DataFrame, source: Input) -> DataFrame | None:
+    return points.select("id", "preference") if source.preference_column else None
+
+
+def neighbors_in_words(neighbors: dict[str, Any]) -> str:
+    words = f"neighbours: {neighbors['neighbors']:,} a point, {neighbors['search']} search"
+    return words + (f", recall {neighbors['recall']:.3f} on a sample" if neighbors["search"] != "exact" else "")
+
+
+def in_words(clustering: Clustering, neighbors: dict[str, Any] | None, output: str, seconds: float) -> str:
     """What came out, for a person."""
     summary = clustering.summary
     state = "converged" if summary.converged else "NOT converged"
@@ -198,6 +335,8 @@ def in_words(clustering: Clustering, output: str, seconds: float) -> str:
         f"net similarity {summary.netsim:.6g} = similarities to exemplars {summary.dpsim:.6g} "
         f"+ preferences {summary.expref:.6g}",
     ]
+    if neighbors:
+        words.insert(1, neighbors_in_words(neighbors))
     if summary.promoted:
         words.append(f"{summary.promoted:,} points became exemplars because they are similar to none")
     largest = clustering.exemplars.orderBy(F.desc("size"), "label").limit(5).collect()

@@ -120,6 +120,9 @@ def affinity_propagation(
     jitter: bool = Settings.jitter,
     seed: int = Settings.seed,
     on_duplicate: str = Settings.on_duplicate,
+    min_similarity: float | None = Settings.min_similarity,
+    top: int | None = Settings.top,
+    symmetrize: str | None = Settings.symmetrize,
     engine: str = Settings.engine,
     partitions: int | None = Settings.partitions,
     report: Callable[[Iteration], None] = lambda done: None,
@@ -148,6 +151,13 @@ def affinity_propagation(
     seed : int
     on_duplicate : {"error", "max", "min", "mean"}
         What to do with a pair given more than once.
+    min_similarity : float, optional
+        Leave out smaller similarities.
+    top : int, optional
+        Keep only so many of the largest similarities of each point i, on ties those to the smallest ids.
+    symmetrize : {"none", "union", "mutual"}, optional
+        Where only one of (i, k) and (k, i) is stored, after the two cuts above: "union" adds the other one, "mutual"
+        takes the one away. To be used with the lists of `nearest_neighbors`.
     engine : {"auto", "block", "dataframe"}
         How to compute it; the result is the same to the last bit.
     partitions : int, optional
@@ -192,6 +202,9 @@ def affinity_propagation(
         jitter=jitter,
         seed=seed,
         on_duplicate=on_duplicate,
+        min_similarity=min_similarity,
+        top=top,
+        symmetrize=symmetrize,
         engine=engine,
         partitions=partitions,
     )

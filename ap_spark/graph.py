@@ -15,10 +15,11 @@ import pyspark.sql.functions as F
 from pyspark.sql import Column, DataFrame, Row
 
 from ap_spark import classic
+from ap_spark.edges import changes_pairs, is_stored, thin
 from ap_spark.errors import InputError, SettingError
 from ap_spark.exact import unit_of
 from ap_spark.ordering import numbered
-from ap_spark.preference import quantile_of
+from ap_spark.preference import quantiles_of
 from ap_spark.schema import (
     count_of,
     edge_table,
@@ -34,7 +35,7 @@ from ap_spark.schema import (
 )
 from ap_spark.settings import Settings
 
-__all__ = ["Graph", "build_graph"]
+__all__ = ["Graph", "build_graph", "similarities_of"]
 
 JITTER = 1e-10
 COARSEST = 1e-6  # the unit of exact sums at most, relative to the range of the similarities
@@ -48,7 +49,8 @@ class Graph:
     Attributes
     ----------
     points : DataFrame
-        (index, id, preference, lonely); lonely: an exemplar by definition, since it is similar to no other point.
+        (index, id, preference, similar_to, represents, lonely): to how many others a point is similar, and how many to
+        it; lonely: an exemplar by definition, since it is similar to no other point.
     edges : DataFrame
         (i, k, s, similarity): indices, the similarity with jitter and the one given. The diagonal is there, except
         for lonely points.
@@ -99,7 +101,8 @@ def build_graph(
     similarities : DataFrame
         (i, k, s), ids bigint or string. A pair with s = -infinity counts as not stored; rows (k, k) are preferences.
     settings : Settings
-        ``preference``, ``preference_quantile``, ``on_duplicate``, ``jitter`` and ``seed`` are used.
+        ``on_duplicate``, ``min_similarity``, ``top``, ``symmetrize``, ``preference``, ``preference_quantile``,
+        ``jitter`` and ``seed`` are used.
     points : DataFrame, optional
         (id): all points; by default those that occur in the similarities.
     preferences : DataFrame, optional
@@ -127,6 +130,12 @@ def make_graph(
     held.callback(pairs.unpersist)
     found = look_at(pairs)
     check_pairs(pairs, found, settings.on_duplicate)
+    if changes_pairs(settings):
+        points = ends_of(pairs) if points is None else points
+        given, pairs = pairs, thin(pairs, settings).select("*", F.lit(1).alias("rows"), F.lit(0).alias("bad")).persist()
+        held.callback(pairs.unpersist)
+        found = look_at(pairs)
+        given.unpersist()
     ids = all_ids(pairs, points).persist()
     held.callback(ids.unpersist)
     n_points = ids.count()
@@ -135,13 +144,14 @@ def make_graph(
     indexed = numbered(ids, "index", "id", count=n_points)
     held.callback(classic.release, indexed)
 
-    stored = pairs.where((F.col("i") != F.col("k")) & (F.col("s") > float("-inf")))
+    stored = pairs.where(is_stored())
     diagonal = pairs.where("i = k").select(F.col("i").alias("id"), F.col("s").alias("preference"))
     with_preference = choose_preference(
         settings, preferences, diagonal if found.diagonal else None, stored, found.stored
     )
     lonely = (F.col("similar_to") == 0).alias("lonely")
-    table = with_preference(indexed).select("index", "id", "count", "preference", "represents", lonely).persist()
+    table = with_preference(indexed).select("index", "id", "count", "preference", "similar_to", "represents", lonely)
+    table = table.persist()
     held.callback(table.unpersist)
     about = look_at_points(table)
     check_points(table, about, found.diagonal)
@@ -179,6 +189,14 @@ def make_graph(
         fingerprint=f"{(found.hash or 0) % 2**64:016x}{(about.hash or 0) % 2**64:016x}",
         release=held.pop_all().close,
     )
+
+
+def similarities_of(graph: Graph) -> DataFrame:
+    """The stored similarities of a graph by the ids as given: (i, k, s)."""
+    row = graph.small(graph.points.select(F.col("id").alias("from"), F.col("index").alias("i")))
+    column = graph.small(graph.points.select(F.col("id").alias("to"), F.col("index").alias("k")))
+    between = graph.edges.where("i != k").join(row, "i").join(column, "k")
+    return between.select(F.col("from").alias("i"), F.col("to").alias("k"), F.col("similarity").alias("s"))
 
 
 def indexed_edges(stored: DataFrame, points: DataFrame, settings: Settings, tiny: float) -> DataFrame:
@@ -272,13 +290,13 @@ def check_pairs(pairs: DataFrame, found: Row, on_duplicate: str) -> None:
 
 def all_ids(pairs: DataFrame, points: DataFrame | None) -> DataFrame:
     """All points: (id, count, similar_to, represents), given how often, similar to how many, and how many to them."""
-    is_stored = ((F.col("i") != F.col("k")) & (F.col("s") > float("-inf"))).cast("bigint")
+    one = is_stored().cast("bigint")
     none = F.lit(0).cast("bigint")
     ends = pairs.select(
         F.inline(
             F.array(
-                F.struct(F.col("i").alias("id"), is_stored.alias("out"), none.alias("into")),
-                F.struct(F.col("k").alias("id"), none.alias("out"), is_stored.alias("into")),
+                F.struct(F.col("i").alias("id"), one.alias("out"), none.alias("into")),
+                F.struct(F.col("k").alias("id"), none.alias("out"), one.alias("into")),
             )
         )
     )
@@ -293,6 +311,11 @@ def all_ids(pairs: DataFrame, points: DataFrame | None) -> DataFrame:
         )
     given = points.groupBy(F.col("id").cast(kind).alias("id")).count()
     return given.join(degrees, "id", "left").fillna(0, ["similar_to", "represents"])
+
+
+def ends_of(pairs: DataFrame) -> DataFrame:
+    """The ids that occur in pairs."""
+    return pairs.select(F.explode(F.array("i", "k")).alias("id")).distinct()
 
 
 def check_ends(pairs: DataFrame, points: DataFrame) -> None:
@@ -334,7 +357,7 @@ def choose_preference(
     value = settings.preference
     if value is None:
         quantile = settings.preference_quantile
-        value = quantile_of(stored, n_edges, 0.5 if quantile is None else quantile)
+        (value,) = quantiles_of(stored, n_edges, [0.5 if quantile is None else quantile])
     return lambda points: points.withColumn("preference", F.lit(float(value)))
 
 

@@ -118,7 +118,8 @@ def nearest_neighbors(
     by = metric_of(metric, width)
     count, dimensions = check_vectors(points, by)
     if choose_search(search, by, count, dimensions) == "exact":
-        return Neighbors(exact(points, points, count, dimensions, neighbors, by), "exact", 1.0)
+        parts, shards = parts_of(points, count), -(-count * dimensions * 8 // SHARD_BYTES)
+        return Neighbors(exact(points, points, parts, shards, neighbors, by), "exact", 1.0)
     assert isinstance(by, Metric)
     return approximate(points, count, dimensions, neighbors, by, recall)
 
@@ -144,17 +145,9 @@ def choose_search(search: str, metric: Metric | PairFunction, count: int, dimens
 
 
 def exact(
-    queries: DataFrame,
-    points: DataFrame,
-    count: int,
-    dimensions: int,
-    n: int,
-    metric: Metric | PairFunction,
-    shards: int = 1,
+    queries: DataFrame, points: DataFrame, parts: int, shards: int, n: int, metric: Metric | PairFunction
 ) -> DataFrame:
-    """The neighbours of the queries among ``count`` points: (i, k, s)."""
-    shards = max(shards, -(-count * dimensions * 8 // SHARD_BYTES))
-    parts = max(-(-count // POINTS_ASKING), min(4 * classic.cores(points.sparkSession), -(-count // 1000)))
+    """The neighbours of the queries among the points: (i, k, s)."""
     group = (F.col("part") * F.lit(shards) + F.col("shard")).alias("group")
     asking = pack(queries, bucket(parts), metric).select(
         F.col("cell").alias("part"), each_of(shards).alias("shard"), "cell", "ids", "vectors"
@@ -180,7 +173,8 @@ def approximate(points: DataFrame, count: int, dimensions: int, n: int, metric: 
         partial(place, cells=cells, metric=metric), f"id {kind}, features array<double>, cell int"
     )
     some = sample(points, count, SAMPLE)
-    truth = exact(some, points, count, dimensions, n, metric, shards=2 * classic.cores(spark)).select("i", "k")
+    shards = max(2 * classic.cores(spark), -(-count * dimensions * 8 // SHARD_BYTES))
+    truth = exact(some, points, 1, shards, n, metric).select("i", "k")
     cell_of_k = placed.select(F.col("id").alias("k"), "cell").join(F.broadcast(truth), "k").toArrow()
     rows = some.toArrow()
     row = pc.index_in(cell_of_k["i"], rows["id"]).to_numpy()
@@ -188,7 +182,7 @@ def approximate(points: DataFrame, count: int, dimensions: int, n: int, metric: 
     probes, reached = cells_to_probe(cells, vectors, row, cell_of_k["cell"].to_numpy(), recall)
     logger.info("%s cells, %d of them searched for each point: recall %.4f", f"{len(cells):,}", probes, reached)
 
-    region = regions_of(cells, max(-(-count // POINTS_ASKING), min(4 * classic.cores(spark), -(-count // 1000))))
+    region = regions_of(cells, parts_of(points, count))
     seen = placed.mapInArrow(
         partial(look_around, cells=cells, metric=metric, region=region, probes=probes), "region int, cell int"
     ).distinct()
@@ -205,6 +199,11 @@ def approximate(points: DataFrame, count: int, dimensions: int, n: int, metric: 
     groups = int(asks["group"].max()) + 1
     edges = meet(packs[0], packs[1], groups, metric, search, best_of=n if shards > 1 else None)
     return Neighbors(edges, "approximate", reached)
+
+
+def parts_of(points: DataFrame, count: int) -> int:
+    """In how many parts so many points ask: enough for all cores, and not too many in a task."""
+    return max(-(-count // POINTS_ASKING), min(4 * classic.cores(points.sparkSession), -(-count // 1000)))
 
 
 def bucket(number: int) -> Column:
@@ -232,12 +231,15 @@ def place(batches: Iterable[pa.RecordBatch], *, cells: Cells, metric: Metric) ->
 def look_around(
     batches: Iterable[pa.RecordBatch], *, cells: Cells, metric: Metric, region: Positions, probes: int
 ) -> Iterator[pa.RecordBatch]:
-    """The cells that points look into: (region of the point, cell), pairs of a batch once."""
+    """The cells that points look into: (region of the point, cell), once."""
+    seen = np.zeros((region.max() + 1, len(cells)), dtype=bool)
     for batch in batches:
         own = batch["cell"].to_numpy()
-        near = np.column_stack([own, cells.nearest(metric.prepare(matrix(batch)), probes)])
-        pairs = np.unique(np.stack([np.repeat(region[own], near.shape[1]), near.ravel()]), axis=1).astype(np.int32)
-        yield pa.RecordBatch.from_arrays([pa.array(pairs[0]), pa.array(pairs[1])], names=["region", "cell"])
+        near = cells.nearest(metric.prepare(matrix(batch)), probes)
+        seen[region[own, None], near] = seen[region[own], own] = True
+    some_region, cell = np.nonzero(seen)
+    columns = [pa.array(some_region, pa.int32()), pa.array(cell, pa.int32())]
+    yield pa.RecordBatch.from_arrays(columns, names=["region", "cell"])
 
 
 def regions_of(cells: Cells, number: int) -> Positions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,11 +10,12 @@ import pyspark.sql.functions as F
 from pyspark.sql import DataFrame
 
 from ap_spark import classic
+from ap_spark.edges import is_stored
 from ap_spark.exact import exact_sum, unit_of
 from ap_spark.ordering import numbered
 from ap_spark.schema import edge_table, no_similarity, refuse_similarities
 
-__all__ = ["PreferenceRange", "preference_quantile", "preference_range", "quantile_of"]
+__all__ = ["PreferenceRange", "preference_quantile", "preference_range", "quantiles_of"]
 
 COLLECTED_EDGES = 10_000_000  # up to this many similarities (80 MB) the driver sorts them, beyond it the cluster
 
@@ -42,19 +44,22 @@ def preference_quantile(similarities: DataFrame, quantile: float = 0.5) -> float
     (-2.0, -3.0)
     """
     stored = off_diagonal(similarities)
-    return quantile_of(stored, stored.count(), quantile)
+    return quantiles_of(stored, stored.count(), [quantile])[0]
 
 
-def quantile_of(stored: DataFrame, count: int, quantile: float) -> float:
-    """The quantile of the column s of a table of known length."""
+def quantiles_of(stored: DataFrame, count: int, quantiles: Sequence[float]) -> list[float]:
+    """Quantiles of the column s of a table of known length."""
+    if not count:
+        return [0.0 for _ in quantiles]
     if count <= COLLECTED_EDGES:
-        values = stored.select("s").toArrow()["s"].to_numpy()
-        return float(np.quantile(values, quantile)) if len(values) else 0.0
-    rank, beyond = divmod(quantile * (count - 1), 1)
+        return [float(value) for value in np.quantile(stored.select("s").toArrow()["s"].to_numpy(), quantiles)]
+    places = [divmod(quantile * (count - 1), 1) for quantile in quantiles]
     ranked = numbered(stored.select("s"), "rank", "s", count=count)
-    around = ranked.where(F.col("rank").between(int(rank), int(rank) + 1)).orderBy("rank").collect()
+    around = ranked.where(F.col("rank").isin([int(rank) + n for rank, _ in places for n in (0, 1)])).collect()
     classic.release(ranked)
-    return float(np.quantile([row.s for row in around], beyond if len(around) > 1 else 0.0))
+    value = {row.rank: row.s for row in around}
+    ends = [(value[int(rank)], value.get(int(rank) + 1, 0.0), beyond) for rank, beyond in places]
+    return [float(np.quantile([low, high], beyond)) if beyond else low for low, high, beyond in ends]
 
 
 @dataclass(frozen=True)
@@ -117,4 +122,4 @@ def off_diagonal(similarities: DataFrame) -> DataFrame:
     bad = edges.where(no_similarity(F.col("s")))
     if count := bad.count():
         refuse_similarities(count, bad)
-    return edges.where((F.col("i") != F.col("k")) & (F.col("s") > float("-inf")))
+    return edges.where(is_stored())

@@ -110,28 +110,38 @@ class OutputDirectory:
             else:
                 self.fs.delete(found.getPath(), True)
 
-    def publish(self, clustering: Clustering, output_format: str, summary: dict[str, Any]) -> None:
-        """Write the result and put it in its place.
+    def publish(
+        self,
+        tables: dict[str, tuple[DataFrame, int]],
+        output_format: str,
+        summary: dict[str, Any],
+        numbers: Clustering | None = None,
+    ) -> None:
+        """Write tables and a summary, and put them in their place.
 
-        assignments/ exemplars/ trace/     tables
-        summary.json                       the run in numbers
-        labels.tsv cluster_centers_indices.tsv     with tsv, one number a line, points in the order of their ids
-        _SUCCESS                           written last
+        Parameters
+        ----------
+        tables : dict
+            By name, which becomes a directory: the table, and about how many rows it has.
+        output_format : str
+        summary : dict
+            Becomes summary.json, with the seconds of writing added.
+        numbers : Clustering, optional
+            With tsv, written as labels.tsv and cluster_centers_indices.tsv too: one number a line, points in the
+            order of their ids.
         """
         staging = self.beside("staging")
         try:
             started = time.perf_counter()
-            found = clustering.summary
-            rows = {"assignments": found.n_points, "exemplars": found.n_clusters, "trace": found.n_iter}
-            for name, count in rows.items():
-                self.write(getattr(clustering, name), f"{staging}/{name}", output_format, count)
-            if output_format == "tsv":
-                self.write_numbers(clustering, staging)
+            for name, (table, count) in tables.items():
+                self.write(table, f"{staging}/{name}", output_format, count)
+            if output_format == "tsv" and numbers is not None:
+                self.write_numbers(numbers, staging)
             summary["seconds"]["write"] = round(time.perf_counter() - started, 3)
             self.write_text(staging, "summary.json", json.dumps(summary, indent=2) + "\n")
             atomic = self.fs.getUri().getScheme() in ATOMIC_RENAME
             if atomic:
-                self.write_text(staging, "_SUCCESS", "")
+                self.write_text(staging, "_SUCCESS", "")  # the last file
             self.place(staging)
             if not atomic:
                 self.write_text(self.target, "_SUCCESS", "")

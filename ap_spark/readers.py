@@ -6,8 +6,11 @@ is shown as it stands in the file.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from functools import reduce
 from itertools import accumulate
+from operator import or_
 
 import pyspark.sql.functions as F
 from pyspark.errors import AnalysisException
@@ -18,6 +21,8 @@ from ap_spark.errors import InputError
 from ap_spark.schema import check_unique, count_of, examples, finite, has_have, id_type
 
 __all__ = ["make_points", "read_points", "read_similarities", "read_table"]
+
+logger = logging.getLogger(__name__)
 
 SUFFIXES = {
     ".csv": "csv",
@@ -133,6 +138,7 @@ def read_points(
     id_column: str | None = None,
     feature_columns: str | None = None,
     preference_column: str | None = None,
+    drop_missing: bool = False,
 ) -> DataFrame:
     """Read points as (id, features), and (preference) if its column is named.
 
@@ -147,6 +153,8 @@ def read_points(
     feature_columns : str, optional
         Names, positions or ranges of positions, separated by commas, such as "x,y" or "0-3,7"; or one array or vector
         column. By default all columns but the id and the preference; "" for none.
+    drop_missing : bool
+        Leave out points with a feature that is null or NaN, instead of raising InputError.
 
     Raises
     ------
@@ -158,7 +166,7 @@ def read_points(
         where = zip(("_metadata.file_path", "_metadata.file_block_start"), BLOCK_COLUMNS, strict=True)
         place = [F.col(name).alias(alias) for name, alias in where]
         table = table.select("*", *place, F.monotonically_increasing_id().alias(ROW))
-    return choose_columns(table, path, id_column or ROW, feature_columns, preference_column)
+    return choose_columns(table, path, id_column or ROW, feature_columns, preference_column, drop_missing)
 
 
 def make_points(
@@ -167,6 +175,7 @@ def make_points(
     id_column: str = "id",
     feature_columns: str | Sequence[str] | None = None,
     preference_column: str | None = None,
+    drop_missing: bool = False,
 ) -> DataFrame:
     """Choose and check the columns of a table of points.
 
@@ -177,6 +186,7 @@ def make_points(
     id_column, preference_column : str
         A column, by name or position from 0.
     feature_columns : str or list of str, optional
+    drop_missing : bool
         See `read_points`.
 
     Returns
@@ -196,7 +206,7 @@ def make_points(
     >>> make_points(table, id_column="name").collect()
     [Row(id='a', features=[1.0, 2.0]), Row(id='b', features=[3.0, 4.0])]
     """
-    return choose_columns(table, "the table", id_column, feature_columns, preference_column)
+    return choose_columns(table, "the table", id_column, feature_columns, preference_column, drop_missing)
 
 
 def choose_columns(
@@ -205,6 +215,7 @@ def choose_columns(
     id_column: str,
     feature_columns: str | Sequence[str] | None,
     preference_column: str | None,
+    drop_missing: bool,
 ) -> DataFrame:
     """The body of `make_points`; with ROW as id column, rows are numbered."""
     names = [name for name in table.columns if name not in (BROKEN, ROW, *BLOCK_COLUMNS)]
@@ -224,23 +235,26 @@ def choose_columns(
         raise InputError(
             f"features must be number columns or one vector column, but these are mixed: {', '.join(numbers)}"
         )
+    gaps = [is_missing(table, name) for name in features] if drop_missing else []
+    incomplete = reduce(or_, gaps, F.lit(False))
     (kind,) = look_at(
         table,
         source,
         ids=[identity],
-        wrong={name: ~is_finite(table, name) for name in numbers},
+        wrong={name: ~is_finite(table, name) & ~incomplete for name in numbers},
         problem="is missing, no number, NaN, infinite or beyond 1e150",
+        incomplete=incomplete,
     )
     for name in arrays:
-        check_lengths(table, name, identity)
+        check_lengths(table.where(~incomplete), name, identity)
     chosen = [F.col(quoted(identity)).cast(kind).alias("id")]
     if features:
         chosen.append(vector(table, features).alias("features"))
     if preference:
         chosen.append(F.col(quoted(preference)).cast("double").alias("preference"))
     if identity == ROW:
-        return numbered_rows(table).select(*chosen)
-    points = table.select(*chosen)
+        return numbered_rows(table).where(~incomplete).select(*chosen)
+    points = table.where(~incomplete).select(*chosen)
     check_unique(points, "id", f"column {identity!r}")
     return points
 
@@ -293,11 +307,20 @@ def is_text(table: DataFrame, name: str) -> bool:
     return isinstance(table.schema[name].dataType, StringType)
 
 
-def look_at(table: DataFrame, source: str, *, ids: Sequence[str], wrong: dict[str, Column], problem: str) -> list[str]:
+def look_at(
+    table: DataFrame,
+    source: str,
+    *,
+    ids: Sequence[str],
+    wrong: dict[str, Column],
+    problem: str,
+    incomplete: Column | None = None,
+) -> list[str]:
     """Check a table in one pass over it, and find the types of its id columns.
 
-    Raises InputError if there are no rows, lines have too few or too many fields, or a column has wrong cells. Text
-    ids of a csv or tsv file that are all whole numbers, written without leading zeros, count as integers.
+    Raises InputError if there are no rows but incomplete ones, lines have too few or too many fields, or a column has
+    wrong cells. Text ids of a csv or tsv file that are all whole numbers, written without leading zeros, count as
+    integers.
     """
     from_text = BROKEN in table.columns
     kinds = [id_type(table.schema[name].dataType, name) for name in ids]
@@ -306,6 +329,7 @@ def look_at(table: DataFrame, source: str, *, ids: Sequence[str], wrong: dict[st
     fields = [name for name in table.columns if name not in (BROKEN, ROW, *BLOCK_COLUMNS)]
     found = table.agg(
         F.count("*").alias("rows"),
+        F.count_if(F.lit(False) if incomplete is None else incomplete).alias("incomplete"),
         F.count(line).alias("broken"),
         F.min(line).alias("example"),
         F.max(F.hash(*map(quoted, fields))),  # Spark tells of broken lines only where it has to read all fields
@@ -319,6 +343,14 @@ def look_at(table: DataFrame, source: str, *, ids: Sequence[str], wrong: dict[st
             f"every line must have {count_of(len(fields), 'field')}, but in {source} "
             f"{count_of(found['broken'], 'line')} {has_have(found['broken'])} more or fewer, "
             f"such as {found['example']!r}: check the separator and the quotes"
+        )
+    if found["incomplete"] == found["rows"]:
+        raise InputError(
+            f"there must be at least one complete row, but all {found['rows']:,} of {source} miss a feature"
+        )
+    if found["incomplete"]:
+        logger.warning(
+            "%s of %s without all features left out", count_of(found["incomplete"], "row"), f"{found['rows']:,}"
         )
     for name, condition in wrong.items():
         if count := found[f"wrong {name}"]:
@@ -350,6 +382,23 @@ def is_finite(table: DataFrame, name: str) -> Column:
         values = elements(table, name)
         return values.isNotNull() & F.forall(F.coalesce(values, F.array()), usable)
     return usable(cell.try_cast("double") if is_text(table, name) else cell.cast("double"))
+
+
+def is_missing(table: DataFrame, name: str) -> Column:
+    """Whether a cell is null or NaN, or a vector has such an element; never null."""
+    cell = F.col(quoted(name))
+    if not is_number(table, name):
+        values = elements(table, name)
+        return values.isNull() | F.exists(F.coalesce(values, F.array()), no_number)
+    if is_text(table, name):
+        return cell.isNull() | F.coalesce(
+            no_number(cell.try_cast("double")) & cell.try_cast("double").isNotNull(), F.lit(False)
+        )
+    return no_number(cell.cast("double"))
+
+
+def no_number(value: Column) -> Column:
+    return value.isNull() | F.isnan(value)
 
 
 def usable(value: Column) -> Column:

@@ -1,6 +1,6 @@
 """Every parameter, declared once: name, type, default, rule, help.
 
-The command line (`cli.py`), the checks behind the Python functions and `docs/settings.md` are all made from the four
+The command line (`cli.py`), the checks behind the Python functions and `docs/settings.md` are all made from the
 dataclasses below. A boolean whose default is True is offered on the command line as ``--no-NAME``.
 """
 
@@ -15,7 +15,18 @@ from typing import Any
 
 from ap_spark.errors import SettingError
 
-__all__ = ["Input", "Output", "Run", "Settings", "Similarity", "is_required", "markdown", "option", "parameters"]
+__all__ = [
+    "GraphOutput",
+    "Input",
+    "Output",
+    "Run",
+    "Settings",
+    "Similarity",
+    "is_required",
+    "markdown",
+    "option",
+    "parameters",
+]
 
 
 def parameter(
@@ -27,11 +38,13 @@ def parameter(
     choices: tuple[str, ...] = (),
     short: str = "",
     metavar: str = "",
+    none: str = "",
 ) -> Any:
-    """Declare one parameter: its default, its help and the rule its value has to keep."""
+    """Declare one parameter: its default, its help, the rule its value has to keep, and a word for None."""
     if choices:
         rule = "one of " + ", ".join(choices)
-    about = {"help": help, "rule": rule, "holds": holds, "choices": choices, "short": short, "metavar": metavar}
+    about = {"help": help, "rule": rule, "holds": holds, "choices": choices}
+    about |= {"short": short, "metavar": metavar, "none": none}
     if isinstance(default, list):
         return field(default_factory=list, metadata=about)
     return field(default=default, metadata=about)
@@ -103,6 +116,18 @@ class Settings(Checked):
     on_duplicate: str = parameter(
         "error", "what to do with a pair given more than once", choices=("error", "max", "min", "mean")
     )
+    min_similarity: float | None = parameter(
+        None, "leave out smaller similarities", rule="a number", holds=lambda value: not math.isnan(value)
+    )
+    top: int | None = parameter(
+        None, "keep only the N largest similarities of each point", metavar="N", rule="at least 1", holds=positive
+    )
+    symmetrize: str | None = parameter(
+        None,
+        "where a similarity is stored in one direction alone: union adds the other one, mutual takes it away, after "
+        "--min-similarity and --top (default: union with --neighbors N, else none)",
+        choices=("none", "union", "mutual"),
+    )
     engine: str = parameter(
         "auto",
         "block: the whole loop in one Spark task; dataframe: joins over the cluster; auto: by the number of edges",
@@ -149,7 +174,7 @@ class Input(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class Similarity(Checked):
-    """The parameters that make a similarity graph of points, or a smaller one of similarities."""
+    """The parameters that turn points into similarities."""
 
     scale: str = parameter(
         "none",
@@ -169,10 +194,11 @@ class Similarity(Checked):
     )
     neighbors: int | None = parameter(
         None,
-        "similarities to the N nearest neighbours of each point alone, or to all points",
+        "take each point's similarities to its N nearest neighbours alone, or to all points [all]",
         metavar="N|all",
         rule="at least 1, or all",
         holds=positive,
+        none="all",
     )
     search: str = parameter(
         "auto",
@@ -185,27 +211,24 @@ class Similarity(Checked):
         rule="in (0, 1]",
         holds=lambda recall: 0 < recall <= 1,
     )
-    min_similarity: float | None = parameter(
-        None, "leave out smaller similarities", rule="a number", holds=lambda value: not math.isnan(value)
-    )
-    top: int | None = parameter(
-        None, "keep only the N largest similarities of each point", metavar="N", rule="at least 1", holds=positive
-    )
-    symmetrize: str | None = parameter(
-        None,
-        "where only one of two points knows the other: union adds the other direction, mutual takes the one away "
-        "(default: union with --neighbors N, else none)",
-        choices=("none", "union", "mutual"),
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Output(Checked):
+class GraphOutput(Checked):
+    """The parameters that say whether the graph is written."""
+
+    output: str | None = parameter(
+        None, "directory to write the similarities to; it appears whole or not at all", metavar="DIR"
+    )
+    output_format: str = parameter("parquet", "format of the tables", choices=("parquet", "csv", "tsv", "json"))
+    overwrite: bool = parameter(False, "replace an existing output, once the new one is complete")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output(GraphOutput):
     """The parameters that say what is written."""
 
     output: str = parameter(MISSING, "directory to write; it appears whole or not at all", metavar="DIR")
-    output_format: str = parameter("parquet", "format of the tables", choices=("parquet", "csv", "tsv", "json"))
-    overwrite: bool = parameter(False, "replace an existing output, once the new one is complete")
     require_convergence: bool = parameter(False, "write nothing and exit with 3 when the run has not converged")
 
 
@@ -267,7 +290,14 @@ def markdown() -> str:
         "Made from `ap_spark/settings.py` by `make docs`. In Python the names are the same without the dashes,",
         "with `_` for `-`; `--no-jitter` is `jitter=False`.",
     ]
-    for group, title in ((Settings, "Algorithm"), (Input, "Input"), (Output, "Output"), (Run, "Run")):
+    groups = (
+        (Settings, "Algorithm"),
+        (Input, "Input"),
+        (Similarity, "Similarities of points"),
+        (Output, "Output"),
+        (Run, "Run"),
+    )
+    for group, title in groups:
         lines += ["", f"## {title}", "", "| option | default | rule | meaning |", "|---|---|---|---|"]
         for declared, _ in parameters(group):
             about = declared.metadata

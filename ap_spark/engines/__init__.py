@@ -17,7 +17,7 @@ from ap_spark.engines.dataframe import DataFrameEngine
 from ap_spark.graph import Graph
 from ap_spark.settings import Settings
 
-__all__ = ["BLOCK_EDGES", "Engine", "make_engine"]
+__all__ = ["BLOCK_EDGES", "Engine", "engine_of", "make_engine"]
 
 BLOCK_EDGES = 5_000_000  # the largest graph that "auto" gives to one task: about 1 GiB there
 
@@ -42,11 +42,15 @@ class Engine(Protocol):
         """Give back everything the engine holds in the cluster."""
 
 
-def make_engine(graph: Graph, settings: Settings) -> Engine:
+def engine_of(graph: Graph, settings: Settings) -> str:
     """The engine that the settings name; for "auto" the one that suits the number of edges."""
-    name = settings.engine
-    if name == "auto":
-        name = "block" if graph.n_edges <= BLOCK_EDGES else "dataframe"
-    if name == "block":
+    if settings.engine != "auto":
+        return settings.engine
+    return "block" if graph.n_edges <= BLOCK_EDGES else "dataframe"
+
+
+def make_engine(graph: Graph, settings: Settings) -> Engine:
+    """The engine of `engine_of`."""
+    if engine_of(graph, settings) == "block":
         return BlockEngine(graph, settings.damping)
     return DataFrameEngine(graph, settings.damping, settings.partitions)

@@ -1,0 +1,264 @@
+"""A look at a similarity graph before it is clustered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyspark.sql.functions as F
+from numpy.typing import NDArray
+from pyspark.sql import DataFrame, Window
+
+from ap_spark import classic
+from ap_spark.engines import engine_of
+from ap_spark.graph import Graph, build_graph
+from ap_spark.preference import PreferenceRange, preference_range, quantiles_of
+from ap_spark.settings import Settings
+
+__all__ = ["Degrees", "Description", "components", "describe", "describe_graph"]
+
+QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+HUBS = 5
+LARGEST_COMPONENTS = 5
+# Measured at 5 million edges: Spark's storage, and what the engine takes on top of it (benchmarks/results.md).
+GRAPH_BYTES_AN_EDGE = 40
+ENGINE_BYTES_AN_EDGE = {"block": 200, "dataframe": 135, "none": 0}
+
+
+@dataclass(frozen=True)
+class Degrees:
+    """How many edges the points have, in one direction."""
+
+    smallest: int
+    median: float
+    mean: float
+    largest: int
+
+
+@dataclass(frozen=True)
+class Description:
+    """A similarity graph in numbers.
+
+    Attributes
+    ----------
+    n_points, n_edges : int
+        Points, and stored pairs of different points.
+    degrees_out, degrees_in : Degrees
+        To how many points a point is similar, and how many points are similar to it.
+    hubs : dict
+        The points that most others are similar to, with their degree.
+    n_components : int
+        Connected components, the direction of the edges left aside; isolated points count.
+    largest_components : list of int
+        Their sizes.
+    n_isolated : int
+        Points without any edge.
+    n_exemplars_by_definition : int
+        Points that are similar to no other: each is an exemplar.
+    least_clusters : int
+        No clustering of this graph has fewer: a cluster lies in one component and has at most as many points as are
+        similar to its exemplar, and one.
+    similarity_quantiles : dict
+        Of the stored similarities, by quantile; each can be had as preference by ``preference_quantile``.
+    preference : float or None
+        The preference that these settings give; None if points have their own.
+    preference_range : PreferenceRange
+        Between which preferences the number of clusters goes from one to all.
+    engine : str
+        The engine that will run.
+    bytes_needed : int
+        What a run will need of memory or, where Spark spills, disk, for all tasks together; an estimate.
+    """
+
+    n_points: int
+    n_edges: int
+    degrees_out: Degrees
+    degrees_in: Degrees
+    hubs: dict[Any, int]
+    n_components: int
+    largest_components: list[int]
+    n_isolated: int
+    n_exemplars_by_definition: int
+    least_clusters: int
+    similarity_quantiles: dict[float, float]
+    preference: float | None
+    preference_range: PreferenceRange
+    engine: str
+    bytes_needed: int
+
+    def __str__(self) -> str:
+        def degrees(of: Degrees) -> str:
+            return f"{of.smallest:,} to {of.largest:,}, median {of.median:g}, mean {of.mean:.4g}"
+
+        quantiles = ", ".join(f"{100 * q:g} % {value:.6g}" for q, value in self.similarity_quantiles.items())
+        low, high = self.preference_range.p_min, self.preference_range.p_max
+        return "\n".join(
+            [
+                f"{self.n_points:,} points, {self.n_edges:,} similarities",
+                f"similar to others: {degrees(self.degrees_out)}",
+                f"others similar to a point: {degrees(self.degrees_in)}",
+                "most of them: " + ", ".join(f"{degree:,} to {hub}" for hub, degree in self.hubs.items()),
+                f"connected components: {self.n_components:,}, the largest of "
+                f"{', '.join(f'{size:,}' for size in self.largest_components)} points",
+                f"points without similarities: {self.n_isolated:,}; "
+                f"exemplars since they are similar to none: {self.n_exemplars_by_definition:,}",
+                f"clusters: at least {self.least_clusters:,}",
+                f"similarities: {quantiles}",
+                "preference: " + ("each point its own" if self.preference is None else f"{self.preference:.6g}"),
+                f"preferences from one cluster to all points: {low:.6g} to {high:.6g}",
+                f"a run: {self.engine} engine, about {size_of(self.bytes_needed)}",
+            ]
+        )
+
+
+def describe(
+    similarities: DataFrame,
+    *,
+    points: DataFrame | None = None,
+    preferences: DataFrame | None = None,
+    settings: Settings | None = None,
+) -> Description:
+    """Describe a similarity graph without clustering it.
+
+    Parameters
+    ----------
+    similarities, points : DataFrame
+        As for `affinity_propagation`.
+    preferences : DataFrame, optional
+        (id, preference), each point's own.
+    settings : Settings, optional
+        What `affinity_propagation` would be called with.
+
+    Raises
+    ------
+    InputError, SettingError
+        As `affinity_propagation` would.
+
+    Examples
+    --------
+    >>> x = [1, 2, 3, 7, 8, 9]
+    >>> pairs = [(i, k, -abs(a - b)) for i, a in enumerate(x) for k, b in enumerate(x) if 0 < abs(a - b) < 4]
+    >>> description = describe(spark.createDataFrame(pairs, "i int, k int, s int"))
+    >>> description.n_components, description.least_clusters, description.preference
+    (2, 2, -1.0)
+    """
+    graph = build_graph(similarities, settings or Settings(), points, preferences)
+    try:
+        return describe_graph(graph, settings or Settings())
+    finally:
+        graph.release()
+
+
+def describe_graph(graph: Graph, settings: Settings) -> Description:
+    """`describe`, of a graph that has been built."""
+    stored = graph.edges.where("i != k")
+    members = components(graph).persist()
+    sizes = members.groupBy("component").count()
+    n_components = sizes.count()
+    largest = [row["count"] for row in sizes.orderBy(F.desc("count")).limit(LARGEST_COMPONENTS).collect()]
+    hubs = graph.points.orderBy(F.desc("represents"), "index").limit(HUBS).collect()
+    engine = engine_of(graph, settings)
+    values = quantiles_of(stored.select(F.col("similarity").alias("s")), graph.n_edges, QUANTILES)
+    description = Description(
+        n_points=graph.n_points,
+        n_edges=graph.n_edges,
+        degrees_out=degrees(graph, "similar_to"),
+        degrees_in=degrees(graph, "represents"),
+        hubs={row.id: row.represents for row in hubs},
+        n_components=n_components,
+        largest_components=largest,
+        n_isolated=graph.points.where("similar_to = 0 and represents = 0").count(),
+        n_exemplars_by_definition=graph.n_lonely,
+        least_clusters=least_clusters(graph, members),
+        similarity_quantiles=dict(zip(QUANTILES, values, strict=True)),
+        preference=graph.preference,
+        preference_range=preference_range(stored.select("i", "k", F.col("similarity").alias("s"))),
+        engine=engine,
+        bytes_needed=graph.n_edges * (GRAPH_BYTES_AN_EDGE + ENGINE_BYTES_AN_EDGE[engine]),
+    )
+    members.unpersist()
+    return description
+
+
+def degrees(graph: Graph, column: str) -> Degrees:
+    found = graph.points.agg(F.min(column), F.median(column), F.sum(column), F.max(column)).first()
+    assert found is not None
+    return Degrees(found[0], found[1], found[2] / graph.n_points, found[3])
+
+
+def components(graph: Graph) -> DataFrame:
+    """The connected component of each point: (index, component), the smallest index in it.
+
+    A partition's edges become a forest, in one pass; forests are merged, first on all cores, then into one. A
+    task holds one number a point.
+    """
+    n_points = graph.n_points
+
+    def merge(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        root = smallest_connected(batches, n_points)
+        (index,) = np.nonzero(root != np.arange(n_points))
+        for start in range(0, len(index), 10_000):
+            some = index[start : start + 10_000]
+            yield pa.RecordBatch.from_arrays([pa.array(some), pa.array(root[some])], names=["i", "k"])
+
+    forest = graph.edges.where("i != k").select("i", "k").mapInArrow(merge, "i bigint, k bigint")
+    for partitions in (classic.cores(graph.edges.sparkSession), 1):
+        forest = forest.repartition(partitions).mapInArrow(merge, "i bigint, k bigint")
+    found = forest.select(F.col("i").alias("index"), F.col("k").alias("component"))
+    return (
+        graph.points.select("index")
+        .join(found, "index", "left")
+        .select("index", F.coalesce("component", "index").alias("component"))
+    )
+
+
+def smallest_connected(batches: Iterable[pa.RecordBatch], n: int) -> NDArray[np.int64]:
+    """For each of n points the smallest one that the pairs (i, k) connect it with."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    root = np.arange(n)
+    waiting: list[NDArray[np.int64]] = []
+
+    def connect() -> None:
+        i, k = np.concatenate([np.stack([np.arange(n), root]), *waiting], axis=1)
+        graph = coo_array((np.ones(len(i), dtype=np.int8), (i, k)), shape=(n, n))
+        label = connected_components(graph, directed=False)[1]
+        first = np.full(label.max(initial=0) + 1, n)
+        np.minimum.at(first, label, np.arange(n))
+        root[:] = first[label]
+        waiting.clear()
+
+    for batch in batches:
+        waiting.append(np.stack([batch["i"].to_numpy(), batch["k"].to_numpy()]))
+        if sum(pairs.shape[1] for pairs in waiting) > max(n, 1_000_000):
+            connect()
+    if waiting:
+        connect()
+    return root
+
+
+def least_clusters(graph: Graph, members: DataFrame) -> int:
+    """The fewest exemplars whose in-degrees, and they themselves, reach the size of each component."""
+    largest_first = Window.partitionBy("component").orderBy(F.desc("lonely"), F.desc("represents"), "index")
+    before = F.sum(F.col("represents") + 1).over(largest_first.rowsBetween(Window.unboundedPreceding, -1))
+    size = F.count("*").over(Window.partitionBy("component"))
+    points = graph.points.join(members, "index").select(
+        "lonely", F.coalesce(before, F.lit(0)).alias("before"), size.alias("size")
+    )
+    return points.where("lonely or before < size").count()
+
+
+def size_of(number: int) -> str:
+    """Bytes in words.
+
+    >>> size_of(3 * 2**30 // 2)
+    '1.5 GiB'
+    """
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20)):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return f"{number / 2**10:.3g} KiB"

@@ -1,0 +1,89 @@
+"""Features to comparable ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyspark.sql.functions as F
+from pyspark.sql import DataFrame
+
+from ap_spark.exact import unit_of
+from ap_spark.metrics import Floats
+from ap_spark.settings import Similarity
+
+__all__ = ["scale"]
+
+
+def scale(points: DataFrame, how: str = "standard") -> DataFrame:
+    """Shift and stretch each feature.
+
+    Parameters
+    ----------
+    points : DataFrame
+        (id, features array<double>) and other columns, which stay; finite values, one length. It is read up to three
+        times: persist it if that is expensive.
+    how : {"standard", "minmax", "none"}
+        "standard": mean 0 and standard deviation 1 (of the population, as scikit-learn's StandardScaler has it);
+        "minmax": from 0 to 1. A feature that is the same for all points becomes 0.
+
+    Returns
+    -------
+    DataFrame
+        The same columns. The result does not depend on the partitioning, to the last bit.
+
+    Raises
+    ------
+    SettingError
+        If ``how`` is none of the three.
+
+    Examples
+    --------
+    >>> points = spark.createDataFrame([(0, [1.0, 5.0]), (1, [3.0, 5.0])], "id int, features array<double>")
+    >>> [row.features for row in scale(points).orderBy("id").collect()]
+    [[-1.0, 0.0], [1.0, 0.0]]
+    """
+    Similarity(scale=how)
+    if how == "none":
+        return points
+    low, high = smallest_and_largest(points)
+    shift, width = low, high - low
+    if how == "standard":
+        shift = low + mean(points, lambda x: x - low, width)
+        width = np.sqrt(mean(points, lambda x: np.square(x - shift), np.square(width)))
+    shifts = F.array(*map(F.lit, shift.tolist()))
+    widths = F.array(*map(F.lit, np.where(width > 0, width, 1.0).tolist()))
+    scaled = F.transform("features", lambda x, n: (x - shifts[n]) / widths[n])
+    return points.withColumn("features", scaled)
+
+
+def smallest_and_largest(points: DataFrame) -> tuple[Floats, Floats]:
+    """Of each feature."""
+
+    def ends(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            x = rows(batch)
+            yield pa.RecordBatch.from_pylist([{"low": x.min(axis=0), "high": x.max(axis=0)}] if len(x) else [])
+
+    found = points.select("features").mapInArrow(ends, "low array<double>, high array<double>").toArrow()
+    return rows(found, "low").min(axis=0), rows(found, "high").max(axis=0)
+
+
+def mean(points: DataFrame, of: Callable[[Floats], Floats], largest: Floats) -> Floats:
+    """Of a function of each feature, at most so large: added as integers, in whatever order (`exact.py`)."""
+    count = points.count()
+    unit = np.array([unit_of(float(size), count) for size in largest])
+
+    def add(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            sums = np.rint(of(rows(batch)) / unit).astype(np.int64).sum(axis=0)
+            yield pa.RecordBatch.from_pylist([{"sums": sums}])
+
+    found = points.select("features").mapInArrow(add, "sums array<bigint>").toArrow()
+    return np.asarray(rows(found, "sums").sum(axis=0) * unit / count)
+
+
+def rows(table: pa.Table | pa.RecordBatch, column: str = "features") -> Floats:
+    return np.asarray(pc.list_flatten(table[column])).reshape(len(table), -1)
