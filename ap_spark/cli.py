@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import re
 import sys
 import time
@@ -24,6 +25,7 @@ from ap_spark.errors import ApSparkError, NotConverged, SettingError
 from ap_spark.graph import build_graph, similarities_of
 from ap_spark.metrics import metric_of
 from ap_spark.neighbors import nearest_neighbors
+from ap_spark.preference import PreferenceRange
 from ap_spark.progress import Progress
 from ap_spark.publish import OutputDirectory
 from ap_spark.readers import make_points, read_points, read_similarities, read_table
@@ -188,7 +190,7 @@ def graph(given: argparse.Namespace) -> None:
                 summary = {
                     "settings": asdict(source.settings) | source.options | {"output_format": output.output_format},
                     "neighbors": source.neighbors,
-                    "graph": asdict(description),
+                    "graph": asdict(description) | {"preference_range": finite_or_null(description.preference_range)},
                     "seconds": seconds,
                 }
                 tables = {"similarities": (similarities_of(found), found.n_edges)}
@@ -200,6 +202,11 @@ def graph(given: argparse.Namespace) -> None:
             print(neighbors_in_words(source.neighbors))
         if directory is not None:
             print(f"written to {output.output}: similarities, summary.json")
+
+
+def finite_or_null(bounds: PreferenceRange) -> dict[str, float | None]:
+    """For JSON, which has no infinity."""
+    return {name: value if math.isfinite(value) else None for name, value in asdict(bounds).items()}
 
 
 @dataclass(frozen=True)

@@ -268,7 +268,7 @@ def group_packs(
     asks : (cell, piece, group)
     answers : (cell, shard, group)
     """
-    a_pack = points_a_pack(dimensions)
+    a_pack = max(1, PACK_BYTES // (8 * dimensions))
     pieces = -(-sizes["count"] // a_pack)
     asks = sizes.loc[sizes.index.repeat(pieces), ["cell"]].sort_values("cell", ignore_index=True)
     asks["piece"] = asks.groupby("cell").cumcount()
@@ -285,25 +285,22 @@ def group_packs(
     return asks, answers.merge(groups)[["cell", "shard", "group"]].astype("int32")
 
 
-def points_a_pack(dimensions: int) -> int:
-    return int(max(1, PACK_BYTES // (8 * dimensions)))
-
-
 def pack(points: DataFrame, cell: Column, metric: Metric | PairFunction, *, copies: int | None = None) -> DataFrame:
     """The points of a cell in a few rows: (cell, piece, ids array, vectors binary), by id.
 
     Vectors are prepared by the metric; of equal ones in a cell only the first ``copies`` are kept.
     """
     kind = points.schema["id"].dataType.simpleString()
+    most_bytes = PACK_BYTES
 
     def packed(table: pa.Table) -> pa.Table:  # Spark reads the types
-        return pack_cell(table, metric, copies)
+        return pack_cell(table, metric, copies, most_bytes)
 
     cells = points.select(cell.alias("cell"), "id", "features").groupBy("cell")
     return cells.applyInArrow(packed, f"cell int, piece int, ids array<{kind}>, vectors binary")
 
 
-def pack_cell(table: pa.Table, metric: Metric | PairFunction, copies: int | None) -> pa.Table:
+def pack_cell(table: pa.Table, metric: Metric | PairFunction, copies: int | None, most_bytes: int) -> pa.Table:
     table = table.sort_by("id")
     ids, vectors = table["id"].combine_chunks(), matrix(table)
     if isinstance(metric, Metric):
@@ -311,7 +308,7 @@ def pack_cell(table: pa.Table, metric: Metric | PairFunction, copies: int | None
     if copies is not None:
         kept = without_copies(vectors, copies)
         ids, vectors = ids.take(pa.array(kept)), vectors[kept]
-    starts = range(0, len(ids), points_a_pack(vectors.shape[1]))
+    starts = range(0, len(ids), max(1, most_bytes // (8 * vectors.shape[1])))
     ends = [*starts[1:], len(ids)]
     return pa.table(
         {

@@ -138,7 +138,7 @@ class OutputDirectory:
             if output_format == "tsv" and numbers is not None:
                 self.write_numbers(numbers, staging)
             summary["seconds"]["write"] = round(time.perf_counter() - started, 3)
-            self.write_text(staging, "summary.json", json.dumps(summary, indent=2) + "\n")
+            self.write_text(staging, "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
             atomic = self.fs.getUri().getScheme() in ATOMIC_RENAME
             if atomic:
                 self.write_text(staging, "_SUCCESS", "")  # the last file

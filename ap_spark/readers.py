@@ -390,11 +390,7 @@ def is_missing(table: DataFrame, name: str) -> Column:
     if not is_number(table, name):
         values = elements(table, name)
         return values.isNull() | F.exists(F.coalesce(values, F.array()), no_number)
-    if is_text(table, name):
-        return cell.isNull() | F.coalesce(
-            no_number(cell.try_cast("double")) & cell.try_cast("double").isNotNull(), F.lit(False)
-        )
-    return no_number(cell.cast("double"))
+    return cell.isNull() | F.isnan(cell.try_cast("double") if is_text(table, name) else cell.cast("double"))
 
 
 def no_number(value: Column) -> Column:

@@ -41,7 +41,7 @@ def result(output: Path) -> list[object]:
 
 
 def test_spark_submit_and_the_command_give_the_same_digits(tmp_path: Path) -> None:
-    few = ["--top", "50"]  # all pairs would take three times as long here and show nothing more
+    few = ["--neighbors", "50"]  # all pairs would take three times as long here and show nothing more
     finish(["ap-spark", "cluster", *DIGITS, *few, "--output", str(tmp_path / "command")], cwd=tmp_path)
     properties = str(ROOT / "conf" / "local.properties")
     submit = [
@@ -53,7 +53,7 @@ def test_spark_submit_and_the_command_give_the_same_digits(tmp_path: Path) -> No
         str(ROOT / "jobs" / "cluster.py"),
     ]
     told = finish([*submit, *DIGITS, *few, "--output", str(tmp_path / "submitted")], cwd=tmp_path)
-    assert "1,797 points, 89,850 similarities" in told
+    assert "1,797 points, 117,042 similarities" in told
     assert result(tmp_path / "command") == result(tmp_path / "submitted")
 
 

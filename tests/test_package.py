@@ -26,9 +26,10 @@ MODULES = sorted(module.name for module in pkgutil.walk_packages(ap_spark.__path
 
 def test_exported_names() -> None:
     assert sorted(ap_spark.__all__) == [
-        "ApSparkError", "Clustering", "InputError", "Iteration", "JavaNotFound", "NotConverged", "OutputError",
-        "PreferenceRange", "Progress", "SettingError", "Summary", "__version__", "affinity_propagation",
-        "make_points", "preference_quantile", "preference_range", "read_points", "read_similarities", "similarities",
+        "ApSparkError", "Clustering", "Description", "InputError", "Iteration", "JavaNotFound", "Neighbors",
+        "NotConverged", "OutputError", "PreferenceRange", "Progress", "SettingError", "Summary", "__version__",
+        "affinity_propagation", "describe", "make_points", "nearest_neighbors", "preference_quantile",
+        "preference_range", "read_points", "read_similarities", "scale", "similarities",
     ]  # fmt: skip
     for name in ap_spark.__all__:
         assert hasattr(ap_spark, name)
@@ -92,30 +93,6 @@ def test_quantiles_are_exact_where_the_cluster_sorts(
     edges = spark.createDataFrame([(0, n + 1, float(s)) for n, s in enumerate(values)], "i int, k int, s double")
     for q in (0.0, 0.25, 0.33, 1.0):
         assert ap_spark.preference_quantile(edges.repartition(3), q) == np.quantile(values, q)
-
-
-@pytest.mark.parametrize("metric", ["sqeuclidean", "euclidean"])
-@pytest.mark.parametrize("kind", ["int", "string"])
-def test_similarities_are_those_of_scipy(
-    spark: SparkSession, metric: str, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from scipy.spatial.distance import cdist
-
-    x = np.random.default_rng(1).normal(size=(37, 5)) * 100
-    x[3] = x[8]
-    names = [n if kind == "int" else f"p{n:02}" for n in range(len(x))]
-    points = spark.createDataFrame(list(zip(names, x.tolist(), strict=True)), f"id {kind}, features array<double>")
-    expected = -cdist(x, x, metric)
-    monkeypatch.setattr("ap_spark.similarity.TILE", 10)
-    for top in (None, 4):
-        found = ap_spark.similarities(points.repartition(3), metric=metric, top=top).collect()
-        assert len({(row.i, row.k) for row in found}) == len(found) == (37 * 36 if top is None else 37 * 4)
-        index = {name: n for n, name in enumerate(names)}
-        for row in found:
-            assert row.s == pytest.approx(expected[index[row.i], index[row.k]], rel=1e-12)
-    for i, name in enumerate(names):
-        others = sorted((-expected[i, k], k) for k in range(len(x)) if k != i)[:4]
-        assert {index[row.k] for row in found if row.i == name} == {k for _, k in others}
 
 
 class FakeRun:

@@ -1,0 +1,247 @@
+"""Points to similarities: metrics against SciPy, neighbours against brute force, scaling against scikit-learn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from numpy.typing import NDArray
+from pyspark.sql import DataFrame, SparkSession
+from scipy.spatial.distance import cdist
+from sklearn.metrics.pairwise import rbf_kernel
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
+
+from ap_spark import InputError, SettingError, affinity_propagation, nearest_neighbors, scale, similarities
+from ap_spark.metrics import METRICS, metric_of, pairwise
+from ap_spark.nearest import nearest
+from benchmarks.workload import clustered_points
+
+Array = NDArray[np.float64]
+
+DEFINITIONS: dict[str, Callable[[Array, Array], Array]] = {
+    "sqeuclidean": lambda x, y: -cdist(x, y, "sqeuclidean"),
+    "euclidean": lambda x, y: -cdist(x, y, "euclidean"),
+    "manhattan": lambda x, y: -cdist(x, y, "cityblock"),
+    "cosine": lambda x, y: 1 - cdist(x, y, "cosine"),
+    "correlation": lambda x, y: 1 - cdist(x, y, "correlation"),
+    "gaussian": lambda x, y: rbf_kernel(x, y, gamma=1 / (2 * 3.0**2)),
+    "dot": lambda x, y: x @ y.T,
+}
+rng = np.random.default_rng(0)
+DATA = {
+    "random": rng.normal(size=(400, 5)),
+    "duplicates": np.repeat(rng.integers(-9, 9, (8, 4)).astype(float) + 0.5, 30, axis=0)[rng.permutation(240)],
+    "grid": rng.integers(0, 3, (300, 3)).astype(float) + np.array([1.0, 2.0, 4.0]),
+    "wide": rng.normal(size=(200, 40)),
+    "far away": np.array([1e9, 0.0, 0.0]) + rng.integers(0, 40, (200, 3)),
+    "outlier": np.vstack([rng.normal(size=(200, 3)), [[1e9, 0.0, 1.0]]]),
+    "zeros of both signs": np.array([0.0, -0.0, 1.0, 0.0] * 40).reshape(-1, 2) + np.array([[0.0, 1.0]]),
+}
+
+
+def width_of(metric: str) -> float | None:
+    return 3.0 if metric == "gaussian" else None
+
+
+def make_frame(spark: SparkSession, x: Array, ids: list[Any] | None = None) -> DataFrame:
+    features = pa.ListArray.from_arrays(np.arange(0, x.size + 1, x.shape[1], dtype=np.int32), np.ravel(x))
+    return spark.createDataFrame(pa.table({"id": ids or list(range(len(x))), "features": features}))
+
+
+def brute_force(s: Array, n: int) -> set[tuple[int, int, float]]:
+    """The n largest similarities of each row, the diagonal left out, ties towards the smallest id."""
+    s = np.where(np.eye(len(s), dtype=bool), -np.inf, s)
+    best = np.lexsort((np.broadcast_to(np.arange(len(s)), s.shape), -s))[:, :n]
+    return {(i, int(k), float(s[i, k])) for i in range(len(s)) for k in best[i]}
+
+
+def rows_of(edges: DataFrame) -> list[tuple[Any, Any, float]]:
+    return [(row.i, row.k, row.s) for row in edges.collect()]
+
+
+@pytest.mark.parametrize("metric", DEFINITIONS)
+def test_every_metric_is_that_of_scipy_or_scikit_learn(metric: str) -> None:
+    x, y = 7 * DATA["random"][:50] + 2, 7 * DATA["random"][50:90] - 1
+    y[:5] = x[:5]
+    np.testing.assert_allclose(
+        pairwise(x, y, metric, width_of(metric)), DEFINITIONS[metric](x, y), rtol=1e-12, atol=1e-12
+    )
+
+
+def test_a_similarity_does_not_depend_on_the_other_pairs() -> None:
+    x = DATA["wide"]
+    for metric in METRICS:
+        s = pairwise(x, x, metric, width_of(metric))
+        assert (s == s.T).all()
+        assert s[13, 57] == pairwise(x[13:14], x[57:58], metric, width_of(metric))[0, 0]
+
+
+@pytest.mark.parametrize("search", ["by_tree", "by_brute_force"])
+@pytest.mark.parametrize("data", DATA)
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_nearest_are_those_of_brute_force(
+    data: str, metric: str, search: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = DATA[data]
+    if metric == "correlation" and (np.ptp(x, axis=1) == 0).any():
+        x = x + np.arange(x.shape[1])
+    monkeypatch.setattr("ap_spark.nearest.TREE_DIMENSIONS", 100)
+    monkeypatch.setattr("ap_spark.nearest.seconds", lambda function, *_: function.__name__ != search)
+    by = metric_of(metric, width_of(metric))
+    assert not callable(by)
+    vectors = by.prepare(x)
+    row, neighbor, closeness = nearest(vectors, vectors, np.arange(len(x)), 20, by)
+    # Closeness, not similarity, since the root and the exponential make ties of what is none.
+    expected = brute_force(by.closeness(vectors.T[:, :, None], vectors.T[:, None, :]), 20)
+    assert set(zip(row.tolist(), neighbor.tolist(), closeness.tolist(), strict=True)) == expected
+
+
+@pytest.mark.parametrize("partitions", [1, 3, 16])
+@pytest.mark.parametrize("data", ["random", "duplicates"])
+def test_exact_neighbours_are_those_of_brute_force(
+    spark: SparkSession, data: str, partitions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = DATA[data]
+    if partitions == 3:  # several parts ask several shards, each in several packs
+        for name, value in (("POINTS_ASKING", 150), ("SHARD_BYTES", x.nbytes // 3), ("PACK_BYTES", 2000)):
+            monkeypatch.setattr(f"ap_spark.neighbors.{name}", value)
+    found = nearest_neighbors(make_frame(spark, x).repartition(partitions), 20, search="exact")
+    assert (found.search, found.recall) == ("exact", 1.0)
+    rows = rows_of(found.edges)
+    assert len(rows) == 20 * len(x)
+    assert {(i, k) for i, k, _ in rows} == {(i, k) for i, k, _ in brute_force(-cdist(x, x, "sqeuclidean"), 20)}
+    s = pairwise(x, x)
+    assert all(value == s[i, k] for i, k, value in rows)
+
+
+@pytest.mark.parametrize("metric", ["sqeuclidean", "cosine"])
+def test_all_pairs(spark: SparkSession, metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ap_spark.similarity.TILE", 10)
+    x = DATA["random"][:37]
+    names = [f"p{n:02}" for n in range(len(x))]
+    found = rows_of(similarities(make_frame(spark, x, names).repartition(3), metric=metric))
+    s = pairwise(x, x, metric)
+    assert sorted(found) == [(a, b, s[i, k]) for i, a in enumerate(names) for k, b in enumerate(names) if i != k]
+
+
+def test_approximate_neighbours(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In many groups, of regions in parts and shards, with names as ids and many duplicates."""
+    x = clustered_points(3000, 6, a_cluster=100, spread=2.0)
+    x[:500] = x[500:505].repeat(100, axis=0)
+    names = [f"p{n:04}" for n in range(len(x))]
+    for name, value in (("POINTS_ASKING", 400), ("SHARD_BYTES", 40_000), ("PACK_BYTES", 3000), ("SAMPLE", 300)):
+        monkeypatch.setattr(f"ap_spark.neighbors.{name}", value)
+    points = make_frame(spark, x, names)
+    found = nearest_neighbors(points, 10, search="approximate", recall=0.9)
+    assert found.search == "approximate"
+    assert 0.9 <= found.recall < 1.0, "the sample asks for some of the cells, not all"
+    rows = rows_of(found.edges)
+    index = {name: n for n, name in enumerate(names)}
+    s = pairwise(x, x)
+    assert all(value == s[index[i], index[k]] for i, k, value in rows)
+    assert len(rows) == len({(i, k) for i, k, _ in rows}) <= 10 * len(x)
+    assert all(i != k for i, k, _ in rows)
+    true = brute_force(s, 10)
+    share = len({(index[i], index[k], value) for i, k, value in rows} & true) / len(true)
+    assert share == pytest.approx(found.recall, abs=0.03)
+    again = nearest_neighbors(points.repartition(5), 10, search="approximate", recall=0.9)
+    assert (again.recall, sorted(rows_of(again.edges))) == (found.recall, sorted(rows))
+
+
+@pytest.mark.parametrize("metric", ["manhattan", "correlation", "euclidean"])
+def test_approximate_neighbours_by_other_metrics_are_all_found_when_asked_for(spark: SparkSession, metric: str) -> None:
+    x = DATA["random"]
+    found = nearest_neighbors(make_frame(spark, x), 10, metric=metric, search="approximate", recall=1.0)
+    assert found.recall == 1.0
+    assert sorted(rows_of(found.edges)) == sorted(brute_force(pairwise(x, x, metric), 10))
+
+
+def test_auto_is_exact_while_that_is_cheap(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    flat, points = make_frame(spark, DATA["grid"]), make_frame(spark, DATA["random"])
+    assert nearest_neighbors(points, 3).search == "exact"
+    monkeypatch.setattr("ap_spark.neighbors.EXACT_POINTS", 100)
+    assert nearest_neighbors(flat, 3).search == "exact", "three dimensions"
+    assert nearest_neighbors(points, 3).search == "approximate"
+    assert nearest_neighbors(points, 3, metric="dot").search == "exact"
+    monkeypatch.setattr("ap_spark.neighbors.find_spec", lambda _: None)
+    assert nearest_neighbors(points, 3).search == "exact"
+    assert "takes long: for an approximate search it needs faiss: pip install" in caplog.text
+    with pytest.raises(SettingError, match="approximate is not possible here: it needs faiss"):
+        nearest_neighbors(points, 3, search="approximate")
+
+
+def test_a_function_as_metric(spark: SparkSession) -> None:
+    def third_power(x: Array, y: Array) -> Array:
+        return np.asarray(-(cdist(x, y, "minkowski", p=3) ** 3))
+
+    x = DATA["grid"][:90]
+    points = make_frame(spark, x).repartition(3)
+    s = third_power(x, x)
+    assert sorted(rows_of(nearest_neighbors(points, 7, metric=third_power).edges)) == sorted(brute_force(s, 7))
+    assert {(i, k): value for i, k, value in rows_of(similarities(points, metric=third_power))} == {
+        (i, k): s[i, k] for i in range(90) for k in range(90) if i != k
+    }
+
+
+def test_a_function_that_is_no_metric(spark: SparkSession) -> None:
+    points = make_frame(spark, DATA["random"])
+    with pytest.raises(SettingError, match=r"shape \(m, n\).*it returned \(3,\)"):
+        nearest_neighbors(points, 3, metric=lambda x, y: x.sum(axis=1))
+    with pytest.raises(SettingError, match="approximate is not possible here: it needs a metric that is a distance"):
+        nearest_neighbors(points, 3, metric=lambda x, y: -cdist(x, y), search="approximate")
+    broken = nearest_neighbors(points, 3, metric=lambda x, y: np.where(x[:, :1] > y[:, 0], np.nan, -1.0))
+    with pytest.raises(InputError, match=r"in column 's' [0-9,]+ rows are null, NaN or \+infinite: i=0"):
+        affinity_propagation(broken.edges)
+
+
+@pytest.mark.parametrize(
+    ("metric", "row", "message"),
+    [
+        ("cosine", [0.0, 0.0], "no vector may be zero.*2 vectors are: id=1; id=2"),
+        ("correlation", [4.0, 4.0], "constant"),
+    ],
+)
+def test_vectors_without_similarity(spark: SparkSession, metric: str, row: list[float], message: str) -> None:
+    points = make_frame(spark, np.array([[1.0, 2.0], row, row]))
+    for function in (similarities, lambda *_, **options: nearest_neighbors(points, 1, **options)):
+        with pytest.raises(InputError, match=message):
+            function(points, metric=metric)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"neighbors": 0}, "neighbors must be at least 1, or all, got 0"),
+        ({"search": "quick"}, "search must be one of auto, exact, approximate, got 'quick'"),
+        ({"recall": 0.0}, r"recall must be in \(0, 1\], got 0.0"),
+        ({"metric": "l3"}, "metric must be one of sqeuclidean, .* or a function of two arrays, got 'l3'"),
+        ({"metric": 3}, "or a function of two arrays, got 3"),
+        ({"metric": "gaussian"}, "metric gaussian needs a width"),
+        ({"metric": "gaussian", "width": -1.0}, "width must be a finite number above 0, got -1.0"),
+        ({"metric": "cosine", "width": 1.0}, "width belongs to metric gaussian, not to 'cosine'"),
+        ({"metric": "dot", "search": "approximate"}, "it needs a metric that is a distance, not dot"),
+    ],
+)
+def test_settings_of_the_search(spark: SparkSession, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        nearest_neighbors(make_frame(spark, DATA["wide"]), **({"neighbors": 3} | options))
+
+
+def test_scaling_is_that_of_scikit_learn(spark: SparkSession) -> None:
+    some = DATA["random"][:200]
+    x = np.column_stack([some[:, 0], 1e6 + 1e-3 * some[:, 1], some[:, 2] > 0, np.ones(200)])
+    found: dict[str, Array] = {}
+    for partitions in (1, 7):
+        points = make_frame(spark, x).repartition(partitions)
+        for how, scaler in (("standard", StandardScaler()), ("minmax", MinMaxScaler())):
+            scaled = np.array([row.features for row in scale(points, how).orderBy("id").collect()])
+            np.testing.assert_allclose(scaled, scaler.fit_transform(x), rtol=1e-7, atol=1e-7)
+            assert (found.setdefault(how, scaled) == scaled).all(), "the same bits for any partitioning"
+    assert scale(points, "none") is points
+    with pytest.raises(SettingError, match="scale must be one of none, standard, minmax, got 'robust'"):
+        scale(points, "robust")
