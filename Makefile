@@ -29,7 +29,7 @@ format: .venv/.dev ## format, and mend what lint can mend
 
 docs: .venv/.dev ## make the settings table and the pictures
 	$(BIN)/python -c 'from ap_spark.settings import markdown; print(markdown(), end="")' > docs/settings.md
-	$(BIN)/python docs/pictures.py
+	$(BIN)/python -m docs.pictures
 
 bench: .venv/.dev ## edges per second of both engines and the bare kernel
 	JAVA_HOME="$$($(BIN)/python -m ap_spark.java)" $(BIN)/python -m benchmarks.run

@@ -266,8 +266,13 @@ def check_together(settings: Settings, source: Input, similarity: Similarity) ->
     metric_of(similarity.metric, similarity.width)
     if similarity.neighbors is None and similarity.search != Similarity.search:
         raise SettingError("--search says how the neighbours of --neighbors N are found: give it too")
-    if source.preference_column and (settings.preference, settings.preference_quantile) != (None, None):
-        raise SettingError("give the preference in one way: --preference, --preference-quantile or --preference-column")
+    if (
+        source.preference_column
+        and (settings.preference, settings.preference_quantile, settings.clusters) != (None,) * 3
+    ):
+        raise SettingError(
+            "give the preference in one way: --preference, --preference-quantile, --clusters or --preference-column"
+        )
 
 
 def read(
@@ -342,6 +347,8 @@ def in_words(clustering: Clustering, neighbors: dict[str, Any] | None, output: s
         f"net similarity {summary.netsim:.6g} = similarities to exemplars {summary.dpsim:.6g} "
         f"+ preferences {summary.expref:.6g}",
     ]
+    if summary.tried:
+        words.insert(1, f"preference {summary.preference:.6g}, the best of {len(summary.tried)} tried")
     if neighbors:
         words.insert(1, neighbors_in_words(neighbors))
     if summary.promoted:

@@ -7,7 +7,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,14 @@ from pyspark.sql import DataFrame
 
 from ap_spark.clusters import make_clusters
 from ap_spark.convergence import Iteration
+from ap_spark.describe import least_clusters, stored_similarities
 from ap_spark.engines import Engine, make_engine
+from ap_spark.errors import SettingError
 from ap_spark.graph import Graph, build_graph
+from ap_spark.preference import quantiles_of
 from ap_spark.propagation import propagate, without_iterating
 from ap_spark.settings import Settings
+from ap_spark.target import Trials
 from ap_spark.version import __version__
 
 __all__ = ["Clustering", "Summary", "affinity_propagation"]
@@ -57,6 +61,9 @@ class Summary:
         Points made exemplars because they are similar to none.
     seconds : dict
         By stage.
+    tried : list of dict
+        With a number of clusters asked for, each preference that was tried, the number of clusters it gave, and
+        whether that run converged.
     """
 
     settings: dict[str, Any]
@@ -74,6 +81,7 @@ class Summary:
     preference: float | None
     promoted: int
     seconds: dict[str, float]
+    tried: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -114,6 +122,7 @@ def affinity_propagation(
     points: DataFrame | None = None,
     preference: float | DataFrame | None = Settings.preference,
     preference_quantile: float | None = Settings.preference_quantile,
+    clusters: int | None = Settings.clusters,
     damping: float = Settings.damping,
     max_iter: int = Settings.max_iter,
     convergence_iter: int = Settings.convergence_iter,
@@ -142,6 +151,9 @@ def affinity_propagation(
         similarity, unless the similarities have rows (k, k).
     preference_quantile : float, optional
         Take this quantile of the similarities as the preference, in [0, 1].
+    clusters : int, optional
+        Search for the preference that gives so many clusters, at least 1, by clustering up to 20 times. The nearest
+        number that was found is returned, with a warning if it is another one.
     damping : float
         In [0.5, 1).
     max_iter, convergence_iter : int
@@ -174,7 +186,7 @@ def affinity_propagation(
     InputError
         If the similarities, points or preferences break a rule of the input.
     SettingError
-        If a parameter is outside its range.
+        If a parameter is outside its range, or the graph does not permit so few or so many clusters.
 
     Notes
     -----
@@ -196,6 +208,7 @@ def affinity_propagation(
     settings = Settings(
         preference=None if isinstance(preference, DataFrame) else preference,
         preference_quantile=preference_quantile,
+        clusters=clusters,
         damping=damping,
         max_iter=max_iter,
         convergence_iter=convergence_iter,
@@ -208,14 +221,86 @@ def affinity_propagation(
         engine=engine,
         partitions=partitions,
     )
+    if settings.clusters is None:
+        return cluster(similarities, settings, points, by_point, report)
+    held = similarities.persist()
+    try:
+        return cluster_to(settings.clusters, held, settings, points, by_point, report)
+    finally:
+        held.unpersist()
+
+
+def cluster(
+    similarities: DataFrame,
+    settings: Settings,
+    points: DataFrame | None,
+    preferences: DataFrame | None,
+    report: Callable[[Iteration], None],
+) -> Clustering:
+    """Cluster once."""
     seconds: dict[str, float] = {}
     with stage("graph", seconds):
-        graph = build_graph(similarities, settings, points, by_point)
+        graph = build_graph(similarities, settings, points, preferences)
     logger.info("%s points, %s edges", f"{graph.n_points:,}", f"{graph.n_edges:,}")
     try:
         return run(graph, settings, seconds, report)
     finally:
         graph.release()
+
+
+def cluster_to(
+    target: int,
+    similarities: DataFrame,
+    settings: Settings,
+    points: DataFrame | None,
+    preferences: DataFrame | None,
+    report: Callable[[Iteration], None],
+) -> Clustering:
+    """Cluster with one preference after the other until there are so many clusters."""
+    started = time.perf_counter()
+    graph = build_graph(similarities, settings, points, preferences)
+    try:
+        check_target(target, graph)
+        median, largest = quantiles_of(stored_similarities(graph), graph.n_edges, [0.5, 1.0])
+    finally:
+        graph.release()
+    above = largest + abs(largest) + 1.0  # there every point is an exemplar
+    trials = Trials(target, start=above if target == graph.n_points else median, largest=largest)
+    best: Clustering | None = None
+    for preference in trials:
+        found = cluster(similarities, replace(settings, clusters=None, preference=preference), points, None, report)
+        trials.answer(preference, found.summary.n_clusters, converged=found.converged)
+        logger.info("preference %g: %s clusters", preference, f"{found.summary.n_clusters:,}")
+        if trials.best == trials.tried[-1]:
+            best = found
+    assert best is not None
+    if not trials.reached:
+        logger.warning(
+            "%s clusters were asked for, the nearest number in %d trials is %s",
+            f"{target:,}",
+            len(trials.tried),
+            f"{best.summary.n_clusters:,}",
+        )
+    summary = replace(
+        best.summary,
+        settings=asdict(settings),
+        tried=[asdict(trial) for trial in trials.tried],
+        seconds=best.summary.seconds | {"search": round(time.perf_counter() - started, 3)},
+    )
+    return replace(best, summary=summary)
+
+
+def check_target(target: int, graph: Graph) -> None:
+    """Raise SettingError if no clustering of the graph has so few or so many clusters."""
+    if target > graph.n_points:
+        raise SettingError(f"clusters must be at most the number of points, {graph.n_points:,}, got {target:,}")
+    least = least_clusters(graph)
+    if target < least:
+        raise SettingError(
+            f"clusters must be at least {least:,} in this graph, got {target:,}: a cluster lies in one connected "
+            "component and has at most as many points as are similar to its exemplar, and one (`ap-spark graph` shows "
+            "both; more neighbours join components)"
+        )
 
 
 def run(graph: Graph, settings: Settings, seconds: dict[str, float], report: Callable[[Iteration], None]) -> Clustering:

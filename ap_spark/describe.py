@@ -154,14 +154,14 @@ def describe(
 
 def describe_graph(graph: Graph, settings: Settings) -> Description:
     """`describe`, of a graph that has been built."""
-    stored = graph.edges.where("i != k")
+    stored = stored_similarities(graph)
     members = components(graph).persist()
     sizes = members.groupBy("component").count()
     n_components = sizes.count()
     largest = [row["count"] for row in sizes.orderBy(F.desc("count")).limit(LARGEST_COMPONENTS).collect()]
     hubs = graph.points.orderBy(F.desc("represents"), "index").limit(HUBS).collect()
     engine = engine_of(graph, settings)
-    values = quantiles_of(stored.select(F.col("similarity").alias("s")), graph.n_edges, QUANTILES)
+    values = quantiles_of(stored, graph.n_edges, QUANTILES)
     description = Description(
         n_points=graph.n_points,
         n_edges=graph.n_edges,
@@ -175,12 +175,17 @@ def describe_graph(graph: Graph, settings: Settings) -> Description:
         least_clusters=least_clusters(graph, members),
         similarity_quantiles=dict(zip(QUANTILES, values, strict=True)),
         preference=graph.preference,
-        preference_range=preference_range(stored.select("i", "k", F.col("similarity").alias("s"))),
+        preference_range=preference_range(stored),
         engine=engine,
         bytes_needed=graph.n_edges * (GRAPH_BYTES_AN_EDGE + ENGINE_BYTES_AN_EDGE[engine]),
     )
     members.unpersist()
     return description
+
+
+def stored_similarities(graph: Graph) -> DataFrame:
+    """The similarities of different points as given, by index: (i, k, s)."""
+    return graph.edges.where("i != k").select("i", "k", F.col("similarity").alias("s"))
 
 
 def degrees(graph: Graph, column: str) -> Degrees:
@@ -241,12 +246,12 @@ def smallest_connected(batches: Iterable[pa.RecordBatch], n: int) -> NDArray[np.
     return root
 
 
-def least_clusters(graph: Graph, members: DataFrame) -> int:
+def least_clusters(graph: Graph, members: DataFrame | None = None) -> int:
     """The fewest exemplars whose in-degrees, and they themselves, reach the size of each component."""
     largest_first = Window.partitionBy("component").orderBy(F.desc("lonely"), F.desc("represents"), "index")
     before = F.sum(F.col("represents") + 1).over(largest_first.rowsBetween(Window.unboundedPreceding, -1))
     size = F.count("*").over(Window.partitionBy("component"))
-    points = graph.points.join(members, "index").select(
+    points = graph.points.join(components(graph) if members is None else members, "index").select(
         "lonely", F.coalesce(before, F.lit(0)).alias("before"), size.alias("size")
     )
     return points.where("lonely or before < size").count()

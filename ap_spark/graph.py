@@ -341,6 +341,7 @@ def choose_preference(
     ways = {
         "a preference": settings.preference is not None,
         "a preference quantile": settings.preference_quantile is not None,
+        "a number of clusters": settings.clusters is not None,
         "a preference for each point": preferences is not None,
         "rows (k, k) among the similarities": diagonal is not None,
     }

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ap_spark.errors import SettingError
+from ap_spark.settings import Similarity
 
 __all__ = ["METRICS", "Floats", "Metric", "PairFunction", "between", "metric_of", "pairwise"]
 
@@ -120,7 +121,7 @@ def metric_of(metric: str | PairFunction, width: float | None = None) -> Metric 
     Raises
     ------
     SettingError
-        If there is none of that name, or a width is missing or given to another metric than "gaussian".
+        If there is none of that name, or a width is missing, not above 0, or given to another metric than "gaussian".
     """
     if (isinstance(metric, str) and metric not in METRICS) or not (isinstance(metric, str) or callable(metric)):
         raise SettingError(f"metric must be one of {', '.join(METRICS)}, or a function of two arrays, got {metric!r}")
@@ -129,6 +130,7 @@ def metric_of(metric: str | PairFunction, width: float | None = None) -> Metric 
             "metric gaussian needs a width" if width is None else f"width belongs to metric gaussian, not to {metric!r}"
         )
         raise SettingError(f"{rule}: s = exp(-d² / (2 width²)) for points at distance d")
+    Similarity(width=width)
     if not isinstance(metric, str):
         return metric
     if width is None:

@@ -276,7 +276,7 @@ def group_packs(
     counts = sizes.set_index("cell")["count"]
     points = (asks["cell"].map(counts) - asks["piece"] * a_pack).clip(upper=a_pack)
     asks["part"] = (points.groupby(asks["region"]).cumsum() - points) // POINTS_ASKING
-    answers = seen.sort_values(["region", "cell"], ignore_index=True)
+    answers = seen[seen["cell"].isin(counts.index)].sort_values(["region", "cell"], ignore_index=True)  # not empty ones
     weight = answers["cell"].map(counts) * dimensions * 8
     answers["shard"] = (weight.groupby(answers["region"]).cumsum() - weight) // SHARD_BYTES
     groups = asks[["region", "part"]].drop_duplicates().merge(answers[["region", "shard"]].drop_duplicates())

@@ -70,7 +70,7 @@ class Settings(Checked):
     Raises
     ------
     SettingError
-        If a value breaks its rule, or both a preference and a preference quantile are given.
+        If a value breaks its rule, or more than one of preference, preference quantile and clusters is given.
 
     Examples
     --------
@@ -93,6 +93,13 @@ class Settings(Checked):
         "take this quantile of the similarities as the preference; 0 is their minimum and gives few clusters",
         rule="in [0, 1]",
         holds=lambda q: 0 <= q <= 1,
+    )
+    clusters: int | None = parameter(
+        None,
+        "search for the preference that gives K clusters, by clustering up to 20 times",
+        metavar="K",
+        rule="at least 1",
+        holds=positive,
     )
     damping: float = parameter(
         0.9,
@@ -142,8 +149,9 @@ class Settings(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.preference is not None and self.preference_quantile is not None:
-            raise SettingError("give either preference or preference_quantile, not both")
+        ways = [name for name in ("preference", "preference_quantile", "clusters") if getattr(self, name) is not None]
+        if len(ways) > 1:
+            raise SettingError(f"give either {' or '.join(ways)}, not both")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,7 +284,7 @@ def is_required(declared: Field[Any]) -> bool:
 def option(declared: Field[Any]) -> str:
     """The long command-line option of a parameter.
 
-    >>> [option(declared) for declared, _ in parameters(Settings)][5:7]
+    >>> [option(declared) for declared, _ in parameters(Settings)][6:8]
     ['--no-jitter', '--seed']
     """
     return ("--no-" if declared.default is True else "--") + declared.name.replace("_", "-")

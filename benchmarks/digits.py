@@ -45,7 +45,7 @@ def cluster_digits(
     metric: str = "sqeuclidean",
     width: float | None = None,
     preference: float | None = None,
-    preference_quantile: float | None = None,
+    clusters: int | None = None,
 ) -> Outcome:
     """Cluster the digits with so many neighbours, known from both sides, or with all pairs."""
     started = time.perf_counter()
@@ -58,7 +58,7 @@ def cluster_digits(
         edges,
         points=points.select("id"),
         preference=preference,
-        preference_quantile=preference_quantile,
+        clusters=clusters,
         symmetrize="none" if neighbors is None else "union",
     )
     label = found.assignments.orderBy("id").select("label").toArrow()["label"].to_numpy()

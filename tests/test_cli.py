@@ -216,6 +216,25 @@ BAD = {
     "not three columns": ("a,b\n1,2\n", ["--edges"], "exactly three columns"),
     "edges with a metric": (EDGES, ["--edges", "--metric", "euclidean"], "leave out --metric"),
     "two preferences": (EDGES, ["--edges", "-p", "1", "--preference-quantile", "0.1"], "either preference or preference_quantile"),
+    "neighbors": (POINTS, ["--neighbors", "0"], "neighbors must be at least 1, or all, got 0"),
+    "gaussian without width": (POINTS, ["--metric", "gaussian"], "metric gaussian needs a width"),
+    "width of another metric": (POINTS, ["--width", "2"], "width belongs to metric gaussian, not to 'sqeuclidean'"),
+    "width below 0": (POINTS, ["--metric", "gaussian", "--width", "-2"], "width must be a finite number above 0, got -2.0"),
+    "recall": (POINTS, ["--neighbors", "2", "--recall", "1.5"], "recall must be in (0, 1], got 1.5"),
+    "search without neighbors": (POINTS, ["--search", "exact"], "--neighbors N are found: give it too"),
+    "approximate dot": (POINTS, ["--id-column", "id", "--neighbors", "2", "--metric", "dot", "--search", "approximate"], "needs a metric that is a distance, not dot"),
+    "zero vector": ("x,y\n0,0\n1,0\n-0,0\n", ["--metric", "cosine"], "no vector may be zero, since it has no similarity to others, but 2 vectors are: id=0; id=2"),
+    "constant vector": ("x,y\n1,2\n5,5\n", ["--metric", "correlation", "--neighbors", "1"], "no vector may be constant, since it has no similarity to others, but 1 vector is: id=1"),
+    "edges with neighbors": (EDGES, ["--edges", "--neighbors", "3"], "leave out --neighbors"),
+    "edges with scale": (EDGES, ["--edges", "--scale", "minmax"], "leave out --scale"),
+    "min_similarity": (EDGES, ["--edges", "--min-similarity", "nan"], "min_similarity must be a number, got nan"),
+    "top": (EDGES, ["--edges", "--top", "0"], "top must be at least 1, got 0"),
+    "nothing complete": ("x,y\n1,\n,2\n", ["--drop-missing"], "there must be at least one complete row, but all 2 of"),
+    "infinite beside missing": ("x,y\n1,\ninf,2\n", ["--drop-missing"], "in 1 row it is missing, no number, NaN, infinite or beyond 1e150: id=1, x='inf'"),
+    "clusters": (EDGES, ["--edges", "--clusters", "0"], "clusters must be at least 1, got 0"),
+    "more clusters than points": (EDGES, ["--edges", "--clusters", "5"], "clusters must be at most the number of points, 4, got 5"),
+    "fewer clusters than components": (EDGES, ["--edges", "--clusters", "1", "--min-similarity", "-2"], "clusters must be at least 2 in this graph, got 1"),
+    "clusters and a preference": (EDGES, ["--edges", "--clusters", "2", "-p", "-1"], "give either preference or clusters, not both"),
     "feature too large": ("x\n1\n1e200\n", [], "beyond 1e150: id=1, x='1e200'"),
     "preference out of proportion": (EDGES + "0,0,-1e30\n1,1,-1\n2,2,-1\n3,3,-1\n", ["--edges"], "bring them closer"),
     "too far apart": ("i,k,s\n0,1,-1e308\n1,0,1e308\n", ["--edges"], "divide them all by a power of ten"),
@@ -234,6 +253,42 @@ def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str], case: str
     assert "Exception" not in error
     assert nothing_left(tmp_path, "input.csv", "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["precious"]
+
+
+@pytest.mark.parametrize("option", ["--neighbors=few", "--metric=l3", "--symmetrize=both", "--scale=robust"])
+def test_options_that_are_no_such_thing(tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run(tmp_path, POINTS, option)
+    name, _, _ = option.partition("=")
+    assert f"argument {name}: invalid" in capsys.readouterr().err
+    assert nothing_left(tmp_path, "input.csv")
+
+
+def test_missing_features_can_be_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "x,y\n0,0\n,5\n0,1\n9,9\nnan,2\n9,8\n"
+    assert run(tmp_path, text, "--drop-missing", "-p", "-9", "--output-format", "csv") == 0
+    assert "2 rows of 6 without all features left out" in capsys.readouterr().err
+    assert table(tmp_path, "assignments").id.tolist() == [0, 2, 3, 5], "rows keep their numbers"
+    vectors = (
+        '{"id": 1, "f": [1.0, 2.0]}\n{"id": 2, "f": null}\n{"id": 3, "f": [1.0, null]}\n{"id": 4, "f": [1.0, 2.5]}\n'
+    )
+    options = ("--drop-missing", "--id-column", "id", "--scale", "minmax", "--output-format", "csv", "--overwrite")
+    assert run(tmp_path, vectors, *options, name="points.json") == 0
+    assert table(tmp_path, "assignments").id.tolist() == [1, 4]
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["preference"] == -1.0
+
+
+def test_a_number_of_clusters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    blobs = np.random.default_rng(2).normal(size=(40, 2)) + np.repeat([[0, 0], [9, 0], [0, 9], [9, 9]], 10, axis=0)
+    text = "x,y\n" + "".join(f"{x},{y}\n" for x, y in blobs)
+    assert run(tmp_path, text, "--clusters", "4", "--neighbors", "15", "-d", "0.7", "--output-format", "csv") == 0
+    told = capsys.readouterr().out
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["n_clusters"] == 4
+    assert summary["tried"][-1] == {"preference": summary["preference"], "clusters": 4, "converged": True}
+    assert f"the best of {len(summary['tried'])} tried" in told
+    assert "neighbours: 15 a point, exact search" in told
+    assert (np.diff(table(tmp_path, "assignments").label.to_numpy().reshape(4, 10)) == 0).all()
 
 
 def test_null_vectors(tmp_path: Path, spark: SparkSession, capsys: pytest.CaptureFixture[str]) -> None:
