@@ -120,15 +120,16 @@ def test_both_engines_run_on_spark_connect(tmp_path: Path) -> None:
     assert block[1].endswith("-54.0 [1, 1, 1, 4, 4, 4]")
 
 
-def readme(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+def blocks_of(language: str, page: str = "README.md") -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S)
 
 
+@pytest.mark.usefixtures("quick")
 def test_the_commands_of_the_readme(tmp_path: Path) -> None:
     for name in ("data", "jobs", "conf"):
         shutil.copytree(ROOT / name, tmp_path / name)
     ran = 0
-    for block in readme("bash"):
+    for block in blocks_of("bash"):
         if "make " in block or "git clone" in block:  # these make an environment; CI and newcomers run them
             continue
         finish(["bash", "-euo", "pipefail", "-c", block], cwd=tmp_path)
@@ -137,8 +138,8 @@ def test_the_commands_of_the_readme(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_the_python_of_the_readme(tmp_path: Path) -> None:
+def test_the_python_of_the_readme_and_of_the_page_on_choosing(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "data", tmp_path / "data")
-    blocks = readme("python")
-    assert blocks
+    blocks = blocks_of("python") + blocks_of("python", "docs/choosing.md")
+    assert len(blocks) == 2
     finish([sys.executable, "-c", "\n".join(blocks)], cwd=tmp_path)
