@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ap_spark.metrics import Floats, Metric, minus_squares
-from ap_spark.nearest import SPARE, Found, Positions, closest_of
+from ap_spark.nearest import Found, Positions, Search, settle, squares
 
 __all__ = ["Cells", "cells_to_probe", "k_means", "nearest_in_cells", "train"]
 
 TRAINING = 64  # points for each centroid
+SINGLE = 1e-6  # a bound, generous, of the relative error in 32 bits
+LARGEST = 1e15  # its square fits 32 bits; what is farther out is brought here
 FEW = 4  # centroids among which the nearest is chosen in 64 bits
 
 Singles = NDArray[np.float32]
@@ -44,7 +46,8 @@ class Cells:
 
     def reduced(self, vectors: Floats) -> Singles:
         """Vectors as faiss is given them."""
-        return np.ascontiguousarray((vectors - self.center) / self.spread, dtype=np.float32)
+        small = np.clip((vectors - self.center) / self.spread, -LARGEST, LARGEST)
+        return np.ascontiguousarray(small, dtype=np.float32)
 
     def place(self, vectors: Floats) -> Positions:
         """The cell of each vector."""
@@ -71,14 +74,17 @@ def flat_index(vectors: Singles) -> Any:
 def train(vectors: Floats, number: int) -> Cells:
     """So many cells, by k-means on the vectors."""
     center = np.median(vectors, axis=0)
-    cells = Cells(center, float(np.abs(vectors - center).max()) or 1.0, np.empty((0, vectors.shape[1]), np.float32))
+    away = np.abs(vectors - center)
+    spread = float(np.median(away[away > 0])) if away.any() else 1.0  # not that of outliers
+    cells = Cells(center, spread, np.empty((0, vectors.shape[1]), np.float32))
     return replace(cells, centroids=k_means(cells.reduced(vectors), number))
 
 
 def k_means(vectors: Singles, number: int) -> Singles:
-    """So many centroids, or as many as there are vectors."""
+    """So many centroids, or as many as there are different vectors."""
     import faiss
 
+    vectors = np.unique(vectors, axis=0)  # equal centroids would leave the cell of a point to chance
     clustering = faiss.Kmeans(
         vectors.shape[1],
         min(number, len(vectors)),
@@ -111,6 +117,8 @@ def cells_to_probe(cells: Cells, vectors: Floats, row: Positions, cell: Position
     recall : float
         The mean that was reached.
     """
+    if not len(row):
+        return 1, 1.0
     centroids = np.ascontiguousarray(cells.centroids.T, dtype=np.float64)
     reduced = cells.reduced(vectors).astype(np.float64)
     rank = np.empty(len(row), dtype=np.int64)
@@ -132,9 +140,12 @@ def nearest_in_cells(
     import faiss
 
     kind = faiss.METRIC_L1 if metric.space == "l1" else faiss.METRIC_L2
-    centroids = flat_index(cells.centroids[present])
-    index = faiss.IndexIVFFlat(centroids, y.shape[1], len(present), kind)
+    index = faiss.IndexIVFFlat(flat_index(cells.centroids[present]), y.shape[1], len(present), kind)
     index.add(cells.reduced(y))
     index.nprobe = probes
-    candidates = index.search(cells.reduced(x), n + 1 + SPARE)[1]
-    return closest_of(candidates, x, y, own, n, metric)
+    small = cells.reduced(x)
+    doubt = np.abs(x - cells.center).sum(axis=1) if metric.space == "l1" else squares(x - cells.center)
+    if metric.refuses:  # unit vectors, whose closeness is a product
+        doubt = doubt + 2.0
+    by_cells = Search(lambda rows, wanted: index.search(small[rows], wanted)[1], SINGLE * doubt, SINGLE)
+    return settle([by_cells], x, y, own, n, metric)

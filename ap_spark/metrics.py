@@ -97,7 +97,6 @@ def unit_length(x: Floats) -> Floats:
 
 def standard_score(x: Floats) -> Floats:
     """Each vector minus its mean, divided by its length."""
-    x = x / np.abs(x).max(axis=1, keepdims=True)
     total = np.zeros(len(x))
     for a in x.T:
         total += a

@@ -2,31 +2,31 @@
 
 A library finds candidates, by a k-d tree or by brute force, whichever is faster on these vectors. Their closeness is
 then computed anew in the fixed order of `metrics.py`; a row whose last neighbour is too close to call asks for more
-candidates. So the result is exact, ties included, whatever the rounding inside the library.
+candidates, of the tree if there is one, which is in doubt less often. So the result is exact, ties included, whatever
+the rounding inside the library.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ap_spark.metrics import Floats, Metric, PairFunction
 
-__all__ = ["SPARE", "Found", "Positions", "closest_of", "nearest", "nearest_by", "without_copies"]
+__all__ = ["Found", "Positions", "Search", "nearest", "nearest_by", "settle", "squares", "without_copies"]
 
 Positions = NDArray[np.int64]
 Found = tuple[Positions, Positions, Floats]  # rows of x, rows of y, closeness
-Search = Callable[[Positions, int], Positions]  # rows of x, how many -> rows of y, shape (rows, how many)
 
 SPARE = 8  # candidates beyond those asked for, so that few rows have to ask again
 MORE = 4  # so many times as many candidates for the rows that do
 AT_ONCE = 2_000_000  # numbers that are worked on together: 16 MB
 TRIAL = 50  # rows that try out both searches
 TREE_DIMENSIONS = 32  # beyond so many a tree never wins
-ROUNDING = 1e-12  # more than any search is wrong by, relative to the squares that it adds
 
 
 def nearest(x: Floats, y: Floats, own: Positions, n: int, metric: Metric) -> Found:
@@ -56,42 +56,62 @@ def nearest(x: Floats, y: Floats, own: Positions, n: int, metric: Metric) -> Fou
     >>> neighbor, closeness
     (array([1, 0, 1]), array([-1., -1., -1.]))
     """
-    kept = without_copies(y, n + 1)
-    y_columns = np.ascontiguousarray(y[kept].T)
-    x_columns = np.ascontiguousarray(x.T)
-    search, scale = searcher(x, y[kept], metric)
-    found: list[Found] = []
-    open_rows, wanted = np.arange(len(x)), n + 1 + SPARE
-    while len(open_rows):
-        wanted = min(wanted, len(kept))
-        still_open = []
-        for rows in in_portions(open_rows, wanted * x.shape[1]):
-            candidates = np.sort(search(rows, wanted), axis=1)
-            closeness = metric.closeness(x_columns[:, rows, None], y_columns[:, candidates])
-            farthest = closeness.min(axis=1)
-            closeness[kept[candidates] == own[rows, None]] = -np.inf
-            best, closeness = first(closeness, n)
-            # Whoever is no candidate is no closer than the farthest that is, but for rounding.
-            doubt = ROUNDING * (scale[rows] + np.abs(farthest))
-            decided = (wanted == len(kept)) | (closeness[:, -1] > farthest + doubt)
-            still_open.append(rows[~decided])
-            neighbor = kept[np.take_along_axis(candidates, best, axis=1)]
-            found.append(flat(rows[decided], neighbor[decided], closeness[decided]))
-        open_rows = np.concatenate(still_open)
-        wanted *= MORE
-    return in_order(found)
+    if metric.space == "dot":
+        return settle([by_products(x, y)], x, y, own, n, metric)
+    searches = [by_brute_force(x, y, metric)]
+    if y.shape[1] <= TREE_DIMENSIONS:
+        searches.append(by_tree(x, y, metric))
+    rows, few = np.arange(min(TRIAL, len(x))), min(TRIAL, len(y))
+    faster = min(searches, key=lambda search: seconds(search, rows, few))
+    return settle([faster, searches[-1]], x, y, own, n, metric)
 
 
-def closest_of(candidates: Positions, x: Floats, y: Floats, own: Positions, n: int, metric: Metric) -> Found:
-    """`nearest` among the candidates of each row, shape (m, any); -1 is none."""
+@dataclass(frozen=True)
+class Search:
+    """A way to find candidates.
+
+    Attributes
+    ----------
+    candidates : callable
+        Of rows of x and a number: so many rows of y for each, as good as the closest; -1 where there are no more.
+    doubt : array of float64, shape (m,)
+        By how much a row's closeness may be misjudged,
+    relative_doubt : float
+        and by which share of itself.
+    """
+
+    candidates: Callable[[Positions, int], Positions]
+    doubt: Floats
+    relative_doubt: float
+
+
+def settle(searches: Sequence[Search], x: Floats, y: Floats, own: Positions, n: int, metric: Metric) -> Found:
+    """`nearest`, among the candidates of the first search; rows that remain in doubt ask the last for more of them."""
     x_columns, y_columns = np.ascontiguousarray(x.T), np.ascontiguousarray(y.T)
     found: list[Found] = []
-    for rows in in_portions(np.arange(len(x)), candidates.shape[1] * x.shape[1]):
-        here = np.sort(candidates[rows], axis=1)
-        closeness = metric.closeness(x_columns[:, rows, None], y_columns[:, here])
-        closeness[(here == own[rows, None]) | (here < 0)] = -np.inf
-        best, closeness = first(closeness, n)
-        found.append(flat(rows, np.take_along_axis(here, best, axis=1), closeness))
+    open_rows, wanted, search = np.arange(len(x)), n + 1 + SPARE, searches[0]
+    while len(open_rows):
+        wanted = min(wanted, len(y))
+        still_open = []
+        everyone = wanted == len(y)
+        for rows in in_portions(open_rows, wanted * (1 if everyone else x.shape[1])):
+            if everyone:
+                candidates = np.broadcast_to(np.arange(len(y)), (len(rows), len(y)))
+                closeness = metric.closeness(x_columns[:, rows, None], y_columns[:, None, :])
+            else:
+                candidates = np.sort(search.candidates(rows, wanted), axis=1)
+                closeness = metric.closeness(x_columns[:, rows, None], y_columns[:, candidates])
+            none = candidates < 0
+            farthest = np.where(none, np.inf, closeness).min(axis=1)
+            closeness[none | (candidates == own[rows, None])] = -np.inf
+            best, closeness = first(closeness, n)
+            # Whoever is no candidate is no closer than the farthest that is, but for rounding.
+            doubt = search.doubt[rows] + search.relative_doubt * np.abs(farthest)
+            decided = everyone | none.any(axis=1) | (closeness[:, -1] > farthest + doubt)
+            still_open.append(rows[~decided])
+            neighbor = np.take_along_axis(candidates, best, axis=1)
+            found.append(flat(rows[decided], neighbor[decided], closeness[decided]))
+        open_rows, wanted, search = np.concatenate(still_open), wanted * MORE, searches[-1]
     return in_order(found)
 
 
@@ -128,8 +148,8 @@ def in_order(found: list[Found]) -> Found:
 
 
 def in_portions(rows: Positions, numbers_a_row: int) -> list[Positions]:
-    """The rows, so many at a time that they have AT_ONCE numbers."""
-    return np.array_split(rows, -(-len(rows) * numbers_a_row // AT_ONCE) or 1)
+    """The rows, so many at a time that they have AT_ONCE numbers, and at least one."""
+    return np.array_split(rows, max(1, min(len(rows), -(-len(rows) * numbers_a_row // AT_ONCE))))
 
 
 def without_copies(y: Floats, most: int) -> Positions:
@@ -148,37 +168,58 @@ def without_copies(y: Floats, most: int) -> Positions:
     return np.sort(order[place < most])
 
 
-def searcher(x: Floats, y: Floats, metric: Metric) -> tuple[Search, Floats]:
-    """The faster of two searches, and for each row of x the size of the squares it adds."""
+def by_tree(x: Floats, y: Floats, metric: Metric) -> Search:
+    """A k-d tree. It takes coordinates from each other, so that only the result is rounded."""
     from scipy.spatial import cKDTree  # slow to import, and only needed here
+
+    tree = cKDTree(y, balanced_tree=False, compact_nodes=False)
+    power = 1 if metric.space == "l1" else 2
+    relative = rounding(x.shape[1])
+    return Search(
+        lambda rows, n: np.asarray(tree.query(x[rows], range(1, n + 1), p=power)[1]), of_units(x, metric), relative
+    )
+
+
+def by_brute_force(x: Floats, y: Floats, metric: Metric) -> Search:
+    """All of y, by matrix products, which add the squares of x and y and take their product twice."""
     from sklearn.neighbors import NearestNeighbors
 
-    scale: Floats = np.zeros(len(x))
-    if metric.space == "dot":  # the largest product is the smallest distance once y is lifted onto a sphere
-        squares = np.einsum("ij,ij->i", y, y)
-        scale = np.einsum("ij,ij->i", x, x) + squares.max()
-        x, y = np.pad(x, ((0, 0), (0, 1))), np.column_stack([y, np.sqrt(squares.max() - squares)])
-    elif metric.space == "l2":
-        center = np.median(y, axis=0)
+    name, doubt, relative = "manhattan", of_units(x, metric), rounding(x.shape[1])
+    if metric.space == "l2":
+        name, center = "sqeuclidean", np.median(y, axis=0)
         x, y = x - center, y - center
-        scale = np.einsum("ij,ij->i", x, x)
-    all_of_y = NearestNeighbors(algorithm="brute", metric="manhattan" if metric.space == "l1" else "sqeuclidean").fit(y)
+        doubt = doubt + relative * squares(x)
+    everyone = NearestNeighbors(algorithm="brute", metric=name).fit(y)
+    return Search(lambda rows, n: np.asarray(everyone.kneighbors(x[rows], n, return_distance=False)), doubt, relative)
 
-    def by_brute_force(rows: Positions, n: int) -> Positions:
-        return np.asarray(all_of_y.kneighbors(x[rows], n, return_distance=False))
 
-    if y.shape[1] > TREE_DIMENSIONS:
-        return by_brute_force, scale
-    tree = cKDTree(y, balanced_tree=False, compact_nodes=False)
+def by_products(x: Floats, y: Floats) -> Search:
+    """The largest products with all of y."""
 
-    def by_tree(rows: Positions, n: int) -> Positions:
-        return np.asarray(tree.query(x[rows], range(1, n + 1), p=1 if metric.space == "l1" else 2)[1])
+    def candidates(rows: Positions, n: int) -> Positions:
+        some = [np.argpartition(-(x[few] @ y.T), n - 1, axis=1)[:, :n] for few in in_portions(rows, len(y))]
+        return np.concatenate(some)
 
-    rows, n = np.arange(min(TRIAL, len(x))), min(TRIAL, len(y))
-    return min((by_tree, by_brute_force), key=lambda search: seconds(search, rows, n)), scale
+    relative = rounding(x.shape[1])
+    return Search(candidates, relative * np.sqrt(squares(x) * squares(y).max()), relative)
+
+
+def of_units(x: Floats, metric: Metric) -> Floats:
+    """How far the closeness of unit vectors, a product, may be from what their distance says of it."""
+    return np.full(len(x), 2.0 * rounding(x.shape[1]) if metric.refuses else 0.0)
+
+
+def rounding(dimensions: int) -> float:
+    """A bound, generous, of the relative error of a sum of products in float64."""
+    return float(8.0 * (dimensions + 8) * np.finfo(np.float64).eps)
+
+
+def squares(x: Floats) -> Floats:
+    total: Floats = np.einsum("ij,ij->i", x, x)
+    return total
 
 
 def seconds(search: Search, rows: Positions, n: int) -> float:
     started = time.perf_counter()
-    search(rows, n)
+    search.candidates(rows, n)
     return time.perf_counter() - started

@@ -20,7 +20,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyspark.sql.functions as F
-from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import Column, DataFrame, SparkSession, Window
 
 from ap_spark import classic
 from ap_spark.cells import TRAINING, Cells, cells_to_probe, flat_index, k_means, nearest_in_cells, train
@@ -39,6 +39,7 @@ EXACT_DIMENSIONS = 3  # and with so few dimensions, at any number: there a k-d t
 PACK_BYTES = 4 * 2**20  # vectors in one row
 SHARD_BYTES = 128 * 2**20  # vectors that are asked in one task
 POINTS_ASKING = 50_000  # points that ask in one task, about
+TRAINING_BYTES = 2**29  # vectors on which the driver trains the cells, at most
 SAMPLE = 1000  # points on which the recall is measured
 
 
@@ -167,7 +168,8 @@ def approximate(points: DataFrame, count: int, dimensions: int, n: int, metric: 
     """The neighbours of each point in the cells nearest to it, as many of them as the recall asks for."""
     spark = points.sparkSession
     number = max(1, 4 * math.isqrt(count))
-    cells = train(metric.prepare(matrix(sample(points, count, TRAINING * number).toArrow().sort_by("id"))), number)
+    training = sample(points, count, min(TRAINING * number, TRAINING_BYTES // (8 * dimensions)))
+    cells = train(metric.prepare(matrix(training.toArrow().sort_by("id"))), number)
     kind = points.schema["id"].dataType.simpleString()
     placed = points.select("id", "features").mapInArrow(
         partial(place, cells=cells, metric=metric), f"id {kind}, features array<double>, cell int"
@@ -188,8 +190,8 @@ def approximate(points: DataFrame, count: int, dimensions: int, n: int, metric: 
     ).distinct()
     sizes = placed.groupBy("cell").count()
     asks, answers = group_packs(region, sizes.toArrow().to_pandas(), seen.toArrow().to_pandas(), dimensions)
-    asking = pack(placed, F.col("cell"), metric).join(F.broadcast(spark.createDataFrame(asks)), ["cell", "piece"])
-    asked = pack(placed, F.col("cell"), metric, copies=n + 1).join(F.broadcast(spark.createDataFrame(answers)), "cell")
+    asking = pack(placed, F.col("cell"), metric).join(from_driver(spark, asks), ["cell", "piece"])
+    asked = pack(placed, F.col("cell"), metric, copies=n + 1).join(from_driver(spark, answers), "cell")
     packs = [table.select("group", "cell", "ids", "vectors") for table in (asking, asked)]
 
     def search(x: Floats, y: Floats, own: Positions, present: Positions) -> Found:
@@ -199,6 +201,11 @@ def approximate(points: DataFrame, count: int, dimensions: int, n: int, metric: 
     groups = int(asks["group"].max()) + 1
     edges = meet(packs[0], packs[1], groups, metric, search, best_of=n if shards > 1 else None)
     return Neighbors(edges, "approximate", reached)
+
+
+def from_driver(spark: SparkSession, table: pd.DataFrame) -> DataFrame:
+    """A small table, sent to every executor."""
+    return F.broadcast(spark.createDataFrame(pa.Table.from_pandas(table, preserve_index=False)))
 
 
 def parts_of(points: DataFrame, count: int) -> int:
