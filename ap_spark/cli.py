@@ -19,7 +19,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
-from ap_spark.clustering import Clustering, affinity_propagation
+from ap_spark.clustering import Clustering, affinity_propagation, check_target
 from ap_spark.describe import describe_graph
 from ap_spark.errors import ApSparkError, NotConverged, SettingError
 from ap_spark.graph import build_graph, similarities_of
@@ -184,6 +184,8 @@ def graph(given: argparse.Namespace) -> None:
         started = time.perf_counter()
         found = build_graph(source.edges, source.settings, source.points, source.preferences)
         try:
+            if source.settings.clusters is not None:
+                check_target(source.settings.clusters, found)
             description = describe_graph(found, source.settings)
             seconds["graph"] = round(time.perf_counter() - started, 3)
             if directory is not None:
@@ -266,6 +268,8 @@ def check_together(settings: Settings, source: Input, similarity: Similarity) ->
     metric_of(similarity.metric, similarity.width)
     if similarity.neighbors is None and similarity.search != Similarity.search:
         raise SettingError("--search says how the neighbours of --neighbors N are found: give it too")
+    if similarity.recall != Similarity.recall and (similarity.neighbors is None or similarity.search == "exact"):
+        raise SettingError("--recall is for the approximate search of --neighbors N: the exact one finds all")
     if (
         source.preference_column
         and (settings.preference, settings.preference_quantile, settings.clusters) != (None,) * 3

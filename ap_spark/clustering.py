@@ -23,6 +23,7 @@ from ap_spark.errors import SettingError
 from ap_spark.graph import Graph, build_graph
 from ap_spark.preference import quantiles_of
 from ap_spark.propagation import propagate, without_iterating
+from ap_spark.schema import edge_table
 from ap_spark.settings import Settings
 from ap_spark.target import Trials
 from ap_spark.version import __version__
@@ -223,7 +224,7 @@ def affinity_propagation(
     )
     if settings.clusters is None:
         return cluster(similarities, settings, points, by_point, report)
-    held = similarities.persist()
+    held = edge_table(similarities).persist()  # not the caller's table, which he may have persisted himself
     try:
         return cluster_to(settings.clusters, held, settings, points, by_point, report)
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ HUBS = 5
 LARGEST_COMPONENTS = 5
 # Measured at 5 million edges: Spark's storage, and what the engine takes on top of it (benchmarks/results.md).
 GRAPH_BYTES_AN_EDGE = 40
-ENGINE_BYTES_AN_EDGE = {"block": 200, "dataframe": 135, "none": 0}
+ENGINE_BYTES_AN_EDGE = {"block": 200, "dataframe": 135}
 
 
 @dataclass(frozen=True)
@@ -154,15 +154,25 @@ def describe(
 
 def describe_graph(graph: Graph, settings: Settings) -> Description:
     """`describe`, of a graph that has been built."""
-    stored = stored_similarities(graph)
     members = components(graph).persist()
+    try:
+        return describe_components(graph, members, settings)
+    finally:
+        members.unpersist()
+
+
+def describe_components(graph: Graph, members: DataFrame, settings: Settings) -> Description:
+    stored = stored_similarities(graph)
     sizes = members.groupBy("component").count()
     n_components = sizes.count()
     largest = [row["count"] for row in sizes.orderBy(F.desc("count")).limit(LARGEST_COMPONENTS).collect()]
     hubs = graph.points.orderBy(F.desc("represents"), "index").limit(HUBS).collect()
     engine = engine_of(graph, settings)
     values = quantiles_of(stored, graph.n_edges, QUANTILES)
-    description = Description(
+    bounds = preference_range(stored)
+    if n_components > 1:  # points without similarities are unknown to it
+        bounds = replace(bounds, p_min=float("-inf"))
+    return Description(
         n_points=graph.n_points,
         n_edges=graph.n_edges,
         degrees_out=degrees(graph, "similar_to"),
@@ -175,12 +185,10 @@ def describe_graph(graph: Graph, settings: Settings) -> Description:
         least_clusters=least_clusters(graph, members),
         similarity_quantiles=dict(zip(QUANTILES, values, strict=True)),
         preference=graph.preference,
-        preference_range=preference_range(stored),
+        preference_range=bounds,
         engine=engine,
         bytes_needed=graph.n_edges * (GRAPH_BYTES_AN_EDGE + ENGINE_BYTES_AN_EDGE[engine]),
     )
-    members.unpersist()
-    return description
 
 
 def stored_similarities(graph: Graph) -> DataFrame:
@@ -198,7 +206,7 @@ def components(graph: Graph) -> DataFrame:
     """The connected component of each point: (index, component), the smallest index in it.
 
     A partition's edges become a forest, in one pass; forests are merged, first on all cores, then into one. A
-    task holds one number a point.
+    task holds some ten numbers a point.
     """
     n_points = graph.n_points
 

@@ -126,19 +126,23 @@ def make_graph(
     preferences: DataFrame | None,
     held: ExitStack,
 ) -> Graph:
-    pairs = merge(edge_table(similarities), settings.on_duplicate).persist()
+    given = pairs = merge(edge_table(similarities), settings.on_duplicate).persist()
     held.callback(pairs.unpersist)
     found = look_at(pairs)
     check_pairs(pairs, found, settings.on_duplicate)
     if changes_pairs(settings):
-        points = ends_of(pairs) if points is None else points
-        given, pairs = pairs, thin(pairs, settings).select("*", F.lit(1).alias("rows"), F.lit(0).alias("bad")).persist()
+        if points is None:
+            points = ends_of(pairs)
+        elif settings.min_similarity is not None or settings.top is not None:
+            check_ends(pairs, points)  # of those that will be left out too
+        pairs = thin(pairs, settings).select("*", F.lit(1).alias("rows"), F.lit(0).alias("bad")).persist()
         held.callback(pairs.unpersist)
         found = look_at(pairs)
-        given.unpersist()
     ids = all_ids(pairs, points).persist()
     held.callback(ids.unpersist)
     n_points = ids.count()
+    if given is not pairs:
+        given.unpersist()
     if n_points == 0:
         raise InputError("there must be at least one point, but the input is empty")
     indexed = numbered(ids, "index", "id", count=n_points)
@@ -320,14 +324,14 @@ def ends_of(pairs: DataFrame) -> DataFrame:
 
 def check_ends(pairs: DataFrame, points: DataFrame) -> None:
     """Every end of an edge is one of the points."""
-    known = points.select(F.col("id").alias("end"))
+    known = points.select(F.col("id").cast(dict(pairs.dtypes)["i"]).alias("end"))
     ends = pairs.select("i", "k", F.explode(F.array("i", "k")).alias("end"))
     unknown = ends.join(known, "end", "left_anti").select("i", "k").distinct()
-    count = unknown.count()
-    raise InputError(
-        f"both ends of an edge must be among the points, but {count_of(count, 'edge')} "
-        f"{has_have(count)} an end that is not: {examples(unknown, ['i', 'k'])}"
-    )
+    if count := unknown.count():
+        raise InputError(
+            f"both ends of an edge must be among the points, but {count_of(count, 'edge')} "
+            f"{has_have(count)} an end that is not: {examples(unknown, ['i', 'k'])}"
+        )
 
 
 def choose_preference(

@@ -34,11 +34,13 @@ __all__ = ["Neighbors", "nearest_neighbors"]
 
 logger = logging.getLogger(__name__)
 
-EXACT_POINTS = 200_000  # auto: up to this many points, exact
-EXACT_DIMENSIONS = 3  # and with so few dimensions, at any number: there a k-d tree looks at next to nothing
+# auto is exact for 200,000 points in 16 dimensions, and as much work otherwise; and where a k-d tree finds at once
+EXACT_WORK = 200_000**2 * 16
+FLAT_DIMENSIONS, FLAT_POINTS = 3, 5_000_000
 PACK_BYTES = 4 * 2**20  # vectors in one row
 SHARD_BYTES = 128 * 2**20  # vectors that are asked in one task
-POINTS_ASKING = 50_000  # points that ask in one task, about
+POINTS_ASKING = 50_000  # points that ask in one task, about, at most
+FOUND = 5_000_000  # neighbours that one task finds, about, at most
 TRAINING_BYTES = 2**29  # vectors on which the driver trains the cells, at most
 SAMPLE = 1000  # points on which the recall is measured
 
@@ -76,8 +78,8 @@ def nearest_neighbors(
     Parameters
     ----------
     points : DataFrame
-        (id, features array<double>), as `make_points` gives it: unique ids, finite values, one length. It is read
-        several times: persist it if that is expensive.
+        (id, features), as `make_points` gives it: unique ids, arrays of numbers, finite, of one length. It is read
+        several times: persist it if that is expensive, or not the same each time.
     neighbors : int
         Neighbours of each point, at least 1; all others where there are not as many. Of equally near ones those with
         the smallest ids.
@@ -86,15 +88,17 @@ def nearest_neighbors(
     width : float, optional
         Of the metric "gaussian".
     search : {"auto", "exact", "approximate"}
-        "approximate" needs faiss-cpu (the extra ``approximate``). "auto" is exact up to 200,000 points and for up to 3
-        dimensions, or where the approximate search cannot be had.
+        "approximate" needs faiss-cpu (the extra ``approximate``). "auto" is exact while that is cheap: for 200,000
+        points in 16 dimensions and as much work otherwise, for 5 million in up to 3 dimensions, and where the
+        approximate search cannot be had.
     recall : float
         Share of the true neighbours that the approximate search has to find, in (0, 1].
 
     Returns
     -------
     Neighbors
-        With n N edges for n points and N neighbours. Whatever the search, s is exact, in float64.
+        With n N edges for n points and N neighbours, or a few less where the cells that were searched held fewer
+        points. Whatever the search, s is exact, in float64.
 
     Raises
     ------
@@ -117,9 +121,13 @@ def nearest_neighbors(
     """
     Similarity(neighbors=neighbors, search=search, recall=recall)
     by = metric_of(metric, width)
-    count, dimensions = check_vectors(points, by)
+    if neighbors is None:
+        raise SettingError("neighbors must be at least 1, got None: `similarities` computes all pairs")
+    points, count, dimensions = check_vectors(points, by)
+    neighbors = max(1, min(neighbors, count - 1))
     if choose_search(search, by, count, dimensions) == "exact":
-        parts, shards = parts_of(points, count), -(-count * dimensions * 8 // SHARD_BYTES)
+        parts = parts_of(points, count, dimensions, neighbors)
+        shards = -(-count * dimensions * 8 // SHARD_BYTES)
         return Neighbors(exact(points, points, parts, shards, neighbors, by), "exact", 1.0)
     assert isinstance(by, Metric)
     return approximate(points, count, dimensions, neighbors, by, recall)
@@ -129,7 +137,8 @@ def choose_search(search: str, metric: Metric | PairFunction, count: int, dimens
     """Exact or approximate."""
     wanted = search
     if search == "auto":
-        wanted = "exact" if count <= EXACT_POINTS or dimensions <= EXACT_DIMENSIONS else "approximate"
+        flat = dimensions <= FLAT_DIMENSIONS and count <= FLAT_POINTS
+        wanted = "exact" if flat or count * count * dimensions <= EXACT_WORK else "approximate"
     if wanted == "exact":
         return "exact"
     if not isinstance(metric, Metric) or metric.space == "dot":
@@ -178,18 +187,21 @@ def approximate(points: DataFrame, count: int, dimensions: int, n: int, metric: 
     shards = max(2 * classic.cores(spark), -(-count * dimensions * 8 // SHARD_BYTES))
     truth = exact(some, points, 1, shards, n, metric).select("i", "k")
     cell_of_k = placed.select(F.col("id").alias("k"), "cell").join(F.broadcast(truth), "k").toArrow()
-    rows = some.toArrow()
+    rows = some.toArrow().sort_by("id")
     row = pc.index_in(cell_of_k["i"], rows["id"]).to_numpy()
     vectors = metric.prepare(matrix(rows))
     probes, reached = cells_to_probe(cells, vectors, row, cell_of_k["cell"].to_numpy(), recall)
     logger.info("%s cells, %d of them searched for each point: recall %.4f", f"{len(cells):,}", probes, reached)
 
-    region = regions_of(cells, parts_of(points, count))
+    parts = parts_of(points, count, dimensions, n)
+    region = regions_of(cells, parts)
     seen = placed.mapInArrow(
         partial(look_around, cells=cells, metric=metric, region=region, probes=probes), "region int, cell int"
     ).distinct()
     sizes = placed.groupBy("cell").count()
-    asks, answers = group_packs(region, sizes.toArrow().to_pandas(), seen.toArrow().to_pandas(), dimensions)
+    asks, answers = group_packs(
+        region, sizes.toArrow().to_pandas(), seen.toArrow().to_pandas(), dimensions, -(-count // parts)
+    )
     asking = pack(placed, F.col("cell"), metric).join(from_driver(spark, asks), ["cell", "piece"])
     asked = pack(placed, F.col("cell"), metric, copies=n + 1).join(from_driver(spark, answers), "cell")
     packs = [table.select("group", "cell", "ids", "vectors") for table in (asking, asked)]
@@ -208,9 +220,10 @@ def from_driver(spark: SparkSession, table: pd.DataFrame) -> DataFrame:
     return F.broadcast(spark.createDataFrame(pa.Table.from_pandas(table, preserve_index=False)))
 
 
-def parts_of(points: DataFrame, count: int) -> int:
-    """In how many parts so many points ask: enough for all cores, and not too many in a task."""
-    return max(-(-count // POINTS_ASKING), min(4 * classic.cores(points.sparkSession), -(-count // 1000)))
+def parts_of(points: DataFrame, count: int, dimensions: int, n: int) -> int:
+    """In how many parts so many points ask: enough for all cores, and not too much for a task."""
+    a_task = max(1, min(POINTS_ASKING, SHARD_BYTES // (8 * dimensions), FOUND // n))
+    return max(-(-count // a_task), min(4 * classic.cores(points.sparkSession), -(-count // 1000)))
 
 
 def bucket(number: int) -> Column:
@@ -256,7 +269,7 @@ def regions_of(cells: Cells, number: int) -> Positions:
 
 
 def group_packs(
-    region: Positions, sizes: pd.DataFrame, seen: pd.DataFrame, dimensions: int
+    region: Positions, sizes: pd.DataFrame, seen: pd.DataFrame, dimensions: int, points_asking: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Which packs come together.
 
@@ -269,6 +282,8 @@ def group_packs(
     sizes : (cell, count)
     seen : (region, cell)
         The cells that points of a region look into.
+    dimensions, points_asking : int
+        Of the vectors; about how many points ask together.
 
     Returns
     -------
@@ -282,7 +297,7 @@ def group_packs(
     asks["region"] = region[asks["cell"]]
     counts = sizes.set_index("cell")["count"]
     points = (asks["cell"].map(counts) - asks["piece"] * a_pack).clip(upper=a_pack)
-    asks["part"] = (points.groupby(asks["region"]).cumsum() - points) // POINTS_ASKING
+    asks["part"] = (points.groupby(asks["region"]).cumsum() - points) // points_asking
     answers = seen[seen["cell"].isin(counts.index)].sort_values(["region", "cell"], ignore_index=True)  # not empty ones
     weight = answers["cell"].map(counts) * dimensions * 8
     answers["shard"] = (weight.groupby(answers["region"]).cumsum() - weight) // SHARD_BYTES

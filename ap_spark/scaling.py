@@ -65,7 +65,7 @@ def smallest_and_largest(points: DataFrame) -> tuple[Floats, Floats]:
     def ends(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             x = rows(batch)
-            yield pa.RecordBatch.from_pylist([{"low": x.min(axis=0), "high": x.max(axis=0)}] if len(x) else [])
+            yield pa.RecordBatch.from_pylist([{"low": x.min(axis=0), "high": x.max(axis=0)}])
 
     found = points.select("features").mapInArrow(ends, "low array<double>, high array<double>").toArrow()
     return rows(found, "low").min(axis=0), rows(found, "high").max(axis=0)

@@ -210,7 +210,7 @@ class Similarity(Checked):
     )
     search: str = parameter(
         "auto",
-        "how neighbours are found; auto is exact up to 200,000 points and for up to 3 dimensions",
+        "how neighbours are found; auto is exact while that is cheap: up to 200,000 points in 16 dimensions",
         choices=("auto", "exact", "approximate"),
     )
     recall: float = parameter(

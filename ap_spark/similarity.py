@@ -10,11 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyspark.sql.functions as F
 from pyspark.sql import DataFrame
+from pyspark.sql.types import ArrayType, NumericType
 
 from ap_spark import classic
 from ap_spark.errors import InputError, SettingError
 from ap_spark.metrics import Floats, Metric, PairFunction, between, metric_of
-from ap_spark.schema import count_of, examples, is_are, require_columns
+from ap_spark.schema import count_of, examples, finite, id_type, is_are, require_columns
 from ap_spark.settings import Similarity
 
 __all__ = ["check_vectors", "similarities"]
@@ -60,7 +61,7 @@ def similarities(
     [Row(i=2, k=0, s=-3.0), Row(i=2, k=1, s=-2.0)]
     """
     by = metric_of(metric, width)
-    count, _ = check_vectors(points, by)
+    points, count, _ = check_vectors(points, by)
     if count > MANY:
         logger.warning(
             "all pairs of %s points are %s similarities: --neighbors N keeps the nearest alone",
@@ -68,16 +69,28 @@ def similarities(
             f"{count * (count - 1):,}",
         )
     kind = points.schema["id"].dataType.simpleString()
-    tiles = points.select("id", "features").mapInArrow(partial(tile, metric=by), f"ids array<{kind}>, vectors binary")
+    tiles = points.mapInArrow(partial(tile, metric=by), f"ids array<{kind}>, vectors binary")
     left, right = tiles, tiles.select(F.col("ids").alias("other_ids"), F.col("vectors").alias("others"))
     # A tile is some MB: a task for each few of them keeps all cores busy.
     pairs = left.repartition(4 * classic.cores(points.sparkSession)).crossJoin(right)
     return pairs.mapInArrow(partial(all_pairs, metric=by), f"i {kind}, k {kind}, s double")
 
 
-def check_vectors(points: DataFrame, metric: Metric | PairFunction) -> tuple[int, int]:
-    """Raise InputError if a vector has no similarity; return the numbers of points and of dimensions."""
+def check_vectors(points: DataFrame, metric: Metric | PairFunction) -> tuple[DataFrame, int, int]:
+    """Points as (id, features array<double>), checked, and the numbers of points and of dimensions.
+
+    Raises
+    ------
+    InputError
+        If there are no points, features are no arrays of finite numbers of one length, or a vector has no similarity
+        under this metric.
+    """
     require_columns(points, ("id", "features"), "points")
+    kind = points.schema["features"].dataType
+    if not (isinstance(kind, ArrayType) and isinstance(kind.elementType, NumericType)):
+        raise InputError(f"features must be arrays of numbers, got {kind.simpleString()} (`make_points` makes them)")
+    ids = F.col("id").cast(id_type(points.schema["id"].dataType, "id"))
+    points = points.select(ids.alias("id"), F.col("features").cast("array<double>").alias("features"))
     x = F.col("features")
     refuses = metric.refuses if isinstance(metric, Metric) else ""
     undefined = {
@@ -85,19 +98,28 @@ def check_vectors(points: DataFrame, metric: Metric | PairFunction) -> tuple[int
         "zero": F.forall(x, lambda value: value == 0.0),
         "constant": F.array_min(x) == F.array_max(x),
     }[refuses]
-    found = points.agg(F.count("*"), F.max(F.size(x)), F.count_if(undefined)).first()
+    broken = ~F.coalesce(F.forall(x, finite), F.lit(False))
+    size = F.size(x)
+    found = points.agg(F.count("*"), F.min(size), F.max(size), F.count_if(broken), F.count_if(undefined)).first()
     assert found is not None
-    count, dimensions, bad = found
+    count, shortest, dimensions, unusable, without = found
     if not count:
         raise InputError("there must be at least one point, but the input is empty")
-    if bad:
+    if unusable:
+        raise InputError(
+            f"features must be finite numbers, but in {count_of(unusable, 'row')} they are not: "
+            f"{examples(points.where(broken), ['id'])}"
+        )
+    if not 1 <= shortest == dimensions:
+        raise InputError(f"all vectors must have one length, at least 1, but they have {shortest} to {dimensions}")
+    if without:
         raise InputError(
             f"with this metric no vector may be {refuses}, since it has no similarity to others, but "
-            f"{count_of(bad, 'vector')} {is_are(bad)}: {examples(points.where(undefined), ['id'])}"
+            f"{count_of(without, 'vector')} {is_are(without)}: {examples(points.where(undefined), ['id'])}"
         )
     if not isinstance(metric, Metric):
         check_function(metric, np.array([row.features for row in points.orderBy("id").limit(3).collect()]))
-    return count, dimensions
+    return points, count, dimensions
 
 
 def check_function(function: PairFunction, x: Floats) -> None:

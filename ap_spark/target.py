@@ -53,11 +53,18 @@ class Trials:
         self.largest = largest
         self.distance = largest - start or abs(largest) or 1.0
         self.tried: list[Trial] = []
+        self.last, self.stuck = 0, False  # a smaller preference made no difference
         self.too_many, self.too_few = 0.0, math.inf  # the largest and smallest distance with so many clusters
 
     def __iter__(self) -> Iterator[float]:
-        while len(self.tried) < MOST_TRIALS and not self.reached and self.too_few > CLOSE * self.too_many:
+        while not self.ended:
             yield self.largest - self.distance
+
+    @property
+    def ended(self) -> bool:
+        """Whether the target has been met, or is not to be met by further trials."""
+        closed = self.too_few <= CLOSE * self.too_many
+        return self.reached or closed or self.stuck or len(self.tried) >= MOST_TRIALS
 
     @property
     def reached(self) -> bool:
@@ -71,6 +78,8 @@ class Trials:
             self.distance *= ASIDE
             return
         if clusters > self.target:
+            self.stuck = math.isinf(self.too_few) and clusters == self.last
+            self.last = clusters
             self.too_many = max(self.too_many, self.distance)
         else:
             self.too_few = min(self.too_few, self.distance)

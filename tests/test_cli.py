@@ -222,6 +222,8 @@ BAD = {
     "width below 0": (POINTS, ["--metric", "gaussian", "--width", "-2"], "width must be a finite number above 0, got -2.0"),
     "recall": (POINTS, ["--neighbors", "2", "--recall", "1.5"], "recall must be in (0, 1], got 1.5"),
     "search without neighbors": (POINTS, ["--search", "exact"], "--neighbors N are found: give it too"),
+    "recall of the exact search": (POINTS, ["--neighbors", "2", "--search", "exact", "--recall", "0.9"], "--recall is for the approximate search"),
+    "an end that is cut off": ("i,k,s\n0,1,-1\n1,0,-1\n1,9,-5\n", ["--edges", "--top", "1", "--points", "POINTS"], "both ends of an edge must be among the points, but 1 edge has an end that is not: i=1, k=9"),
     "approximate dot": (POINTS, ["--id-column", "id", "--neighbors", "2", "--metric", "dot", "--search", "approximate"], "needs a metric that is a distance, not dot"),
     "zero vector": ("x,y\n0,0\n1,0\n-0,0\n", ["--metric", "cosine"], "no vector may be zero, since it has no similarity to others, but 2 vectors are: id=0; id=2"),
     "constant vector": ("x,y\n1,2\n5,5\n", ["--metric", "correlation", "--neighbors", "1"], "no vector may be constant, since it has no similarity to others, but 1 vector is: id=1"),
@@ -244,6 +246,8 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str], case: str) -> None:
     text, options, message = BAD[case]
+    (tmp_path / "points.csv").write_text("id\n0\n1\n")
+    options = [str(tmp_path / "points.csv") if option == "POINTS" else option for option in options]
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "precious").write_text("stays")
     assert run(tmp_path, text, *options, "--overwrite") == 2
@@ -251,7 +255,7 @@ def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str], case: str
     assert message in error
     assert len(error.strip().splitlines()) <= 2, "errors are one or two lines"
     assert "Exception" not in error
-    assert nothing_left(tmp_path, "input.csv", "out")
+    assert nothing_left(tmp_path, "input.csv", "points.csv", "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["precious"]
 
 

@@ -117,6 +117,17 @@ def test_a_graph_described(spark: SparkSession, frame: Frame, seed: int) -> None
     assert clustering.summary.n_clusters >= found.least_clusters
 
 
+def test_a_number_of_clusters_that_is_out_of_reach(frame: Frame, caplog: pytest.LogCaptureFixture) -> None:
+    """A ring: nobody is similar to more than two, yet far fewer clusters are permitted than found."""
+    n = 30
+    edges = [(i, (i + step) % n, -1.0 - 0.01 * i) for i in range(n) for step in (1, -1)]
+    found = affinity_propagation(frame(edges), clusters=10, damping=0.7)
+    assert 10 <= found.summary.n_clusters < 20
+    assert [trial["clusters"] for trial in found.summary.tried]
+    if found.summary.n_clusters > 10:
+        assert "10 clusters were asked for" in caplog.text
+
+
 def test_the_graph_command(tmp_path: Path, spark: SparkSession, capsys: pytest.CaptureFixture[str]) -> None:
     iris = [str(ROOT / "data" / "iris.csv"), "--feature-columns", "0-3", "--neighbors", "10"]
     assert main(["graph", *iris]) == 0

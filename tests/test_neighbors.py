@@ -15,6 +15,7 @@ from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from ap_spark import InputError, SettingError, affinity_propagation, nearest_neighbors, scale, similarities
+from ap_spark.cells import cells_to_probe, nearest_in_cells, train
 from ap_spark.metrics import METRICS, metric_of, pairwise
 from ap_spark.nearest import nearest
 from benchmarks.workload import clustered_points
@@ -66,9 +67,14 @@ def rows_of(edges: DataFrame) -> list[tuple[Any, Any, float]]:
 def test_every_metric_is_that_of_scipy_or_scikit_learn(metric: str) -> None:
     x, y = 7 * DATA["random"][:50] + 2, 7 * DATA["random"][50:90] - 1
     y[:5] = x[:5]
-    np.testing.assert_allclose(
-        pairwise(x, y, metric, width_of(metric)), DEFINITIONS[metric](x, y), rtol=1e-12, atol=1e-12
-    )
+    for level in (0.0, 1e5):
+        if level and metric in ("gaussian", "dot"):
+            continue  # rounded data have other similarities; these two say so in the twelfth digit
+        found, expected = (
+            pairwise(x + level, y + level, metric, width_of(metric)),
+            DEFINITIONS[metric](x + level, y + level),
+        )
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_a_similarity_does_not_depend_on_the_other_pairs() -> None:
@@ -97,6 +103,43 @@ def test_the_nearest_are_those_of_brute_force(
     # Closeness, not similarity, since the root and the exponential make ties of what is none.
     expected = brute_force(by.closeness(vectors.T[:, :, None], vectors.T[:, None, :]), 20)
     assert set(zip(row.tolist(), neighbor.tolist(), closeness.tolist(), strict=True)) == expected
+
+
+def test_the_nearest_where_hardly_anything_can_be_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ap_spark.nearest.AT_ONCE", 100)  # less than a row needs
+    for x, metric in ((np.eye(60), "sqeuclidean"), (np.ones((70, 3)), "manhattan"), (1e-9 * np.eye(60) + 1, "cosine")):
+        by = metric_of(metric)
+        assert not callable(by)
+        vectors = by.prepare(x)
+        row, neighbor, closeness = nearest(vectors, vectors, np.arange(len(x)), 5, by)
+        expected = brute_force(by.closeness(vectors.T[:, :, None], vectors.T[:, None, :]), 5)
+        assert set(zip(row.tolist(), neighbor.tolist(), closeness.tolist(), strict=True)) == expected
+
+
+def groups_far_apart(spread: float) -> Array:
+    some = np.random.default_rng(4)
+    return np.asarray(1e6 * some.integers(0, 3, (3000, 1)) + spread * some.normal(size=(3000, 4)))
+
+
+@pytest.mark.parametrize(
+    "x",
+    [groups_far_apart(1e-2), clustered_points(3000, 4, spread=2.0), DATA["grid"].repeat(3, axis=0), DATA["outlier"]],
+)
+def test_the_recall_said_is_the_recall_reached(x: Array) -> None:
+    """In 32 bits the points of a group far out are one; the search must not be deceived by that."""
+    metric = METRICS["sqeuclidean"]
+    everyone, cells = np.arange(len(x)), train(x, 100)
+    place = cells.place(x)
+    backwards = everyone[::-1]
+    assert (cells.place(x[backwards])[backwards] == place).all()
+    row, true, _ = nearest(x, x, everyone, 10, metric)
+    probes, said = cells_to_probe(cells, x, row, place[true], 0.9)
+    found_row, found, _ = nearest_in_cells(x, x, everyone, 10, metric, cells, np.unique(place), probes)
+    reached = len(
+        {*zip(row.tolist(), true.tolist(), strict=True)} & {*zip(found_row.tolist(), found.tolist(), strict=True)}
+    )
+    assert said >= 0.9
+    assert reached / len(true) == pytest.approx(said, abs=0.005)
 
 
 @pytest.mark.parametrize("partitions", [1, 3, 16])
@@ -164,7 +207,7 @@ def test_auto_is_exact_while_that_is_cheap(
 ) -> None:
     flat, points = make_frame(spark, DATA["grid"]), make_frame(spark, DATA["random"])
     assert nearest_neighbors(points, 3).search == "exact"
-    monkeypatch.setattr("ap_spark.neighbors.EXACT_POINTS", 100)
+    monkeypatch.setattr("ap_spark.neighbors.EXACT_WORK", 100)
     assert nearest_neighbors(flat, 3).search == "exact", "three dimensions"
     assert nearest_neighbors(points, 3).search == "approximate"
     assert nearest_neighbors(points, 3, metric="dot").search == "exact"
@@ -216,6 +259,7 @@ def test_vectors_without_similarity(spark: SparkSession, metric: str, row: list[
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"neighbors": None}, "neighbors must be at least 1, got None"),
         ({"neighbors": 0}, "neighbors must be at least 1, or all, got 0"),
         ({"search": "quick"}, "search must be one of auto, exact, approximate, got 'quick'"),
         ({"recall": 0.0}, r"recall must be in \(0, 1\], got 0.0"),
@@ -230,6 +274,36 @@ def test_vectors_without_similarity(spark: SparkSession, metric: str, row: list[
 def test_settings_of_the_search(spark: SparkSession, options: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingError, match=message):
         nearest_neighbors(make_frame(spark, DATA["wide"]), **({"neighbors": 3} | options))
+
+
+@pytest.mark.parametrize("search", ["exact", "approximate"])
+def test_hardly_any_points(spark: SparkSession, search: str) -> None:
+    for n in (1, 2):
+        found = nearest_neighbors(make_frame(spark, DATA["random"][:n]), 3, search=search)
+        assert found.recall == 1.0
+        assert found.edges.count() == n * (n - 1)
+
+
+@pytest.mark.parametrize(
+    ("schema", "rows", "message"),
+    [
+        ("id int, features array<string>", [(0, ["1"])], "features must be arrays of numbers, got array<string>"),
+        (
+            "id int, features array<float>",
+            [(0, [1.0]), (1, [1.0, 2.0])],
+            "one length, at least 1, but they have 1 to 2",
+        ),
+        ("id int, features array<float>", [(0, []), (1, [])], "one length, at least 1, but they have 0 to 0"),
+        ("id int, features array<double>", [(0, [1.0]), (1, [None])], "in 1 row they are not: id=1"),
+        ("id int, features array<double>", [(0, [1.0]), (1, None)], "in 1 row they are not: id=1"),
+        ("id double, features array<double>", [(0.5, [1.0])], "ids must be integers or strings"),
+    ],
+)
+def test_points_that_are_none(spark: SparkSession, schema: str, rows: list[Any], message: str) -> None:
+    points = spark.createDataFrame(rows, schema)
+    for function in (similarities, lambda points: nearest_neighbors(points, 1)):
+        with pytest.raises(InputError, match=message):
+            function(points)
 
 
 def test_scaling_is_that_of_scikit_learn(spark: SparkSession) -> None:

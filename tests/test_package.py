@@ -6,6 +6,7 @@ import doctest
 import importlib
 import inspect
 import pkgutil
+import re
 import subprocess
 import sys
 import types
@@ -58,6 +59,12 @@ def test_the_signature_has_the_declared_defaults() -> None:
 
 def test_the_settings_table_is_up_to_date() -> None:
     assert (ROOT / "docs" / "settings.md").read_text() == markdown(), "run `make docs`"
+
+
+def test_the_links_of_the_documentation_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), ROOT / "benchmarks" / "results.md"]:
+        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            assert link.startswith("http") or (page.parent / link).exists(), f"{page.name}: {link}"
 
 
 def test_preference_range_of_iris(spark: SparkSession) -> None:
