@@ -17,7 +17,7 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from ap_spark import InputError, SettingError, affinity_propagation, nearest_neighbors, scale, similarities
 from ap_spark.cells import cells_to_probe, nearest_in_cells, train
 from ap_spark.metrics import METRICS, metric_of, pairwise
-from ap_spark.nearest import nearest
+from ap_spark.nearest import by_tree, nearest
 from benchmarks.workload import clustered_points
 
 Array = NDArray[np.float64]
@@ -94,8 +94,9 @@ def test_the_nearest_are_those_of_brute_force(
     x = DATA[data]
     if metric == "correlation" and (np.ptp(x, axis=1) == 0).any():
         x = x + np.arange(x.shape[1])
-    monkeypatch.setattr("ap_spark.nearest.TREE_DIMENSIONS", 100)
-    monkeypatch.setattr("ap_spark.nearest.seconds", lambda function, *_: function.__name__ != search)
+    monkeypatch.setattr("ap_spark.nearest.TREE_DIMENSIONS", 100 if search == "by_tree" else 0)
+    if search == "by_tree":
+        monkeypatch.setattr("ap_spark.nearest.by_brute_force", by_tree)
     by = metric_of(metric, width_of(metric))
     assert not callable(by)
     vectors = by.prepare(x)
