@@ -95,7 +95,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 CONNECT = """
 import sys
 from pyspark.sql import SparkSession
-from ap_spark import affinity_propagation
+from ap_spark import affinity_propagation, describe, nearest_neighbors, scale
 spark = SparkSession.builder.remote("local[2]").config("spark.sql.shuffle.partitions", 2).getOrCreate()
 assert type(spark).__module__.startswith("pyspark.sql.connect")
 x = [1, 2, 3, 7, 8, 9]
@@ -105,12 +105,17 @@ for engine in ("block", "dataframe"):
     found = affinity_propagation(similarities, preference=-25.0, damping=0.5, convergence_iter=3, engine=engine)
     exemplars = [row.exemplar for row in found.assignments.orderBy("id").collect()]
     print(engine, found.converged, found.n_iter, found.summary.netsim, exemplars)
+points = spark.createDataFrame([(n, [float(a), 1.0]) for n, a in enumerate(x)], "id int, features array<double>")
+for search in ("exact", "approximate"):
+    edges = nearest_neighbors(scale(points), 2, search=search).edges
+    print(search, sorted((row.i, row.k) for row in edges.collect()))
+print("components", describe(edges).n_components)
 spark.stop()
 """
 
 
 @pytest.mark.usefixtures("quick")
-def test_both_engines_run_on_spark_connect(tmp_path: Path) -> None:
+def test_everything_runs_on_spark_connect(tmp_path: Path) -> None:
     told = finish([sys.executable, "-c", CONNECT], cwd=tmp_path)
     block, joins = re.search(r"^block (.*)$", told, re.M), re.search(r"^dataframe (.*)$", told, re.M)
     assert block, told
@@ -118,6 +123,10 @@ def test_both_engines_run_on_spark_connect(tmp_path: Path) -> None:
     assert block[1] == joins[1]
     assert block[1].startswith("True")
     assert block[1].endswith("-54.0 [1, 1, 1, 4, 4, 4]")
+    pairs = [(i, k) for group in ((0, 1, 2), (3, 4, 5)) for i in group for k in group if i != k]
+    assert f"exact {pairs}\n" in told
+    assert f"approximate {pairs}\n" in told
+    assert "components 2" in told
 
 
 def blocks_of(language: str, page: str = "README.md") -> list[str]:
