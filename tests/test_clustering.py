@@ -152,8 +152,8 @@ def test_blobs_as_scikit_learn_on_the_block_engine(components: tuple[Components,
     blobs.check(exemplars, n_iter)
 
 
-# 0.95 takes a hundred iterations, as long as the other two together; the engines give the same bits (test_engines.py).
-@pytest.mark.parametrize("components", DAMPINGS[:2], indirect=True)
+# One damping here, since iterations are slow on this engine; both give the same bits (test_engines.py).
+@pytest.mark.parametrize("components", [0.7], indirect=True)
 @pytest.mark.usefixtures("compiled")
 def test_blobs_as_scikit_learn_on_the_dataframe_engine(components: tuple[Components, float]) -> None:
     """One engine for all of them, each component with a stop of its own."""

@@ -40,9 +40,10 @@ def result(output: Path) -> list[object]:
     return [pq.read_table(output / name).to_pylist() for name in ("assignments", "exemplars")]
 
 
+@pytest.mark.usefixtures("spark", "compiled")
 def test_spark_submit_and_the_command_give_the_same_digits(tmp_path: Path) -> None:
     few = ["--neighbors", "50"]  # all pairs would take three times as long here and show nothing more
-    finish(["ap-spark", "cluster", *DIGITS, *few, "--output", str(tmp_path / "command")], cwd=tmp_path)
+    assert main(["cluster", *DIGITS, *few, "--output", str(tmp_path / "command")]) == 0
     properties = str(ROOT / "conf" / "local.properties")
     submit = [
         "spark-submit",
