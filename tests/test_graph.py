@@ -44,7 +44,6 @@ def thinned(edges: Edges, settings: Settings) -> Pairs:
     [
         {"min_similarity": -2.0},
         {"top": 3, "symmetrize": "union"},
-        {"symmetrize": "mutual"},
         {"min_similarity": -2.5, "top": 4, "symmetrize": "mutual"},
     ],
 )
