@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -223,25 +224,20 @@ def affinity_propagation(
         partitions=partitions,
     )
     if settings.clusters is None:
-        return cluster(similarities, settings, points, by_point, report)
+        return cluster(partial(build_graph, similarities, points=points, preferences=by_point), settings, report)
     held = edge_table(similarities).persist()  # not the caller's table, which he may have persisted himself
     try:
-        return cluster_to(settings.clusters, held, settings, points, by_point, report)
+        build = partial(build_graph, held, points=points, preferences=by_point)
+        return cluster_to(settings.clusters, build, settings, report)
     finally:
         held.unpersist()
 
 
-def cluster(
-    similarities: DataFrame,
-    settings: Settings,
-    points: DataFrame | None,
-    preferences: DataFrame | None,
-    report: Callable[[Iteration], None],
-) -> Clustering:
+def cluster(build: Callable[[Settings], Graph], settings: Settings, report: Callable[[Iteration], None]) -> Clustering:
     """Cluster once."""
     seconds: dict[str, float] = {}
     with stage("graph", seconds):
-        graph = build_graph(similarities, settings, points, preferences)
+        graph = build(settings)
     logger.info("%s points, %s edges", f"{graph.n_points:,}", f"{graph.n_edges:,}")
     try:
         return run(graph, settings, seconds, report)
@@ -250,16 +246,11 @@ def cluster(
 
 
 def cluster_to(
-    target: int,
-    similarities: DataFrame,
-    settings: Settings,
-    points: DataFrame | None,
-    preferences: DataFrame | None,
-    report: Callable[[Iteration], None],
+    target: int, build: Callable[[Settings], Graph], settings: Settings, report: Callable[[Iteration], None]
 ) -> Clustering:
     """Cluster with one preference after the other until there are so many clusters."""
     started = time.perf_counter()
-    graph = build_graph(similarities, settings, points, preferences)
+    graph = build(settings)
     try:
         check_target(target, graph)
         median, largest = quantiles_of(stored_similarities(graph), graph.n_edges, [0.5, 1.0])
@@ -269,7 +260,7 @@ def cluster_to(
     trials = Trials(target, start=above if target == graph.n_points else median, largest=largest)
     best: Clustering | None = None
     for preference in trials:
-        found = cluster(similarities, replace(settings, clusters=None, preference=preference), points, None, report)
+        found = cluster(build, replace(settings, clusters=None, preference=preference), report)
         trials.answer(preference, found.summary.n_clusters, converged=found.converged)
         logger.info("preference %g: %s clusters", preference, f"{found.summary.n_clusters:,}")
         if trials.best == trials.tried[-1]:

@@ -10,7 +10,7 @@ __all__ = ["Trial", "Trials"]
 
 MOST_TRIALS = 20
 FACTOR = 8.0  # between distances, until the target lies between two of them
-ASIDE = 0.9
+ASIDE = 0.9  # of the distance, after a run that has not converged
 CLOSE = 1.0 + 1e-9  # distances nearer to each other than this have the same number of clusters
 
 

@@ -16,63 +16,50 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from benchmarks.workload import clustered_points
 
 SAMPLE = 1000  # rows whose neighbours are compared with the exact ones
 
-Found = NDArray[np.int64]
+Build = Callable[[Any], Any]  # from points to an index of them
 
 
-def faiss_ivf(cells: int, probes: int) -> Callable[[Any, int], tuple[float, Found]]:
-    def run(x: Any, n: int) -> tuple[float, Found]:
+def faiss_ivf(cells: int, probes: int) -> Build:
+    def build(x: Any) -> Any:
         import faiss
 
-        started = time.perf_counter()
         index: Any = faiss.index_factory(x.shape[1], f"IVF{cells},Flat")
         index.train(x[: 64 * cells])
         index.add(x)
         index.nprobe = probes
-        built = time.perf_counter() - started
-        return built, index.search(x, n)[1]
+        return index
 
-    return run
+    return build
 
 
-def faiss_hnsw(links: int, breadth: int) -> Callable[[Any, int], tuple[float, Found]]:
-    def run(x: Any, n: int) -> tuple[float, Found]:
+def faiss_hnsw(links: int, breadth: int) -> Build:
+    def build(x: Any) -> Any:
         import faiss
 
-        started = time.perf_counter()
         index = faiss.IndexHNSWFlat(x.shape[1], links)
         index.hnsw.efConstruction = index.hnsw.efSearch = breadth
         index.add(x)
-        built = time.perf_counter() - started
-        return built, index.search(x, n)[1]
+        return index
 
-    return run
+    return build
 
 
-def usearch_hnsw(links: int, breadth: int) -> Callable[[Any, int], tuple[float, Found]]:
-    def run(x: Any, n: int) -> tuple[float, Found]:
+def usearch_hnsw(links: int, breadth: int) -> Build:
+    def build(x: Any) -> Any:
         from usearch.index import Index
 
-        started = time.perf_counter()
-        index = Index(
-            ndim=x.shape[1],
-            metric="l2sq",
-            dtype="f32",
-            connectivity=links,
-            expansion_add=breadth,
-            expansion_search=breadth,
-        )
+        about = {"connectivity": links, "expansion_add": breadth, "expansion_search": breadth}
+        index = Index(ndim=x.shape[1], metric="l2sq", dtype="f32", **about)
         index.add(np.arange(len(x)), x)
-        built = time.perf_counter() - started
-        return built, index.search(x, n).keys.astype(np.int64)
+        return index
 
-    return run
+    return build
 
 
 METHODS = {
@@ -92,8 +79,11 @@ def measure(name: str, given: argparse.Namespace, results: Any) -> None:
     del x
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.perf_counter()
-    built, found = METHODS[name](x32, given.neighbors + 1)
+    index = METHODS[name](x32)
+    built = time.perf_counter() - started
+    answer = index.search(x32, given.neighbors + 1)
     seconds = time.perf_counter() - started
+    found = answer.keys.astype(np.int64) if name.startswith("usearch") else answer[1]
     recall = np.mean([len(np.intersect1d(a, b)) / len(a) for a, b in zip(exact, found[sample], strict=True)])
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
     results.put((recall, built, seconds - built, grown))
