@@ -5,7 +5,8 @@ ApSparkError            1  a fault of ours
 ├── SettingError        2  a parameter breaks a rule (also a ValueError)
 ├── OutputError         2  the output cannot be placed where it was asked for
 ├── JavaNotFound        2  no Java 17 or newer to run Spark on
-└── NotConverged        3  only raised when convergence was required
+├── NotConverged        3  only raised when convergence was required
+└── StorageError        4  no room, or no permission, where messages are kept
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ __all__ = [
     "NotConverged",
     "OutputError",
     "SettingError",
+    "StorageError",
 ]
 
 
@@ -54,3 +56,9 @@ class NotConverged(ApSparkError):
     """The exemplars had not stood still by ``max_iter`` and convergence was required."""
 
     exit_code = 3
+
+
+class StorageError(ApSparkError):
+    """A local directory of the driver or of an executor is full or cannot be written."""
+
+    exit_code = 4

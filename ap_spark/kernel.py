@@ -2,32 +2,37 @@
 
 A block holds some rows of the similarity graph in compressed sparse row form. An iteration is
 
-    contributions = responsibilities(block, ...)      per row, from the row's two largest a + s
-    T = total of the contributions of all blocks      the only numbers that leave a block
-    availabilities(block, T, ...)                     per entry, from its column's total
+    availabilities(block, totals)     per entry, from the total of its column in the last iteration
+    responsibilities(block)           per row, from its two largest a + s
+    contributions(block)              per column: what the block adds to the new total
+    column_totals(sum over blocks)    the only numbers that leave a block, and who is an exemplar
+
+`iterate` does the first three, a few rows at a time that stay in the processor's cache, with scratch arrays made once:
+temporaries as large as the block cost several times the arithmetic.
 
 Sources: Frey & Dueck, Science 315 (2007), equations 1-3; semantics.md, sections 2 and 3. Every operation is a plain
-IEEE 754 double operation in the order written here, which the dataframe engine repeats in SQL: both give the same bits.
-
-Entries are visited in slices of rows that stay in the processor's cache, with scratch arrays made once: whole-array
-temporaries cost several times the arithmetic.
+IEEE 754 double operation in the order written here, repeated by `compiled.py` for numba and by the dataframe engine in
+SQL: all give the same bits.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Block", "availabilities", "exemplars", "make_block", "responsibilities"]
+__all__ = ["Block", "availabilities", "column_totals", "contributions", "iterate", "make_block", "responsibilities"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+Damping = float | Floats
 
-SLICE = 1 << 15  # entries visited together: five arrays of them fit a second-level cache
+PART = 1 << 14  # entries visited together: six arrays of them fit a second-level cache
 
 
 @dataclass
@@ -37,38 +42,56 @@ class Block:
     Attributes
     ----------
     rows : int64, shape (m,)
-        The points whose rows these are, ascending.
+        The points whose rows these are.
     starts : int64, shape (m + 1,)
         Row j has the entries ``starts[j]:starts[j + 1]``; every row has its diagonal and at least one entry more.
+    diagonal : int64, shape (m,)
+        Where each row's diagonal entry is.
     columns : int32 or int64, shape (entries,)
         The column k of each entry.
     s, r, a : float64, shape (entries,)
         Similarity (diagonal: preference), responsibility and availability of each entry.
-    diagonal : int64, shape (m,)
-        Where each row's diagonal entry is.
     """
 
     rows: Integers
     starts: Integers
+    diagonal: Integers
     columns: NDArray[Any]
     s: Floats
     r: Floats
     a: Floats
-    diagonal: Integers = field(init=False)
 
-    def __post_init__(self) -> None:
-        of_entry = np.repeat(self.rows, np.diff(self.starts))
-        self.diagonal = np.flatnonzero(self.columns == of_entry)
-
-    def slices(self) -> list[tuple[slice, slice]]:
-        """Consecutive rows and their entries, about SLICE entries at a time (a longer row is a slice of its own)."""
+    @cached_property
+    def cuts(self) -> Integers:
+        """Where the rows are cut into parts of about PART entries; a longer row is a part of its own."""
         cuts = [0]
         while cuts[-1] < len(self.rows):
-            full = np.searchsorted(self.starts, self.starts[cuts[-1]] + SLICE, side="right") - 1
+            full = np.searchsorted(self.starts, self.starts[cuts[-1]] + PART, side="right") - 1
             cuts.append(max(int(full), cuts[-1] + 1))
-        return [
-            (slice(low, high), slice(int(self.starts[low]), int(self.starts[high]))) for low, high in pairwise(cuts)
-        ]
+        return np.array(cuts, np.int64)
+
+    @cached_property
+    def parts(self) -> list[Block]:
+        """The rows between the cuts, as views."""
+        return [self.part(int(low), int(high)) for low, high in pairwise(self.cuts)]
+
+    @cached_property
+    def scratch(self) -> Floats:
+        """Room for two numbers for each entry of a part."""
+        return np.empty((2, np.diff(self.starts[self.cuts]).max(initial=0)))
+
+    def part(self, low: int, high: int) -> Block:
+        start, stop = self.starts[low], self.starts[high]
+        entries = slice(start, stop)
+        return Block(
+            rows=self.rows[low:high],
+            starts=self.starts[low : high + 1] - start,
+            diagonal=self.diagonal[low:high] - start,
+            columns=self.columns[entries],
+            s=self.s[entries],
+            r=self.r[entries],
+            a=self.a[entries],
+        )
 
 
 def make_block(i: NDArray[Any], k: NDArray[Any], s: Floats, r: Floats | None = None, a: Floats | None = None) -> Block:
@@ -88,7 +111,7 @@ def make_block(i: NDArray[Any], k: NDArray[Any], s: Floats, r: Floats | None = N
     (array([0, 2, 4]), array([0, 1, 0, 1]), array([0, 3]))
     """
     order = np.lexsort((k, i))
-    i = i[order]
+    i, k = i[order], k[order]
     rows, first = np.unique(i, return_index=True)
 
     def ordered(message: Floats | None) -> Floats:
@@ -97,91 +120,47 @@ def make_block(i: NDArray[Any], k: NDArray[Any], s: Floats, r: Floats | None = N
     return Block(
         rows=rows.astype(np.int64),
         starts=np.append(first, len(i)).astype(np.int64),
-        columns=k[order],
+        diagonal=np.flatnonzero(i == k),
+        columns=k,
         s=s[order],
         r=ordered(r),
         a=ordered(a),
     )
 
 
-def damp(old: Floats, new: Floats, damping: float | Floats) -> None:
-    """old <- damping * old + (1 - damping) * new, in place; ``new`` is used up."""
-    np.multiply(old, damping, out=old)
-    np.multiply(new, 1.0 - damping, out=new)
-    np.add(old, new, out=old)
-
-
-def of_entries(damping: float | Floats, block: Block, rows: slice) -> float | Floats:
-    """The damping of each entry of some rows."""
-    if isinstance(damping, float):
-        return damping
-    return np.repeat(damping[rows], np.diff(block.starts[rows.start : rows.stop + 1]))
-
-
-def responsibilities(block: Block, damping: float | Floats, unit: float, n_points: int) -> Integers:
-    """Send new responsibilities from the block's rows, in place, and return what they add to the column totals.
-
-        r'(i,k) = s(i,k) - max over k' != k of [a(i,k') + s(i,k')];   r <- damping r + (1 - damping) r'
-
-    Only a row's largest and second largest a + s matter: the first is the maximum of the others for every k but its
-    own, the second for that one; after a tie for the largest they are equal.
+def iterate(block: Block, totals: Floats, damping: Damping, unit: float, sums: Integers) -> None:
+    """Send the block's messages of one iteration, in place.
 
     Parameters
     ----------
     block : Block
+    totals : float64, shape (n_points,)
+        T of the last iteration, see `availabilities`; before the first one 0, which leaves the availabilities at 0.
     damping : float, or float64 of shape (m,)
         In [0.5, 1); one number, or one for each row of the block.
     unit : float
         The unit u of exact sums, see `exact.unit_of`.
-    n_points : int
-        The number of columns of the graph.
-
-    Returns
-    -------
-    int64, shape (n_points,)
-        In units of u: r(k,k) plus the sum over this block's rows i != k of max(0, r(i,k)).
+    sums : int64, shape (n_points,)
+        What the block contributes to the new totals, in units of u, is added here.
 
     Examples
     --------
     >>> block = make_block(np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]), np.array([-2.0, -1.0, -1.0, -2.0]))
-    >>> responsibilities(block, 0.5, unit=0.25, n_points=2)
-    array([0, 0])
-    >>> block.r
-    array([-0.5,  0.5,  0.5, -0.5])
+    >>> sums = np.zeros(2, np.int64)
+    >>> iterate(block, np.zeros(2), 0.5, 0.25, sums)
+    >>> block.r, sums
+    (array([-0.5,  0.5,  0.5, -0.5]), array([0, 0]))
     """
-    inverse = 1.0 / unit
-    totals = np.zeros(n_points, np.int64)
-    slices = block.slices()
-    longest = max((entries.stop - entries.start for _, entries in slices), default=0)
-    scratch, scratch_other = np.empty(longest), np.empty(longest)
-    for rows, entries in slices:
-        length = entries.stop - entries.start
-        value, other = scratch[:length], scratch_other[:length]
-        s, r = block.s[entries], block.r[entries]
-        starts = block.starts[rows] - entries.start
-
-        np.add(block.a[entries], s, out=value)
-        largest = np.maximum.reduceat(value, starts)
-        of_row = np.repeat(largest, np.diff(block.starts[rows.start : rows.stop + 1]))
-        best = np.flatnonzero(value == of_row)
-        if len(best) > len(starts):  # ties: any one of them serves
-            row_of_best = np.searchsorted(starts, best, side="right")
-            best = best[np.flatnonzero(np.diff(row_of_best, prepend=0))]
-        value[best] = -np.inf
-        second = np.maximum.reduceat(value, starts)
-
-        np.subtract(s, of_row, out=other)
-        other[best] = s[best] - second
-        damp(r, other, of_entries(damping, block, rows))
-
-        positive = np.flatnonzero(r > 0)
-        np.add.at(totals, block.columns[entries][positive], np.rint(r[positive] * inverse).astype(np.int64))
-    own = np.minimum(block.r[block.diagonal], 0.0)
-    totals[block.rows] += np.rint(own * inverse).astype(np.int64)
-    return totals
+    row = 0
+    for part in block.parts:
+        own = damping if isinstance(damping, float) else damping[row : row + len(part.rows)]
+        availabilities(part, totals, own, block.scratch)
+        responsibilities(part, own, block.scratch)
+        contributions(part, unit, sums)
+        row += len(part.rows)
 
 
-def availabilities(block: Block, totals: Floats, damping: float | Floats) -> None:
+def availabilities(block: Block, totals: Floats, damping: Damping, scratch: Floats | None = None) -> None:
     """Send new availabilities to the block's rows, in place, from the column totals T.
 
         a'(i,k) = min(0, T(k) - max(0, r(i,k))) for i != k;   a'(k,k) = T(k) - r(k,k)
@@ -194,28 +173,132 @@ def availabilities(block: Block, totals: Floats, damping: float | Floats) -> Non
         T(k) = r(k,k) + sum over i' != k of max(0, r(i',k)); infinite for an exemplar by definition.
     damping : float, or float64 of shape (m,)
         In [0.5, 1); one number, or one for each row of the block.
+    scratch : float64, shape (2, at least the number of entries), optional
 
     Examples
     --------
     >>> block = make_block(np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]), np.array([-2.0, -1.0, -1.0, -2.0]))
-    >>> totals = 0.25 * responsibilities(block, 0.5, unit=0.25, n_points=2)
-    >>> availabilities(block, totals, 0.5)
+    >>> block.r[:] = [-0.5, 0.5, 0.5, -0.5]
+    >>> availabilities(block, np.array([0.0, 0.0]), 0.5)
     >>> block.a
     array([ 0.25, -0.25, -0.25,  0.25])
     """
-    own = block.a[block.diagonal]
-    slices = block.slices()
-    scratch = np.empty(max((entries.stop - entries.start for _, entries in slices), default=0))
-    for rows, entries in slices:
-        new = scratch[: entries.stop - entries.start]
-        np.maximum(block.r[entries], 0.0, out=new)
-        np.subtract(totals[block.columns[entries]], new, out=new)
-        np.minimum(new, 0.0, out=new)
-        damp(block.a[entries], new, of_entries(damping, block, rows))
-    damp(own, totals[block.rows] - block.r[block.diagonal], damping)
-    block.a[block.diagonal] = own
+    new, positive = room(block, scratch)
+    np.maximum(block.r, 0.0, out=positive)
+    totals.take(block.columns, out=new, mode="clip")  # numpy would buffer the result in its other modes
+    np.subtract(new, positive, out=new)
+    np.minimum(new, 0.0, out=new)
+    new[block.diagonal] = totals[block.rows] - block.r[block.diagonal]
+    damp(block.a, new, of_entries(damping, block))
 
 
-def exemplars(block: Block) -> NDArray[np.bool_]:
-    """Which of the block's rows are exemplars: a(k,k) + r(k,k) > 0; shape (m,)."""
-    return np.asarray(block.a[block.diagonal] + block.r[block.diagonal] > 0.0)
+def responsibilities(block: Block, damping: Damping, scratch: Floats | None = None) -> None:
+    """Send new responsibilities from the block's rows, in place.
+
+        r'(i,k) = s(i,k) - max over k' != k of [a(i,k') + s(i,k')];   r <- damping r + (1 - damping) r'
+
+    Only a row's largest and second largest a + s matter: the first is the maximum of the others for every k but its
+    own, the second for that one; after a tie for the largest they are equal.
+
+    Parameters
+    ----------
+    block : Block
+    damping : float, or float64 of shape (m,)
+        In [0.5, 1); one number, or one for each row of the block.
+    scratch : float64, shape (2, at least the number of entries), optional
+
+    Examples
+    --------
+    >>> block = make_block(np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]), np.array([-2.0, -1.0, -1.0, -2.0]))
+    >>> responsibilities(block, 0.5)
+    >>> block.r
+    array([-0.5,  0.5,  0.5, -0.5])
+    """
+    value, new = room(block, scratch)
+    starts = block.starts[:-1]
+    np.add(block.a, block.s, out=value)
+    largest = np.maximum.reduceat(value, starts)
+    of_row = np.repeat(largest, np.diff(block.starts))
+    best = np.flatnonzero(value == of_row)
+    if len(best) > len(starts):  # ties: any one of them serves
+        row_of_best = np.searchsorted(starts, best, side="right")
+        best = best[np.flatnonzero(np.diff(row_of_best, prepend=0))]
+    value[best] = -np.inf
+    second = np.maximum.reduceat(value, starts)
+    np.subtract(block.s, of_row, out=new)
+    new[best] = block.s[best] - second
+    damp(block.r, new, of_entries(damping, block))
+
+
+def contributions(block: Block, unit: float, sums: Integers) -> None:
+    """Add what the block contributes to the column totals: r(k,k), and max(0, r(i,k)) of its rows i != k.
+
+    Parameters
+    ----------
+    block : Block
+    unit : float
+        The unit u of exact sums, see `exact.unit_of`.
+    sums : int64, shape (n_points,)
+        In units of u; added to in place.
+
+    Examples
+    --------
+    >>> block = make_block(np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]), np.array([-2.0, -1.0, -1.0, -2.0]))
+    >>> block.r[:] = [-0.5, 1.0, 0.5, -0.5]
+    >>> sums = np.zeros(2, np.int64)
+    >>> contributions(block, 0.25, sums)
+    >>> sums
+    array([0, 2])
+    """
+    inverse = 1.0 / unit
+    positive = np.flatnonzero(block.r > 0)
+    np.add.at(sums, block.columns[positive], np.rint(block.r[positive] * inverse).astype(np.int64))
+    own = np.minimum(block.r[block.diagonal], 0.0)
+    sums[block.rows] += np.rint(own * inverse).astype(np.int64)
+
+
+def column_totals(sums: Integers, r: Floats, a: Floats, damping: Damping, unit: float) -> tuple[Floats, Flags]:
+    """The totals T of some columns, and which of these points are exemplars.
+
+    Parameters
+    ----------
+    sums : int64, shape (columns,)
+        The contributions of all blocks, in units of u.
+    r, a : float64, shape (columns,)
+        r(k,k), and a(k,k) before T reaches it; not a number where k has no row: an exemplar by definition.
+    damping : float, or float64 of shape (columns,)
+    unit : float
+
+    Returns
+    -------
+    totals : float64, shape (columns,)
+        Infinite for an exemplar by definition.
+    exemplars : bool, shape (columns,)
+        Whether a(k,k) + r(k,k) > 0, once T has reached a(k,k); not so for exemplars by definition.
+
+    Examples
+    --------
+    >>> column_totals(np.array([4, 0]), np.array([0.5, np.nan]), np.array([0.0, np.nan]), 0.5, 0.25)
+    (array([ 1., inf]), array([ True, False]))
+    """
+    totals = sums * unit
+    totals[np.isnan(r)] = np.inf
+    availability = a * damping + (totals - r) * (1.0 - damping)
+    return totals, availability + r > 0.0
+
+
+def room(block: Block, scratch: Floats | None) -> Floats:
+    """Two numbers for each entry."""
+    return np.empty((2, len(block.s))) if scratch is None else scratch[:, : len(block.s)]
+
+
+def of_entries(damping: Damping, block: Block) -> Damping:
+    """The damping of each entry."""
+    return damping if isinstance(damping, float) else np.repeat(damping, np.diff(block.starts))
+
+
+def damp(old: Floats, new: Floats, damping: Damping) -> None:
+    """old <- damping * old + (1 - damping) * new, in place; ``new`` is used up."""
+    np.multiply(old, damping, out=old)
+    np.multiply(new, 1.0 - damping, out=new)
+    np.add(old, new, out=old)

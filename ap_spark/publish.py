@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +22,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark.clustering import Clustering
 from ap_spark.errors import OutputError
+from ap_spark.processes import is_running, machine
 
 __all__ = ["OutputDirectory"]
 
@@ -184,20 +183,3 @@ class OutputDirectory:
 
 def lines(numbers: NDArray[np.int64]) -> str:
     return "".join(f"{number}\n" for number in numbers.tolist())
-
-
-def machine() -> str:
-    """This machine; two containers that share a name have process numbers of their own, and are told apart."""
-    processes = Path("/proc/self/ns/pid")
-    return f"{socket.gethostname()}-{processes.stat().st_ino if processes.exists() else 0}"
-
-
-def is_running(process: str) -> bool:
-    """Whether there is a process of this number on this machine."""
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, ValueError):
-        return True
-    return True

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.resources
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from pyspark.sql import SparkSession
 
 from ap_spark.java import use_java
 
-__all__ = ["configuration", "start_session"]
+__all__ = ["configuration", "start_session", "with_settings"]
 
 JAVA_OPTIONS = "spark.driver.extraJavaOptions"
 
@@ -58,3 +59,16 @@ def read_properties(path: Path) -> dict[str, str]:
     lines = (line.strip() for line in path.read_text().splitlines())
     pairs = (line.split(None, 1) for line in lines if line and not line.startswith("#"))
     return {key: value.strip() for key, value in pairs}
+
+
+@contextmanager
+def with_settings(spark: SparkSession, settings: Mapping[str, str]) -> Iterator[None]:
+    """Settings of the session's planner, for a while."""
+    before = {key: spark.conf.get(key) for key in settings}
+    for key, value in settings.items():
+        spark.conf.set(key, value)
+    try:
+        yield
+    finally:
+        for key, old in before.items():
+            spark.conf.set(key, str(old))

@@ -137,12 +137,14 @@ class Settings(Checked):
     )
     engine: str = parameter(
         "auto",
-        "block: the whole loop in one Spark task; dataframe: joins over the cluster; auto: by the number of edges",
-        choices=("auto", "block", "dataframe"),
+        "resident: blocks of rows stay beside the executors; dataframe: joins over the cluster, for Spark Connect; "
+        "auto: resident where it can be",
+        choices=("auto", "resident", "dataframe"),
     )
     partitions: int | None = parameter(
         None,
-        "partitions of the edges in the dataframe engine (default: one for each million edges, and for each core)",
+        "blocks of rows (default: resident one up to 5 million edges, else one a core; dataframe one for each million "
+        "edges, and for each core)",
         rule="at least 1",
         holds=positive,
     )

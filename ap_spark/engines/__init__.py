@@ -1,7 +1,7 @@
 """One iteration on the whole graph, in two ways that give the same bits.
 
 `dataframe.DataFrameEngine` is the plain statement of the algorithm, a pair of groupBy/join transformations over the
-cluster; `block.BlockEngine` runs the whole loop in one task and is the fast one while the graph fits there.
+cluster; `resident.ResidentEngine` keeps blocks of rows beside the executors and is the fast one.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from typing import Protocol
 
 from pyspark.sql import DataFrame
 
+from ap_spark import classic
 from ap_spark.convergence import Iteration, Stability
-from ap_spark.engines.block import BlockEngine
 from ap_spark.engines.dataframe import DataFrameEngine
+from ap_spark.engines.resident import ResidentEngine
+from ap_spark.errors import SettingError
 from ap_spark.graph import Graph
 from ap_spark.settings import Settings
 
-__all__ = ["BLOCK_EDGES", "Engine", "engine_of", "make_engine"]
-
-BLOCK_EDGES = 5_000_000  # the largest graph that "auto" gives to one task: about 1 GiB there
+__all__ = ["Engine", "engine_of", "make_engine"]
 
 
 class Engine(Protocol):
@@ -43,14 +43,19 @@ class Engine(Protocol):
 
 
 def engine_of(graph: Graph, settings: Settings) -> str:
-    """The engine that the settings name; for "auto" the one that suits the number of edges."""
+    """The engine that the settings name; "auto" is the resident one wherever there is a classic Spark."""
+    connect = classic.is_connect(graph.edges.sparkSession)
+    if settings.engine == "resident" and connect:
+        raise SettingError(
+            "engine must be dataframe on Spark Connect, which has no broadcast variables, got 'resident'"
+        )
     if settings.engine != "auto":
         return settings.engine
-    return "block" if graph.n_edges <= BLOCK_EDGES else "dataframe"
+    return "dataframe" if connect else "resident"
 
 
 def make_engine(graph: Graph, settings: Settings) -> Engine:
     """The engine of `engine_of`."""
-    if engine_of(graph, settings) == "block":
-        return BlockEngine(graph, settings.damping)
-    return DataFrameEngine(graph, settings.damping, settings.partitions)
+    if engine_of(graph, settings) == "dataframe":
+        return DataFrameEngine(graph, settings.damping, settings.partitions)
+    return ResidentEngine(graph, settings.damping, settings.partitions)

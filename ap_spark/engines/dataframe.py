@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
 import pyspark.sql.functions as F
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -26,6 +26,7 @@ from ap_spark import classic
 from ap_spark.convergence import Iteration, Stability
 from ap_spark.exact import exact_sum
 from ap_spark.graph import Graph
+from ap_spark.session import with_settings
 
 __all__ = ["DataFrameEngine", "availabilities", "column_totals", "responsibilities"]
 
@@ -132,9 +133,10 @@ class DataFrameEngine:
         self.damping = damping
         self.iteration = 0
         self.partitions = partitions or max(classic.cores(self.spark), -(-graph.n_edges // EDGES_A_PARTITION))
+        self.planner = PLANNER | {"spark.sql.shuffle.partitions": str(self.partitions)}
         self.columns: DataFrame | None = None
         self.routes: DataFrame | None = None
-        with self.planner(), ExitStack() as held:
+        with with_settings(self.spark, self.planner), ExitStack() as held:
             self.edges = self.in_blocks(graph.edges).localCheckpoint()
             held.callback(self.release)
             if graph.n_points > broadcast_columns:
@@ -163,7 +165,7 @@ class DataFrameEngine:
             started = time.perf_counter()
             self.iteration += 1
             classic.describe(self.spark, f"ap: iteration {self.iteration}")
-            with self.planner():
+            with with_settings(self.spark, self.planner):
                 exemplars, changed = self.iterate()
             classic.describe(self.spark, "")
             done = Iteration(self.iteration, exemplars + self.graph.n_lonely, changed, time.perf_counter() - started)
@@ -214,16 +216,3 @@ class DataFrameEngine:
         for held in (self.edges, self.columns, self.routes):
             if held is not None:
                 classic.release(held)
-
-    @contextmanager
-    def planner(self) -> Iterator[None]:
-        """The planner's settings that the engine relies on, for the time of an iteration."""
-        wanted = PLANNER | {"spark.sql.shuffle.partitions": str(self.partitions)}
-        before = {key: self.spark.conf.get(key) for key in wanted}
-        for key, value in wanted.items():
-            self.spark.conf.set(key, value)
-        try:
-            yield
-        finally:
-            for key, old in before.items():
-                self.spark.conf.set(key, str(old))

@@ -1,0 +1,268 @@
+"""Blocks in memory-mapped files beside the executor, where the next task finds them without any transfer.
+
+    <a local directory of Spark's>/ap-spark.<run>.<process>.<machine>/block-<number>
+
+A file holds a header, the arrays of a `kernel.Block`, one after the other, and says which iteration its messages have
+reached. They are updated in place: while that goes on it says that they are TORN, and whoever finds it so starts again
+from 0. The directory goes with the executor that made it; what a killed one leaves is cleared by the next run on that
+machine, which knows it by the process that its name tells.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ap_spark.kernel import Block
+from ap_spark.processes import is_running, machine
+
+try:
+    from fcntl import LOCK_EX, LOCK_UN, flock
+except ImportError:  # Windows
+    LOCK_EX = LOCK_UN = 0
+
+    def flock(file: Any, operation: int) -> None: ...
+
+
+__all__ = [
+    "TORN",
+    "BlockFile",
+    "Shape",
+    "UnusableFile",
+    "clear_leftovers",
+    "delete_files",
+    "opened",
+    "path_of",
+    "write_block",
+]
+
+FORMAT = 0x4150_0001
+TORN = -1
+HEADER = 64  # bytes: eight integers
+ITERATION = 5  # its place among them
+NAME = "ap-spark"
+CHUNK = 1 << 20  # zeros written at once
+
+
+class UnusableFile(Exception):
+    """There is no file of this block here, or it is not whole."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a block's file has to hold.
+
+    Attributes
+    ----------
+    run, number : int
+        Of which run, which block.
+    rows, entries : int
+    columns : str
+        The type of the column ids, "int32" or "int64".
+    """
+
+    run: int
+    number: int
+    rows: int
+    entries: int
+    columns: str
+
+    @property
+    def header(self) -> list[int]:
+        """What comes before the iteration."""
+        return [FORMAT, self.run, self.number, self.rows, self.entries]
+
+    @property
+    def arrays(self) -> dict[str, tuple[str, int]]:
+        """The arrays of the block in the order of the file: types and lengths."""
+        of_rows = {"rows": self.rows, "starts": self.rows + 1, "diagonal": self.rows}
+        of_entries = {"s": "float64", "r": "float64", "a": "float64", "columns": self.columns}
+        return {name: ("int64", length) for name, length in of_rows.items()} | {
+            name: (kind, self.entries) for name, kind in of_entries.items()
+        }
+
+    @property
+    def places(self) -> dict[str, int]:
+        """Where each array begins in the file, and under "end" where the last one ends."""
+        sizes = [np.dtype(kind).itemsize * length for kind, length in self.arrays.values()]
+        return dict(zip([*self.arrays, "end"], accumulate(sizes, initial=HEADER), strict=True))
+
+
+def local_directories() -> list[Path]:
+    """Spark's local directories of this executor, one a disk."""
+    return [Path(local) for local in os.environ.get("SPARK_LOCAL_DIRS", tempfile.gettempdir()).split(",")]
+
+
+def path_of(run: int, number: int) -> Path:
+    """Where this executor keeps a block of a run: blocks take turns on its disks."""
+    local = local_directories()
+    return local[number % len(local)] / f"{NAME}.{run:016x}.{os.getppid()}.{machine()}" / f"block-{number}"
+
+
+def write_block(path: Path, shape: Shape, edges: Iterable[tuple[NDArray[Any], ...]]) -> None:
+    """Make the file of a block, with all messages 0; it appears whole or not at all.
+
+    Parameters
+    ----------
+    edges : iterable of (i, k, s)
+        Arrays of entries in the order of the rows.
+
+    Raises
+    ------
+    OSError
+        If there is no room for it, or no permission.
+    """
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        with unfinished.open("wb") as file:
+            fill(file, shape, edges)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def fill(file: BinaryIO, shape: Shape, edges: Iterable[tuple[NDArray[Any], ...]]) -> None:
+    places = shape.places
+    rows, starts, diagonal = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    done, last = 0, -1
+
+    def put(name: str, array: NDArray[Any], offset: int = 0) -> None:
+        kind = np.dtype(shape.arrays[name][0])
+        file.seek(places[name] + offset * kind.itemsize)
+        file.write(np.ascontiguousarray(array, kind).data)
+
+    for i, k, s in edges:
+        begins = np.flatnonzero(np.diff(i, prepend=last))
+        rows.append(i[begins])
+        starts.append(begins + done)
+        diagonal.append(np.flatnonzero(i == k) + done)
+        put("columns", k, done)
+        put("s", s, done)
+        done, last = done + len(i), i[-1] if len(i) else last
+    put("rows", np.concatenate(rows))
+    put("starts", np.append(np.concatenate(starts), done))
+    put("diagonal", np.concatenate(diagonal))
+    found = (sum(map(len, rows)), sum(map(len, diagonal)), done)
+    if found != (shape.rows, shape.rows, shape.entries):
+        raise RuntimeError(f"{shape} was given (rows, diagonal entries, entries) {found}")
+    for (
+        name
+    ) in "ra":  # written, not left as a hole: a disk that is full says so here, not in the middle of an iteration
+        for start in range(0, shape.entries, CHUNK):
+            put(name, np.zeros(min(CHUNK, shape.entries - start)), start)
+    file.seek(0)
+    file.write(np.array([*shape.header, 0, 0, 0], np.int64).data)
+
+
+class BlockFile:
+    """The file of a block, open and mapped.
+
+    Parameters
+    ----------
+    path : Path
+    shape : Shape
+
+    Raises
+    ------
+    UnusableFile
+        If it is not there, not as long as it should be, or another block's.
+    """
+
+    def __init__(self, path: Path, shape: Shape) -> None:
+        self.path = path
+        try:
+            self.file = path.open("r+b")
+            self.map = mmap.mmap(self.file.fileno(), 0)
+        except (OSError, ValueError) as error:
+            raise UnusableFile(str(error)) from error
+        if len(self.map) != shape.places["end"]:
+            raise UnusableFile(f"{path} has {len(self.map):,} bytes instead of {shape.places['end']:,}")
+        self.header = np.frombuffer(self.map, np.int64, 8)
+        if self.header[:ITERATION].tolist() != shape.header:
+            raise UnusableFile(f"{path} begins with {self.header.tolist()} instead of {shape.header}")
+        places = shape.places
+        arrays = {
+            name: np.frombuffer(self.map, kind, length, places[name]) for name, (kind, length) in shape.arrays.items()
+        }
+        self.block = Block(**arrays)
+
+    @property
+    def iteration(self) -> int:
+        """How many iterations the messages have behind them, or TORN."""
+        return int(self.header[ITERATION])
+
+    @property
+    def is_current(self) -> bool:
+        """Whether this is still the file at its path, with the length it should have."""
+        try:
+            there = self.path.stat()
+        except OSError:
+            return False
+        mine = os.fstat(self.file.fileno())
+        return (there.st_dev, there.st_ino, there.st_size) == (mine.st_dev, mine.st_ino, len(self.map))
+
+    @contextmanager
+    def update_to(self, iteration: int) -> Iterator[None]:
+        """While the messages change; left by an error or a kill, the file stays TORN."""
+        self.header[ITERATION] = TORN
+        yield
+        self.header[ITERATION] = iteration
+
+    def reset(self) -> None:
+        """Back to iteration 0: all messages 0."""
+        with self.update_to(0):
+            self.block.r[:] = 0.0
+            self.block.a[:] = 0.0
+
+
+OPEN: dict[Path, BlockFile] = {}  # mapping a file anew for each iteration would cost a page fault for every 4 KiB
+
+
+@contextmanager
+def opened(path: Path, shape: Shape) -> Iterator[BlockFile]:
+    """The file of a block, for this process alone: a task that was given up may still be at work on it.
+
+    Raises
+    ------
+    UnusableFile
+    """
+    for known, file in list(OPEN.items()):
+        if not file.is_current:
+            del OPEN[known]
+    if path not in OPEN:
+        OPEN[path] = BlockFile(path, shape)
+    file = OPEN[path]
+    flock(file.file, LOCK_EX)
+    try:
+        yield file
+    finally:
+        flock(file.file, LOCK_UN)
+
+
+def clear_leftovers(here: Path) -> None:
+    """Delete the directories of executors of this machine that live no more, beside that of this one."""
+    for found in here.parent.parent.glob(f"*/{NAME}.*"):
+        _, _, process, owner = found.name.split(".", 3)
+        if owner == machine() and not is_running(process):
+            shutil.rmtree(found, ignore_errors=True)
+
+
+def delete_files(run: int) -> None:
+    """Delete what this executor keeps of a run. Files are emptied first: idle processes may have them mapped."""
+    for local in local_directories():
+        for found in local.glob(f"{NAME}.{run:016x}.*"):
+            for file in found.iterdir():
+                with suppress(OSError):
+                    os.truncate(file, 0)
+            shutil.rmtree(found, ignore_errors=True)

@@ -1,0 +1,285 @@
+"""Blocks of rows that stay beside the executors; only column totals travel.
+
+    handles = edges by block, written to files          a row for each block: where its file is (persisted)
+    one iteration:   sums   = advance(handles, totals)  messages of each block; what it adds to each column range
+                     totals = add(sums by range)        shuffled, as integers; who is an exemplar
+
+The driver keeps the totals of all iterations. A block whose executor is lost is made again from the edges, by lineage,
+one whose file is gone or torn likewise; then it goes through the iterations it has missed with the totals kept, to the
+same bits.
+
+A graph of one block needs no exchange: a job is then one task, which iterates by itself for up to BURST_SECONDS.
+
+Broadcast variables are classic Spark's: on Spark Connect there is the dataframe engine.
+"""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+import pyspark.sql.functions as F
+from py4j.protocol import Py4JError
+from pyspark import Broadcast
+from pyspark.errors import PySparkException
+from pyspark.sql import Column, DataFrame
+
+from ap_spark import classic
+from ap_spark.convergence import Iteration, Stability
+from ap_spark.engines import tasks
+from ap_spark.engines.tasks import MISSING, Plan
+from ap_spark.errors import ApSparkError, StorageError
+from ap_spark.graph import Graph
+from ap_spark.kernel import Flags, Floats
+from ap_spark.session import with_settings
+
+__all__ = ["ResidentEngine"]
+
+ONE_BLOCK_EDGES = 5_000_000  # up to here one core is done before a job over several has begun
+BUCKETS_A_BLOCK = 32  # blocks are cut at these: their sizes differ by a few per cent
+REPLAY_BYTES = 64 << 20  # totals sent at once to blocks that have to catch up
+PATIENCE = 10  # attempts at one iteration
+
+PLANNER = {"spark.sql.adaptive.enabled": "false"}  # it would run each stage as a job of its own
+
+
+class ResidentEngine:
+    """See the module's text.
+
+    Parameters
+    ----------
+    graph : Graph
+    damping : float
+        In [0.5, 1).
+    blocks : int, optional
+        By default one up to ONE_BLOCK_EDGES, else one for each core. There are fewer where there are fewer rows.
+    kernel : {"auto", "numpy", "numba"}
+        What computes a block: by default numba where it is installed. Both give the same bits.
+
+    Raises
+    ------
+    StorageError
+        Here and in all methods, if a local directory is full or cannot be written.
+    """
+
+    name = "resident"
+
+    def __init__(self, graph: Graph, damping: float, blocks: int | None = None, kernel: str = "auto") -> None:
+        self.graph = graph
+        self.spark = graph.edges.sparkSession
+        if blocks is None:
+            blocks = 1 if graph.n_edges <= ONE_BLOCK_EDGES else classic.cores(self.spark)
+        self.iteration = 0
+        self.totals = np.zeros(graph.n_points)  # of the last iteration
+        self.exemplar: Flags = np.zeros(graph.n_points, bool)
+        self.plan, block_of_row = self.cut(blocks, damping, kernel)
+        self.handles = self.in_blocks(block_of_row)
+        with ExitStack() as held:
+            held.callback(self.release)
+            self.history = History(self.spark.sparkContext._temp_dir, graph.n_points)
+            self.history.append(self.totals)
+            self.place()
+            held.pop_all()
+
+    @property
+    def blocks(self) -> int:
+        return len(self.plan.rows)
+
+    def cut(self, blocks: int, damping: float, kernel: str) -> tuple[Plan, Column]:
+        """Cut the rows into blocks of about as many entries; the plan, and the block of a row ``i``."""
+        n = self.graph.n_points
+        buckets = min(n, BUCKETS_A_BLOCK * blocks)
+        bucket = "{} * {} div {}"
+        counted = (
+            self.graph.points.where("not lonely")
+            .groupBy(F.expr(bucket.format("index", buckets, n)).alias("bucket"))
+            .agg(F.count("*").alias("rows"), F.sum(F.col("similar_to") + 1).alias("entries"))
+            .toArrow()
+        )
+        rows, entries = np.zeros((2, buckets), np.int64)
+        rows[counted["bucket"].to_numpy()] = counted["rows"].to_numpy()
+        entries[counted["bucket"].to_numpy()] = counted["entries"].to_numpy()
+        sums = np.cumsum(entries)
+        ends = np.unique(1 + np.searchsorted(sums, sums[-1] * np.arange(1, blocks + 1) / blocks))
+        ends[-1] = buckets
+        starts = np.append(0, ends[:-1])
+        plan = Plan(
+            run=secrets.randbits(63),
+            cuts=np.append(-(-starts * n // buckets), n),
+            rows=np.add.reduceat(rows, starts),
+            entries=np.add.reduceat(entries, starts),
+            damping=damping,
+            unit=self.graph.unit,
+            kernel=kernel,
+        )
+        block_of_bucket = np.repeat(np.arange(len(ends)), np.diff(np.append(starts, buckets)))
+        literal = f"array({','.join(map(str, block_of_bucket))})"
+        return plan, F.expr(f"{literal}[int({bucket.format('i', buckets, n)})]")
+
+    def in_blocks(self, block_of_row: Column) -> DataFrame:
+        """The handles; to be persisted, for the task that makes one writes the file."""
+        edges = self.graph.edges.select("i", "k", "s")
+        placed = edges.coalesce(1) if self.blocks == 1 else edges.repartitionById(self.blocks, block_of_row)
+        return placed.sortWithinPartitions("i").mapInArrow(partial(tasks.build, plan=self.plan), tasks.HANDLES)
+
+    def place(self) -> None:
+        """Make the files that are missing."""
+        classic.describe(self.spark, "ap: blocks")
+        self.handles.unpersist()
+        with with_settings(self.spark, PLANNER):
+            problems = self.handles.persist().where("problem is not null").toArrow()["problem"].to_pylist()
+        classic.describe(self.spark, "")
+        if problems:
+            raise no_storage(problems[0])
+
+    def run(self, most: int, stability: Stability) -> Iterator[Iteration]:
+        last = self.iteration + most
+        while self.iteration < last:
+            for done in self.burst(last, stability) if self.blocks == 1 else self.round():
+                yield done
+                if stability.reached(done):
+                    return
+
+    def burst(self, last: int, stability: Stability) -> list[Iteration]:
+        """One job of a graph of one block: up to iteration ``last``, at least one."""
+        classic.describe(self.spark, f"ap: iteration {self.iteration + 1} and on")
+        task = partial(
+            tasks.loop, plan=self.plan, start=self.iteration, most=last - self.iteration, stability=stability
+        )
+        for _ in range(PATIENCE):
+            records = self.handles.mapInArrow(task, tasks.RECORDS).toArrow()
+            if len(records):
+                break
+            self.place()
+        else:
+            raise lost(self.iteration)
+        classic.describe(self.spark, "")
+        self.totals = np.frombuffer(records["totals"][-1].as_buffer())
+        self.exemplar = tasks.unpacked(records["flags"][-1].as_py(), self.graph.n_points)
+        done = [Iteration(**row) for row in records.select(Iteration._fields).to_pylist()]
+        self.iteration = done[-1].iteration
+        return done
+
+    def round(self) -> list[Iteration]:
+        """One job of a graph of many blocks, and one iteration."""
+        started = time.perf_counter()
+        number = self.iteration + 1
+        classic.describe(self.spark, f"ap: iteration {number}")
+        with with_settings(self.spark, PLANNER):
+            ranges = self.reach(number)
+        classic.describe(self.spark, "")
+        self.totals = np.concatenate([np.frombuffer(totals.as_buffer()) for totals in ranges["totals"]])
+        self.history.append(self.totals)
+        sizes = np.diff(self.plan.cuts).tolist()
+        flags = zip(ranges["flags"].to_pylist(), sizes, strict=True)
+        before, self.exemplar = self.exemplar, np.concatenate([tasks.unpacked(*packed) for packed in flags])
+        self.iteration = number
+        exemplars, changed = np.count_nonzero(self.exemplar), np.count_nonzero(self.exemplar != before)
+        seconds = time.perf_counter() - started
+        return [Iteration(number, int(exemplars) + self.graph.n_lonely, int(changed), seconds)]
+
+    def reach(self, number: int) -> pa.Table:
+        """Bring all blocks to an iteration; totals and exemplars of the column ranges."""
+        for attempt in range(PATIENCE):
+            with self.sent(self.history.read(number - 1, number)) as totals:
+                advance = partial(tasks.advance, plan=self.plan, totals=totals, first=number - 1, contribute=True)
+                sums = self.handles.mapInArrow(advance, tasks.SUMS)
+                ranges = sums.repartitionById(self.blocks, "range").mapInArrow(
+                    partial(tasks.add, plan=self.plan), tasks.TOTALS
+                )
+                found = ranges.toArrow().sort_by("range")
+            reached = found["reached"].to_numpy()
+            if (reached == number).all():
+                return found
+            if MISSING not in reached:
+                self.catch_up(int(reached.min()), number)
+            elif attempt:  # at first the task may only have been sent to another executor, for want of a core
+                self.place()
+        raise lost(number)
+
+    def catch_up(self, first: int, last: int) -> None:
+        """Take the blocks that are behind through the iterations they have missed, with the totals of then."""
+        at_once = max(1, REPLAY_BYTES // self.totals.nbytes)
+        for start in range(first, last, at_once):
+            with self.sent(self.history.read(start, min(start + at_once, last))) as totals:
+                advance = partial(tasks.advance, plan=self.plan, totals=totals, first=start, contribute=False)
+                self.handles.mapInArrow(advance, tasks.SUMS).collect()
+
+    @contextmanager
+    def sent(self, totals: Floats) -> Iterator[Broadcast[Floats]]:
+        """Totals, one iteration a row, on all executors."""
+        broadcast = self.spark.sparkContext.broadcast(totals)
+        try:
+            yield broadcast
+        finally:
+            broadcast.destroy()
+
+    def exemplars(self) -> DataFrame:
+        return self.spark.createDataFrame(pa.table({"index": np.flatnonzero(self.exemplar)}))
+
+    def messages(self) -> DataFrame:
+        totals = self.spark.sparkContext.broadcast(self.totals[np.newaxis])
+        task = partial(tasks.messages, plan=self.plan, totals=totals, reached=self.iteration)
+        return self.handles.mapInArrow(task, tasks.MESSAGES)
+
+    def release(self) -> None:
+        tasks_ = 2 * classic.cores(self.spark)  # more than can run at once: each executor gets some
+        with suppress(PySparkException, Py4JError):  # what cannot be reached goes with its executor
+            self.handles.unpersist()
+            ids = self.spark.range(0, tasks_, 1, tasks_)
+            ids.mapInArrow(partial(tasks.delete, run=self.plan.run), "id bigint").collect()
+
+
+class History:
+    """The totals of all iterations, from 0, in a file of the driver that goes with the process.
+
+    Parameters
+    ----------
+    directory : str
+        Where to make the file.
+    n_points : int
+    """
+
+    def __init__(self, directory: str, n_points: int) -> None:
+        self.n_points = n_points
+        self.directory = directory
+        try:
+            self.file = tempfile.TemporaryFile(dir=directory)
+        except OSError as error:
+            raise no_storage(f"{directory}: {error.strerror}") from error
+
+    def append(self, totals: Floats) -> None:
+        try:
+            self.file.seek(0, 2)
+            self.file.write(totals.data)
+            self.file.flush()
+        except OSError as error:
+            raise no_storage(f"{self.directory}: {error.strerror}") from error
+
+    def read(self, first: int, last: int) -> Floats:
+        """The totals of the iterations from ``first`` to before ``last``, one a row."""
+        self.file.seek(first * self.n_points * 8)
+        return np.fromfile(self.file, count=(last - first) * self.n_points).reshape(-1, self.n_points)
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def no_storage(problem: str) -> StorageError:
+    return StorageError(
+        f"messages are kept in Spark's local directories, which must have room and be writable, but {problem} "
+        "(another directory: --conf spark.local.dir=DIR)"
+    )
+
+
+def lost(iteration: int) -> ApSparkError:
+    return ApSparkError(
+        f"blocks were lost again and again in iteration {iteration}: {PATIENCE} attempts "
+        "(see the executors' logs; spark.locality.wait may be too short for the tasks to reach their executor)"
+    )
