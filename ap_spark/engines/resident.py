@@ -24,6 +24,7 @@ from functools import partial
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyspark.sql.functions as F
 from py4j.protocol import Py4JError
 from pyspark import Broadcast
@@ -43,6 +44,7 @@ __all__ = ["ResidentEngine"]
 
 ONE_BLOCK_EDGES = 5_000_000  # up to here one core is done before a job over several has begun
 BUCKETS_A_BLOCK = 32  # blocks are cut at these: their sizes differ by a few per cent
+COLLECTED_BYTES = 64 << 20
 REPLAY_BYTES = 64 << 20  # totals sent at once to blocks that have to catch up
 PATIENCE = 10  # attempts at one iteration
 
@@ -61,6 +63,8 @@ class ResidentEngine:
         By default one up to ONE_BLOCK_EDGES, else one for each core. There are fewer where there are fewer rows.
     kernel : {"auto", "numpy", "numba"}
         What computes a block: by default numba where it is installed. Both give the same bits.
+    collected_bytes : int
+        Contributions of all blocks to all columns are added by the driver up to so many bytes, beyond by an exchange.
 
     Raises
     ------
@@ -70,8 +74,16 @@ class ResidentEngine:
 
     name = "resident"
 
-    def __init__(self, graph: Graph, damping: float, blocks: int | None = None, kernel: str = "auto") -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        damping: float,
+        blocks: int | None = None,
+        kernel: str = "auto",
+        collected_bytes: int = COLLECTED_BYTES,
+    ) -> None:
         self.graph = graph
+        self.collected_bytes = collected_bytes
         self.spark = graph.edges.sparkSession
         if blocks is None:
             blocks = 1 if graph.n_edges <= ONE_BLOCK_EDGES else classic.cores(self.spark)
@@ -189,11 +201,7 @@ class ResidentEngine:
         for attempt in range(PATIENCE):
             with self.sent(self.history.read(number - 1, number)) as totals:
                 advance = partial(tasks.advance, plan=self.plan, totals=totals, first=number - 1, contribute=True)
-                sums = self.handles.mapInArrow(advance, tasks.SUMS)
-                ranges = sums.repartitionById(self.blocks, "range").mapInArrow(
-                    partial(tasks.add, plan=self.plan), tasks.TOTALS
-                )
-                found = ranges.toArrow().sort_by("range")
+                found = self.added(self.handles.mapInArrow(advance, tasks.SUMS))
             reached = found["reached"].to_numpy()
             if (reached == number).all():
                 return found
@@ -202,6 +210,17 @@ class ResidentEngine:
             elif attempt:  # at first the task may only have been sent to another executor, for want of a core
                 self.place()
         raise lost(number)
+
+    def added(self, sums: DataFrame) -> pa.Table:
+        """The totals of the column ranges, in order: a groupBy, or while they are few without its exchange."""
+        add = partial(tasks.add, plan=self.plan)
+        if self.blocks * self.totals.nbytes > self.collected_bytes:
+            return sums.repartitionById(self.blocks, "range").mapInArrow(add, tasks.TOTALS).toArrow().sort_by("range")
+        rows = sums.toArrow()
+        of_range = (rows.filter(pc.field("range") == number).to_batches() for number in range(self.blocks))
+        return pa.Table.from_batches(
+            batch for number, batches in enumerate(of_range) for batch in add(batches, number=number)
+        )
 
     def catch_up(self, first: int, last: int) -> None:
         """Take the blocks that are behind through the iterations they have missed, with the totals of then."""

@@ -106,9 +106,7 @@ class Plan:
 
 def build(edges: Batches, plan: Plan) -> Iterator[pa.RecordBatch]:
     """Write the block of this partition, unless it is there from before."""
-    context = TaskContext.get()
-    assert context is not None
-    block = context.partitionId()
+    block = partition()
     path, problem = path_of(plan.run, block), None
     try:
         clear_leftovers(path)
@@ -196,11 +194,9 @@ def contributed(block: Block, plan: Plan, number: int, sums: Integers, reached: 
             )
 
 
-def add(sums: Batches, plan: Plan) -> Iterator[pa.RecordBatch]:
-    """The totals and exemplars of the column range of this partition; what its block has reached."""
-    context = TaskContext.get()
-    assert context is not None
-    number = context.partitionId()
+def add(sums: Batches, plan: Plan, number: int | None = None) -> Iterator[pa.RecordBatch]:
+    """The totals and exemplars of a column range, by default this partition's; what its block has reached."""
+    number = partition() if number is None else number
     low, high = plan.columns(number)
     total, reached = np.zeros(high - low, np.int64), MISSING
     r, a = np.full((2, high - low), np.nan)
@@ -276,6 +272,13 @@ def delete(ids: Batches, run: int) -> Iterator[pa.RecordBatch]:
     """Delete what this executor keeps of a run."""
     delete_files(run)
     yield from ids
+
+
+def partition() -> int:
+    """The number of the partition this task works on."""
+    context = TaskContext.get()
+    assert context is not None
+    return context.partitionId()
 
 
 def located(handles: Batches) -> Iterator[tuple[int, Path]]:
