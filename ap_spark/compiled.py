@@ -65,7 +65,7 @@ def parts(
         availabilities(rows[low:high], begin, own, columns[entries], r[entries], a[entries], totals, of_row, other)
         add(a[entries], s[entries], value)
         responsibilities(begin, value, s[entries], r[entries], of_row)
-        contributions(rows[low:high], own, columns[entries], r[entries], inverse, sums)
+        contributions(columns[entries], r[entries], inverse, sums)
 
 
 @jit
@@ -128,7 +128,8 @@ def two_largest(values: Floats) -> tuple[float, float]:
         l0, s0 = with_one_more(l0, s0, values[e])
     l0, s0 = with_one_more(l0, max(s0, s1), l1)
     l0, s0 = with_one_more(l0, max(s0, s2), l2)
-    return with_one_more(l0, max(s0, s3), l3)
+    l0, s0 = with_one_more(l0, max(s0, s3), l3)
+    return l0, s0
 
 
 @jit
@@ -138,12 +139,7 @@ def with_one_more(largest: float, second: float, value: float) -> tuple[float, f
 
 
 @jit
-def contributions(
-    rows: Integers, diagonal: Integers, columns: Columns, r: Floats, inverse: float, sums: Integers
-) -> None:
+def contributions(columns: Columns, r: Floats, inverse: float, sums: Integers) -> None:
     for e in range(len(columns)):
         if r[e] > 0.0:
             sums[columns[e]] += np.int64(np.rint(r[e] * inverse))
-    for j in range(len(rows)):
-        if r[diagonal[j]] < 0.0:
-            sums[rows[j]] += np.int64(np.rint(r[diagonal[j]] * inverse))

@@ -149,7 +149,7 @@ def iterate(block: Block, totals: Floats, damping: Damping, unit: float, sums: I
     >>> sums = np.zeros(2, np.int64)
     >>> iterate(block, np.zeros(2), 0.5, 0.25, sums)
     >>> block.r, sums
-    (array([-0.5,  0.5,  0.5, -0.5]), array([0, 0]))
+    (array([-0.5,  0.5,  0.5, -0.5]), array([2, 2]))
     """
     row = 0
     for part in block.parts:
@@ -231,7 +231,7 @@ def responsibilities(block: Block, damping: Damping, scratch: Floats | None = No
 
 
 def contributions(block: Block, unit: float, sums: Integers) -> None:
-    """Add what the block contributes to the column totals: r(k,k), and max(0, r(i,k)) of its rows i != k.
+    """Add what the block's rows contribute to the totals of the columns: max(0, r(i,k)), in whole units.
 
     Parameters
     ----------
@@ -248,43 +248,49 @@ def contributions(block: Block, unit: float, sums: Integers) -> None:
     >>> sums = np.zeros(2, np.int64)
     >>> contributions(block, 0.25, sums)
     >>> sums
-    array([0, 2])
+    array([2, 4])
     """
-    inverse = 1.0 / unit
     positive = np.flatnonzero(block.r > 0)
-    np.add.at(sums, block.columns[positive], np.rint(block.r[positive] * inverse).astype(np.int64))
-    own = np.minimum(block.r[block.diagonal], 0.0)
-    sums[block.rows] += np.rint(own * inverse).astype(np.int64)
+    np.add.at(sums, block.columns[positive], in_units(block.r[positive], unit))
 
 
-def column_totals(sums: Integers, r: Floats, a: Floats, damping: Damping, unit: float) -> tuple[Floats, Flags]:
-    """The totals T of some columns, and which of these points are exemplars.
+def column_totals(sums: Integers, r: Floats, a: Floats, damping: Damping, unit: float) -> tuple[Floats, Floats, Flags]:
+    """The totals T of some columns, and what they make of their diagonal entries.
 
     Parameters
     ----------
     sums : int64, shape (columns,)
         The contributions of all blocks, in units of u.
     r, a : float64, shape (columns,)
-        r(k,k), and a(k,k) before T reaches it; not a number where k has no row: an exemplar by definition.
+        r(k,k), and a(k,k) of the last iteration. r is not a number where k has no row: an exemplar by definition.
     damping : float, or float64 of shape (columns,)
     unit : float
 
     Returns
     -------
     totals : float64, shape (columns,)
-        Infinite for an exemplar by definition.
+        T(k) = r(k,k) + sum over i != k of max(0, r(i,k)); infinite for an exemplar by definition.
+    a : float64, shape (columns,)
+        a(k,k), once T has reached it.
     exemplars : bool, shape (columns,)
-        Whether a(k,k) + r(k,k) > 0, once T has reached a(k,k); not so for exemplars by definition.
+        Whether a(k,k) + r(k,k) > 0; not so for exemplars by definition.
 
     Examples
     --------
-    >>> column_totals(np.array([4, 0]), np.array([0.5, np.nan]), np.array([0.0, np.nan]), 0.5, 0.25)
-    (array([ 1., inf]), array([ True, False]))
+    >>> column_totals(np.array([6, 0]), np.array([-0.5, np.nan]), np.array([0.0, 0.0]), 0.5, 0.25)
+    (array([ 1., inf]), array([0.75,  nan]), array([ True, False]))
     """
-    totals = sums * unit
-    totals[np.isnan(r)] = np.inf
-    availability = a * damping + (totals - r) * (1.0 - damping)
-    return totals, availability + r > 0.0
+    without_row = np.isnan(r)
+    negative = np.where(without_row, 0.0, np.minimum(r, 0.0))
+    totals: Floats = np.asarray(sums + in_units(negative, unit), np.float64) * unit
+    totals[without_row] = np.inf
+    a = a * damping + (totals - r) * (1.0 - damping)
+    return totals, a, a + r > 0.0
+
+
+def in_units(values: Floats, unit: float) -> Integers:
+    """Whole numbers of units, rounded half to even."""
+    return np.rint(values * (1.0 / unit)).astype(np.int64)
 
 
 def room(block: Block, scratch: Floats | None) -> Floats:

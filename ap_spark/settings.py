@@ -143,7 +143,7 @@ class Settings(Checked):
     )
     partitions: int | None = parameter(
         None,
-        "blocks of rows (default: resident one up to 5 million edges, else one a core; dataframe one for each million "
+        "blocks of rows (default: resident one up to 10 million edges, else one a core; dataframe one for each million "
         "edges, and for each core)",
         rule="at least 1",
         holds=positive,

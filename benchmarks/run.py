@@ -1,66 +1,79 @@
-"""Edges per second of an iteration: the bare kernel and the engines, beside each other.
+"""Edges per second of an iteration: the bare kernel in plain processes and the engines, beside each other.
 
-    python -m benchmarks.run [--edges 1000000 5000000] [--iterations 5] [--warmup 3]
+    python -m benchmarks.run [--points 100000] [--neighbors 50] [--only resident kernel] [--iterations 5] [--warmup 6]
 
-Each engine iterates on the same k-NN graph (50 neighbours), with damping and default jitter; the median of the
-iterations after the warm-up counts. Prints a line of markdown for each, for benchmarks/results.md.
+All iterate on the same k-NN graph with damping 0.9; the median of the iterations after the warm-up counts. The bare
+kernel runs in one plain process for each block of the resident engine, on its arrays, and waits for nothing but the
+others. Prints a line of markdown for each, for benchmarks/results.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import statistics
 import time
+from dataclasses import fields
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
 
 import numpy as np
-from pyspark.sql import SparkSession
 
-from ap_spark import kernel
 from ap_spark.convergence import Stability
-from ap_spark.engines import make_engine
-from ap_spark.graph import Graph, build_graph
+from ap_spark.engines.dataframe import DataFrameEngine
+from ap_spark.engines.files import BlockFile
+from ap_spark.engines.resident import ResidentEngine
+from ap_spark.engines.tasks import Plan
+from ap_spark.graph import Graph
+from ap_spark.kernel import Block, Floats
 from ap_spark.session import start_session
-from ap_spark.settings import Settings
-from benchmarks.workload import knn_graph
+from benchmarks.workload import ready_graph
 
-NEIGHBORS = 50
 DAMPING = 0.9
-NEVER = 10**9
+NEVER = Stability(10**9)
 
 
-def kernel_seconds(graph: Graph, iterations: int) -> list[float]:
-    """The kernel alone, in this process, on one core."""
-    table = graph.edges.select("i", "k", "s").toArrow()
-    i, k = (table[name].to_numpy().astype(np.int32) for name in "ik")
-    block = kernel.make_block(i, k, table["s"].to_numpy())
-    seconds = []
+def bare_kernel(plan: Plan, number: int, path: str, totals: Floats, iterations: int, together: Barrier) -> None:
+    """A plain process: a copy of one block in memory, iterated."""
+    block = BlockFile(Path(path), plan.shape(number)).block
+    block = Block(**{field.name: getattr(block, field.name).copy() for field in fields(Block)})
     for _ in range(iterations):
+        together.wait()
+        plan.iterate(block, totals, plan.damping, plan.unit, np.zeros(plan.n_points, np.int64))
+        together.wait()
+
+
+def bare_seconds(engine: ResidentEngine, iterations: int) -> list[float]:
+    """The kernel alone on the engine's blocks, from where it has got to."""
+    context = multiprocessing.get_context("spawn")
+    together = context.Barrier(engine.blocks + 1)
+    processes = [
+        context.Process(
+            target=bare_kernel, args=(engine.plan, row.block, row.path, engine.totals, iterations, together)
+        )
+        for row in engine.handles.collect()
+    ]
+    seconds = []
+    for process in processes:
+        process.start()
+    for _ in range(iterations):
+        together.wait()
         started = time.perf_counter()
-        totals = kernel.responsibilities(block, DAMPING, graph.unit, graph.n_points) * graph.unit
-        kernel.availabilities(block, np.asarray(totals), DAMPING)
+        together.wait()
         seconds.append(time.perf_counter() - started)
+    for process in processes:
+        process.join()
     return seconds
 
 
-def engine_seconds(name: str, graph: Graph, iterations: int) -> list[float]:
-    """An engine's iterations, as its trace tells them."""
-    engine = make_engine(graph, Settings(engine=name, damping=DAMPING))
-    try:
-        return [done.seconds for done in engine.run(iterations, Stability(NEVER))]
-    finally:
-        engine.release()
+def engine_seconds(engine: ResidentEngine | DataFrameEngine, iterations: int) -> list[float]:
+    return [done.seconds for done in engine.run(iterations, NEVER)]
 
 
-def measure(spark: SparkSession, n_edges: int, iterations: int, warmup: int) -> None:
-    similarities = spark.createDataFrame(knn_graph(n_edges // NEIGHBORS, NEIGHBORS))
-    graph = build_graph(similarities, Settings())
+def measure(graph: Graph, only: list[str], iterations: int, warmup: int) -> None:
     every = warmup + iterations
-    runs = {
-        "kernel, one core": kernel_seconds(graph, every),
-        "block": engine_seconds("block", graph, every),
-        "dataframe": engine_seconds("dataframe", graph, every),
-    }
-    for name, seconds in runs.items():
+
+    def report(name: str, seconds: list[float]) -> None:
         counted = seconds[warmup:]
         median = statistics.median(counted)
         rate = graph.n_edges / median / 1e6
@@ -68,22 +81,43 @@ def measure(spark: SparkSession, n_edges: int, iterations: int, warmup: int) -> 
             f"| {graph.n_edges:,} | {name} | {median:.3f} | {min(counted):.3f} – {max(counted):.3f} | {rate:.1f} M |",
             flush=True,
         )
-    graph.release()
+
+    for blocks in (None, 1):
+        for kernel in ("numpy", "numba"):
+            where = "one task" if blocks == 1 else "a block a core"
+            if ("one" if blocks == 1 else "resident") not in only:
+                continue
+            engine = ResidentEngine(
+                graph, DAMPING, blocks or graph.edges.sparkSession.sparkContext.defaultParallelism, kernel
+            )
+            report(f"resident, {where}, {kernel}", engine_seconds(engine, every))
+            if "kernel" in only:
+                report(f"bare kernel, {engine.blocks} processes, {kernel}", bare_seconds(engine, every))
+            engine.release()
+    if "dataframe" in only:
+        joins = DataFrameEngine(graph, DAMPING)
+        report("dataframe", engine_seconds(joins, every))
+        joins.release()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--edges", type=int, nargs="+", default=[1_000_000, 5_000_000])
+    parser.add_argument("--points", type=int, nargs="+", default=[20_000, 100_000])
+    parser.add_argument("--neighbors", type=int, default=50)
+    parser.add_argument("--only", nargs="+", default=["resident", "one", "kernel", "dataframe"])
     parser.add_argument("--iterations", type=int, default=5)
-    parser.add_argument("--warmup", type=int, default=3)
+    parser.add_argument("--warmup", type=int, default=6)
+    parser.add_argument("--directory", type=Path, default=Path("out/benchmarks"), help="where the graphs are kept")
     given = parser.parse_args()
     # The full compiler, unlike in conf/local.properties: a long run is what is measured.
     java = "spark.driver.extraJavaOptions=-XX:+UseParallelGC"
     spark = start_session("local[*]", ["spark.driver.memory=8g", java])
     spark.sparkContext.setLogLevel("ERROR")
-    print("| edges | engine | s an iteration | range | edges/s |\n|---|---|---|---|---|", flush=True)
-    for n_edges in given.edges:
-        measure(spark, n_edges, given.iterations, given.warmup)
+    print("| edges | what | s an iteration | range | edges/s |\n|---|---|---|---|---|", flush=True)
+    for n_points in given.points:
+        measure(
+            ready_graph(spark, n_points, given.neighbors, given.directory), given.only, given.iterations, given.warmup
+        )
     spark.stop()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,12 +13,14 @@ import pytest
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession
 
-from ap_spark import kernel
+from ap_spark import compiled, kernel
+from ap_spark.clusters import make_clusters
 from ap_spark.convergence import Stability
 from ap_spark.engines import Engine, make_engine
-from ap_spark.engines.block import BlockEngine
 from ap_spark.engines.dataframe import DataFrameEngine, responsibilities
+from ap_spark.engines.resident import ResidentEngine
 from ap_spark.graph import Graph, build_graph
+from ap_spark.session import with_settings
 from ap_spark.settings import Settings
 from tests import oracle
 from tests.conftest import FIXTURES, Edges, all_pairs, held_tables, load, one_way, random_edges
@@ -79,14 +82,14 @@ def graph(
     graph.release()
 
 
-@pytest.mark.parametrize("name", ["block", "dataframe"])
+@pytest.mark.parametrize("name", ["resident", "dataframe"])
 def test_messages_are_those_of_the_oracle(
     graph: Graph, components: tuple[list[NDArray[np.float64]], Edges, list[float]], name: str
 ) -> None:
     matrices, _, _ = components
     assert graph.points.where("lonely and represents > 0").count() == 4
     runs = [list(zip(range(50), oracle.iterate(s, 0.7), strict=False)) for s in matrices]
-    engine = make_engine(graph, Settings(engine=name, damping=0.7))
+    engine = make_engine(graph, Settings(engine=name, damping=0.7, partitions=3))
     done = 0
     for iterations in (1, 2, 10, 50):
         advance(engine, iterations - done)
@@ -120,72 +123,144 @@ def tied() -> Edges:
     return [(i, k, s) for i, k, s in all_pairs(x) if s > -60]
 
 
-def test_all_ways_to_compute_give_the_same_bits(frame: Frame, tied: Edges) -> None:
-    rng = np.random.default_rng(0)
+@pytest.fixture(scope="module")
+def everything(spark: SparkSession, frame: Frame, tied: Edges) -> Iterator[Graph]:
+    """All fixtures and random graphs as components of one graph, with jitter, each point its own preference."""
+    rng = np.random.default_rng(11)
+    graphs = [(edges, fixture["preference"]) for fixture, edges in map(load, FIXTURES)]
+    graphs += [(tied, None), (random_edges(rng, 60, 0.1, symmetric=False), None)]
+    graphs += [(one_way(random_edges(rng, 30, 0.4, symmetric=True), 3, 17), -1.0)]
+    edges: Edges = []
+    preferences: list[float] = []
+    for own, preference in graphs:
+        start, n = len(preferences), 1 + max(max(i, k) for i, k, _ in own)
+        edges += [(i + start, k + start, s) for i, k, s in own]
+        preferences += [float(np.median([s for *_, s in own]) if preference is None else preference)] * n
+    table = spark.createDataFrame(list(enumerate(preferences)), "id bigint, preference double")
+    graph = build_graph(frame(edges), Settings(), points=table.select("id"), preferences=table)
+    yield graph
+    graph.release()
+
+
+Way = Callable[[Graph], Engine]
+
+
+def resident(blocks: int, kernel: str, **options: int) -> Way:
+    return lambda graph: ResidentEngine(graph, 0.8, blocks, kernel, **options)
+
+
+WAYS: dict[str, Way] = {
+    f"resident-{kernel}-{blocks}": resident(blocks, kernel) for kernel in ("numpy", "numba") for blocks in (1, 2, 7, 16)
+}
+WAYS["resident-exchanged"] = resident(7, "numpy", collected_bytes=0)
+WAYS["dataframe"] = lambda graph: DataFrameEngine(graph, 0.8, 2)
+WAYS["dataframe-7"] = lambda graph: DataFrameEngine(graph, 0.8, 7)
+WAYS["dataframe-shuffled"] = lambda graph: DataFrameEngine(graph, 0.8, 3, broadcast_columns=0)
+
+
+@pytest.fixture(scope="module")
+def expected(everything: Graph) -> list[Any]:
+    """What one block and numpy make of it."""
+    return outcome(WAYS["resident-numpy-1"](everything), everything)
+
+
+def outcome(engine: Engine, graph: Graph) -> list[Any]:
+    """The messages' bits after some iterations, the records, the exemplars and the assignments."""
+    done = list(engine.run(5, Stability(NEVER)))
+    exemplars = engine.exemplars()
+    clusters = make_clusters(graph, exemplars)
+    assigned = sorted(clusters.assignments.select("id", "exemplar").collect())
+    result = [
+        hashlib.sha256(bits(messages_of(engine))).hexdigest(),
+        [record[:3] for record in done],
+        sorted(row["index"] for row in exemplars.collect()),
+        assigned,
+    ]
+    engine.release()
+    return result
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_all_ways_to_compute_give_the_same_bits(everything: Graph, expected: list[Any], way: str) -> None:
+    engine = WAYS[way](everything)
+    if isinstance(engine, ResidentEngine):
+        assert engine.blocks == int(way.split("-")[-1]) if way[-1].isdigit() else 7
+        sizes = engine.plan.entries
+        assert sizes.sum() == everything.edges.count()
+        assert sizes.max() <= 1.5 * sizes.mean()
+    found = outcome(engine, everything)
+    assert found == expected
+    assert 10 < len(found[2]) < everything.n_points
+    assert found[1][-1][2] > 0, "exemplars still change, so that a wrong total would show"
+
+
+@pytest.mark.parametrize("partitions", [1, 2, 7, 64])
+def test_the_order_and_partitions_of_the_input_do_not_change_the_bits(
+    frame: Frame, tied: Edges, partitions: int
+) -> None:
+    rng = np.random.default_rng(partitions)
     seen = set()
-    for partitions in (1, 2, 7, 64):
-        shuffled = [tied[n] for n in rng.permutation(len(tied))]
-        graph = build_graph(frame(shuffled).repartition(partitions), Settings())
-        engines: list[Engine] = [BlockEngine(graph, 0.8)]
-        if partitions < 64:
-            engines += [
-                DataFrameEngine(graph, 0.8, partitions),
-                DataFrameEngine(graph, 0.8, partitions, broadcast_columns=0),
-            ]
-        else:
-            engines += [DataFrameEngine(graph, 0.8, partitions)]
-        for engine in engines:
-            advance(engine, 4)
-            seen.add(bits(messages_of(engine)))
-            engine.release()
+    for table in (frame(tied), frame([tied[n] for n in rng.permutation(len(tied))]).repartition(partitions)):
+        graph = build_graph(table, Settings())
+        engine = ResidentEngine(graph, 0.8, 2, "numpy")
+        advance(engine, 4)
+        seen.add(bits(messages_of(engine)))
+        engine.release()
         graph.release()
     assert len(seen) == 1
 
 
-def test_a_block_task_interrupted_between_jobs_gives_the_same_bits(frame: Frame, tied: Edges) -> None:
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_iterations_asked_for_one_by_one_give_the_same_bits(frame: Frame, tied: Edges, blocks: int) -> None:
     graph = build_graph(frame(tied), Settings())
-    whole, parts = BlockEngine(graph, 0.8), BlockEngine(graph, 0.8)
+    whole, parts = (ResidentEngine(graph, 0.8, blocks, "numpy") for _ in range(2))
     advance(whole, 9)
     for iterations in (1, 3, 5):
         advance(parts, iterations)
     assert bits(messages_of(whole)) == bits(messages_of(parts))
+    assert whole.exemplars().collect() == parts.exemplars().collect()
     whole.release()
     parts.release()
     graph.release()
 
 
-def test_slices_and_damping_of_each_point_do_not_change_the_bits(tied: Edges, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_there_are_no_more_blocks_than_rows(frame: Frame) -> None:
+    graph = build_graph(frame([(0, 1, -1.0), (1, 0, -1.5), (2, 1, -1.0)]), Settings(), points=None)
+    engine = ResidentEngine(graph, 0.8, 16, "numpy")
+    assert engine.blocks == 3
+    assert engine.plan.cuts.tolist() == [0, 1, 2, 3]
+    assert engine.plan.entries.tolist() == [2, 2, 2]
+    engine.release()
+    graph.release()
+
+
+@pytest.mark.parametrize("iterate", [kernel.iterate, compiled.iterate])
+def test_parts_and_damping_of_each_point_do_not_change_the_bits(
+    tied: Edges, monkeypatch: pytest.MonkeyPatch, iterate: Callable[..., None]
+) -> None:
     n = 40
     i, k, s = map(np.array, zip(*tied, *((p, p, -5.0) for p in range(n)), strict=True))
     results = []
     for size, damping in ((1 << 15, 0.8), (1, 0.8), (64, np.full(n, 0.8))):
-        monkeypatch.setattr(kernel, "SLICE", size)
-        block = kernel.make_block(i, k, s)
+        monkeypatch.setattr(kernel, "PART", size)
+        block = kernel.make_block(i, k.astype(np.int32 if size == 1 else np.int64), s)
+        totals = np.zeros(n)
         for _ in range(10):
-            totals = kernel.responsibilities(block, damping, 2.0**-40, n) * 2.0**-40
-            kernel.availabilities(block, np.asarray(totals), damping)
+            sums = np.zeros(n, np.int64)
+            iterate(block, totals, damping, 2.0**-40, sums)
+            totals = sums * 2.0**-40
         results.append((block.r.tobytes(), block.a.tobytes()))
     assert len(set(results)) == 1
 
 
-def test_damping_of_each_point_is_its_own() -> None:
+@pytest.mark.parametrize("iterate", [kernel.iterate, compiled.iterate])
+def test_damping_of_each_point_is_its_own(iterate: Callable[..., None]) -> None:
     i, k = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])
     s = np.array([-2.0, -1.0, -1.0, -2.0])
     block = kernel.make_block(i, k, s)
-    kernel.responsibilities(block, np.array([0.5, 0.75]), 2.0**-40, 2)
-    assert block.r.tolist() == [-0.5, 0.5, 0.25, -0.25]
-
-
-@pytest.mark.parametrize("path", FIXTURES, ids=lambda path: path.stem)
-def test_engines_agree_on_the_fixtures(frame: Frame, path: Any) -> None:
-    fixture, edges = load(path)
-    graph = build_graph(frame(edges), Settings(preference=fixture["preference"]))
-    block, joins = BlockEngine(graph, fixture["damping"]), DataFrameEngine(graph, fixture["damping"])
-    advance(block, 5)
-    advance(joins, 5)
-    assert bits(messages_of(block)) == bits(messages_of(joins))
-    for held in (block, joins, graph):
-        held.release()
+    iterate(block, np.array([0.0, -4.0]), np.array([0.5, 0.75]), 2.0**-40, np.zeros(2, np.int64))
+    assert block.a.tolist() == [0.0, -2.0, 0.0, -1.0]
+    assert block.r.tolist() == [0.5, 0.5, 0.5, -0.25]
 
 
 def exchanges(plan: str) -> list[str]:
@@ -195,16 +270,16 @@ def exchanges(plan: str) -> list[str]:
 
 @pytest.mark.parametrize("broadcast_columns", [10**6, 0])
 def test_an_iteration_never_moves_the_edges(
-    frame: Frame, tied: Edges, broadcast_columns: int, capsys: pytest.CaptureFixture[str]
+    spark: SparkSession, frame: Frame, tied: Edges, broadcast_columns: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     graph = build_graph(frame(tied), Settings())
     engine = DataFrameEngine(graph, 0.8, 3, broadcast_columns)
     advance(engine, 2)
-    with engine.planner():
+    with with_settings(spark, engine.planner):
         edges = responsibilities(engine.arrived(), 0.8)
         edges.explain("formatted")
     plan = capsys.readouterr().out
-    with engine.planner():
+    with with_settings(spark, engine.planner):
         engine.new_columns().explain("formatted")
     new_columns = capsys.readouterr().out
     assert len(exchanges(new_columns)) == 1, "partial sums by column, and nothing else"

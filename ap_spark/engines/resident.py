@@ -1,8 +1,8 @@
 """Blocks of rows that stay beside the executors; only column totals travel.
 
-    handles = edges by block, written to files          a row for each block: where its file is (persisted)
-    one iteration:   sums   = advance(handles, totals)  messages of each block; what it adds to each column range
-                     totals = add(sums by range)        shuffled, as integers; who is an exemplar
+    handles = edges by block, written to files            a row for each block: where its file is (persisted)
+    one iteration:   shares = advance(handles, totals)    each block's messages; what it adds to each column range
+                     totals = add(shares by range)        integers; with r(k,k) they tell who is an exemplar
 
 The driver keeps the totals of all iterations. A block whose executor is lost is made again from the edges, by lineage,
 one whose file is gone or torn likewise; then it goes through the iterations it has missed with the totals kept, to the
@@ -24,31 +24,30 @@ from functools import partial
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyspark.sql.functions as F
 from py4j.protocol import Py4JError
-from pyspark import Broadcast
+from pyspark import RDD, Broadcast
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame
 
 from ap_spark import classic
 from ap_spark.convergence import Iteration, Stability
 from ap_spark.engines import tasks
-from ap_spark.engines.tasks import MISSING, Plan
+from ap_spark.engines.tasks import MISSING, Plan, Range, Share
 from ap_spark.errors import ApSparkError, StorageError
 from ap_spark.graph import Graph
-from ap_spark.kernel import Flags, Floats
+from ap_spark.kernel import Flags, Floats, column_totals
 from ap_spark.session import with_settings
 
 __all__ = ["ResidentEngine"]
 
-ONE_BLOCK_EDGES = 5_000_000  # up to here one core is done before a job over several has begun
+ONE_BLOCK_EDGES = 10_000_000  # up to here one core is about done before a job over several has begun
 BUCKETS_A_BLOCK = 32  # blocks are cut at these: their sizes differ by a few per cent
 COLLECTED_BYTES = 64 << 20
 REPLAY_BYTES = 64 << 20  # totals sent at once to blocks that have to catch up
 PATIENCE = 10  # attempts at one iteration
 
-PLANNER = {"spark.sql.adaptive.enabled": "false"}  # it would run each stage as a job of its own
+PLANNER = {"spark.sql.adaptive.enabled": "false"}  # it may merge partitions; one block is one partition
 
 
 class ResidentEngine:
@@ -89,14 +88,15 @@ class ResidentEngine:
             blocks = 1 if graph.n_edges <= ONE_BLOCK_EDGES else classic.cores(self.spark)
         self.iteration = 0
         self.totals = np.zeros(graph.n_points)  # of the last iteration
+        self.a = np.zeros(graph.n_points)  # a(k,k), once they have reached it
         self.exemplar: Flags = np.zeros(graph.n_points, bool)
-        self.plan, block_of_row = self.cut(blocks, damping, kernel)
-        self.handles = self.in_blocks(block_of_row)
+        self.plan, self.block_of_row = self.cut(blocks, damping, kernel)
+        self.handles = self.in_blocks()
         with ExitStack() as held:
             held.callback(self.release)
             self.history = History(self.spark.sparkContext._temp_dir, graph.n_points)
             self.history.append(self.totals)
-            self.place()
+            self.build()
             held.pop_all()
 
     @property
@@ -134,18 +134,20 @@ class ResidentEngine:
         literal = f"array({','.join(map(str, block_of_bucket))})"
         return plan, F.expr(f"{literal}[int({bucket.format('i', buckets, n)})]")
 
-    def in_blocks(self, block_of_row: Column) -> DataFrame:
+    def in_blocks(self) -> DataFrame:
         """The handles; to be persisted, for the task that makes one writes the file."""
         edges = self.graph.edges.select("i", "k", "s")
-        placed = edges.coalesce(1) if self.blocks == 1 else edges.repartitionById(self.blocks, block_of_row)
+        placed = edges.coalesce(1) if self.blocks == 1 else edges.repartitionById(self.blocks, self.block_of_row)
         return placed.sortWithinPartitions("i").mapInArrow(partial(tasks.build, plan=self.plan), tasks.HANDLES)
 
-    def place(self) -> None:
-        """Make the files that are missing."""
+    def build(self) -> None:
+        """Write the files that are missing, and know where they are."""
         classic.describe(self.spark, "ap: blocks")
         self.handles.unpersist()
+        self.handles = self.in_blocks().persist()
         with with_settings(self.spark, PLANNER):
-            problems = self.handles.persist().where("problem is not null").toArrow()["problem"].to_pylist()
+            self.located = self.handles.rdd
+            problems = [handle.problem for handle in self.located.collect() if handle.problem]
         classic.describe(self.spark, "")
         if problems:
             raise no_storage(problems[0])
@@ -165,70 +167,63 @@ class ResidentEngine:
             tasks.loop, plan=self.plan, start=self.iteration, most=last - self.iteration, stability=stability
         )
         for _ in range(PATIENCE):
-            records = self.handles.mapInArrow(task, tasks.RECORDS).toArrow()
-            if len(records):
+            if found := self.located.mapPartitions(task).collect():
                 break
-            self.place()
+            self.build()
         else:
             raise lost(self.iteration)
         classic.describe(self.spark, "")
-        self.totals = np.frombuffer(records["totals"][-1].as_buffer())
-        self.exemplar = tasks.unpacked(records["flags"][-1].as_py(), self.graph.n_points)
-        done = [Iteration(**row) for row in records.select(Iteration._fields).to_pylist()]
-        self.iteration = done[-1].iteration
-        return done
+        records, self.totals, self.exemplar = found[0]
+        self.iteration = records[-1].iteration
+        return records
 
     def round(self) -> list[Iteration]:
         """One job of a graph of many blocks, and one iteration."""
         started = time.perf_counter()
         number = self.iteration + 1
         classic.describe(self.spark, f"ap: iteration {number}")
-        with with_settings(self.spark, PLANNER):
-            ranges = self.reach(number)
+        ranges = self.reach(number)
         classic.describe(self.spark, "")
-        self.totals = np.concatenate([np.frombuffer(totals.as_buffer()) for totals in ranges["totals"]])
+        sums, r = np.concatenate([found.sums for found in ranges]), np.concatenate([found.r for found in ranges])
+        before = self.exemplar
+        self.totals, self.a, self.exemplar = column_totals(sums, r, self.a, self.plan.damping, self.plan.unit)
         self.history.append(self.totals)
-        sizes = np.diff(self.plan.cuts).tolist()
-        flags = zip(ranges["flags"].to_pylist(), sizes, strict=True)
-        before, self.exemplar = self.exemplar, np.concatenate([tasks.unpacked(*packed) for packed in flags])
         self.iteration = number
         exemplars, changed = np.count_nonzero(self.exemplar), np.count_nonzero(self.exemplar != before)
         seconds = time.perf_counter() - started
         return [Iteration(number, int(exemplars) + self.graph.n_lonely, int(changed), seconds)]
 
-    def reach(self, number: int) -> pa.Table:
-        """Bring all blocks to an iteration; totals and exemplars of the column ranges."""
+    def reach(self, number: int) -> list[Range]:
+        """Bring all blocks to an iteration; the column ranges, in order."""
         for attempt in range(PATIENCE):
             with self.sent(self.history.read(number - 1, number)) as totals:
-                advance = partial(tasks.advance, plan=self.plan, totals=totals, first=number - 1, contribute=True)
-                found = self.added(self.handles.mapInArrow(advance, tasks.SUMS))
-            reached = found["reached"].to_numpy()
-            if (reached == number).all():
-                return found
+                task = partial(tasks.advance, plan=self.plan, totals=totals, first=number - 1, share=True)
+                ranges = self.added(self.located.mapPartitions(task))
+            reached = [range_.reached for range_ in ranges]
+            if min(reached) == number:
+                return ranges
             if MISSING not in reached:
-                self.catch_up(int(reached.min()), number)
+                self.catch_up(min(reached), number)
             elif attempt:  # at first the task may only have been sent to another executor, for want of a core
-                self.place()
+                self.build()
         raise lost(number)
 
-    def added(self, sums: DataFrame) -> pa.Table:
-        """The totals of the column ranges, in order: a groupBy, or while they are few without its exchange."""
+    def added(self, shares: RDD[tuple[int, Share]]) -> list[Range]:
+        """The shares of each column range added: a groupBy, or without its exchange while they are few."""
         add = partial(tasks.add, plan=self.plan)
         if self.blocks * self.totals.nbytes > self.collected_bytes:
-            return sums.repartitionById(self.blocks, "range").mapInArrow(add, tasks.TOTALS).toArrow().sort_by("range")
-        rows = sums.toArrow()
-        of_range = (rows.filter(pc.field("range") == number).to_batches() for number in range(self.blocks))
-        return pa.Table.from_batches(
-            batch for number, batches in enumerate(of_range) for batch in add(batches, number=number)
-        )
+            found = shares.partitionBy(self.blocks, int).mapPartitions(add).collect()
+        else:
+            found = list(add(shares.collect()))
+        return sorted(found, key=lambda range_: range_.number)
 
     def catch_up(self, first: int, last: int) -> None:
         """Take the blocks that are behind through the iterations they have missed, with the totals of then."""
         at_once = max(1, REPLAY_BYTES // self.totals.nbytes)
         for start in range(first, last, at_once):
             with self.sent(self.history.read(start, min(start + at_once, last))) as totals:
-                advance = partial(tasks.advance, plan=self.plan, totals=totals, first=start, contribute=False)
-                self.handles.mapInArrow(advance, tasks.SUMS).collect()
+                task = partial(tasks.advance, plan=self.plan, totals=totals, first=start, share=False)
+                self.located.mapPartitions(task).collect()
 
     @contextmanager
     def sent(self, totals: Floats) -> Iterator[Broadcast[Floats]]:
@@ -248,11 +243,11 @@ class ResidentEngine:
         return self.handles.mapInArrow(task, tasks.MESSAGES)
 
     def release(self) -> None:
-        tasks_ = 2 * classic.cores(self.spark)  # more than can run at once: each executor gets some
+        slots = 2 * classic.cores(self.spark)  # more tasks than can run at once: each executor gets some
         with suppress(PySparkException, Py4JError):  # what cannot be reached goes with its executor
             self.handles.unpersist()
-            ids = self.spark.range(0, tasks_, 1, tasks_)
-            ids.mapInArrow(partial(tasks.delete, run=self.plan.run), "id bigint").collect()
+            delete = partial(tasks.delete, run=self.plan.run)
+            self.spark.sparkContext.parallelize(range(slots), slots).mapPartitions(delete).collect()
 
 
 class History:
@@ -269,7 +264,7 @@ class History:
         self.n_points = n_points
         self.directory = directory
         try:
-            self.file = tempfile.TemporaryFile(dir=directory)
+            self.file = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115
         except OSError as error:
             raise no_storage(f"{directory}: {error.strerror}") from error
 

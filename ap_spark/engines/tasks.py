@@ -1,4 +1,4 @@
-"""What the resident engine's tasks do on the executors: Arrow batches in, Arrow batches out.
+"""What the resident engine's tasks do on the executors.
 
 build      edges of a block         ──►  its file, and a handle: where it is
 advance    handle, column totals    ──►  what the block contributes to the next totals, by column range
@@ -16,11 +16,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from pyspark import Broadcast, TaskContext
+from pyspark.sql import Row
 
 from ap_spark import kernel
 from ap_spark.convergence import Iteration, Stability
@@ -37,21 +38,68 @@ from ap_spark.engines.files import (
 )
 from ap_spark.kernel import Block, Damping, Flags, Floats, Integers, column_totals
 
-__all__ = ["MISSING", "Plan", "add", "advance", "build", "delete", "loop", "messages", "unpacked"]
+__all__ = [
+    "HANDLES",
+    "MESSAGES",
+    "MISSING",
+    "Burst",
+    "Plan",
+    "Range",
+    "Share",
+    "add",
+    "advance",
+    "build",
+    "delete",
+    "loop",
+    "messages",
+]
 
 BURST_SECONDS = 5.0  # a job longer than this would keep the driver in the dark
-PIECE = 1 << 20  # columns in one row of sums: 8 MB
 MISSING = -1  # what a block has reached whose file cannot be used
 
-# The tables that tasks return. Arrays travel as bytes.
 HANDLES = "block int, path string, problem string"
-SUMS = "range int, start bigint, sums binary, r binary, a binary, reached int"
-TOTALS = "range int, totals binary, flags binary, reached int"
-RECORDS = "iteration int, exemplars bigint, changed bigint, seconds double, totals binary, flags binary"
 MESSAGES = "i bigint, k bigint, r double, a double"
-TYPES = {"int": pa.int32(), "bigint": pa.int64(), "double": pa.float64(), "binary": pa.binary(), "string": pa.string()}
 
 Batches = Iterable[pa.RecordBatch]
+Handles = Iterable[Row]
+
+
+class Share(NamedTuple):
+    """What a block contributes to the totals of a column range.
+
+    Attributes
+    ----------
+    columns : int32 or int64
+        Places in the range; only those to which the block contributes.
+    sums : int64
+        The contributions there, in units.
+    r : float64, shape (columns of the range,)
+        r(k,k), with which the block of these rows completes its share; not a number where k has no row.
+    reached : int
+        Which iteration that block has reached. Before the one that was asked for it shares nothing.
+    """
+
+    columns: Integers = np.empty(0, np.int64)
+    sums: Integers = np.empty(0, np.int64)
+    r: Floats | None = None
+    reached: int = MISSING
+
+
+class Range(NamedTuple):
+    """A column range after an iteration: its contributions added, its r(k,k), what its block has reached."""
+
+    number: int
+    sums: Integers
+    r: Floats
+    reached: int
+
+
+class Burst(NamedTuple):
+    """What a task has done that iterates by itself: the records, and where the last one has left the columns."""
+
+    records: list[Iteration]
+    totals: Floats
+    exemplars: Flags
 
 
 @dataclass(frozen=True)
@@ -81,10 +129,6 @@ class Plan:
     @property
     def n_points(self) -> int:
         return int(self.cuts[-1])
-
-    def columns(self, number: int) -> tuple[int, int]:
-        """The columns of a range: the first, and the one after the last."""
-        return int(self.cuts[number]), int(self.cuts[number + 1])
 
     def shape(self, block: int) -> Shape:
         columns = "int32" if self.n_points < 2**31 else "int64"
@@ -118,32 +162,37 @@ def build(edges: Batches, plan: Plan) -> Iterator[pa.RecordBatch]:
             write_block(path, plan.shape(block), (tuple(batch[name].to_numpy() for name in "iks") for batch in edges))
     except OSError as error:
         problem = f"{path.parent}: {error.strerror or error}"
-    yield table(HANDLES, block=[block], path=[str(path)], problem=[problem])
+    row = {"block": [block], "path": [str(path)], "problem": [problem]}
+    yield pa.RecordBatch.from_pydict(
+        row, schema=pa.schema([("block", pa.int32()), ("path", pa.string()), ("problem", pa.string())])
+    )
 
 
 def advance(
-    handles: Batches, plan: Plan, totals: Broadcast[Floats], first: int, contribute: bool
-) -> Iterator[pa.RecordBatch]:
-    """Take the blocks from iteration ``first``, or from where they are after it, as far as the totals reach.
+    handles: Handles, plan: Plan, totals: Broadcast[Floats], first: int, *, share: bool
+) -> Iterator[tuple[int, Share]]:
+    """Take blocks from iteration ``first``, or from where they are after it, as far as the totals reach.
 
-    ``totals`` holds those of iteration ``first`` and on, one a row. A block that has not reached ``first`` stays, and
-    tells what it has reached; so does one without a usable file.
+    ``totals`` holds those of iteration ``first`` and on, one a row. What a block then contributes is addressed to the
+    column ranges, if it is to ``share`` it. A block that has not come so far, or has no usable file, only says so.
     """
     last = first + len(totals.value)
-    for block, path in located(handles):
-        reached, sums = MISSING, np.empty(0, np.int64)
+    for handle in handles:
+        reached = MISSING
         try:
-            with opened(path, plan.shape(block)) as file:
+            with opened(Path(handle.path), plan.shape(handle.block)) as file:
                 mend(file)
-                for number in range(file.iteration if file.iteration >= first else last, last):
-                    sums = iteration(file, plan, totals.value[number - first])
+                sums = None
+                while first <= file.iteration < last:
+                    sums = iteration(file, plan, totals.value[file.iteration - first])
                 reached = file.iteration
-                if contribute and reached == last:
-                    yield from contributed(file.block, plan, block, sums, reached)
+                if share and reached == last:
+                    sums = contributions(file.block, plan) if sums is None else sums
+                    yield from shares(file.block, plan, handle.block, sums, reached)
         except UnusableFile:
             pass
-        if not contribute or reached != last:
-            yield table(SUMS, range=[block], reached=[reached])
+        if not share or reached != last:
+            yield handle.block, Share(reached=reached)
 
 
 def mend(file: BlockFile) -> None:
@@ -168,110 +217,89 @@ def contributions(block: Block, plan: Plan) -> Integers:
     return sums
 
 
-def diagonal(block: Block, low: int, high: int) -> tuple[Floats, Floats]:
-    """r(k,k) and a(k,k) for the columns of a range; not a number where k has no row."""
-    r, a = np.full((2, high - low), np.nan)
-    r[block.rows - low] = block.r[block.diagonal]
-    a[block.rows - low] = block.a[block.diagonal]
-    return r, a
-
-
-def contributed(block: Block, plan: Plan, number: int, sums: Integers, reached: int) -> Iterator[pa.RecordBatch]:
-    """The contributions by column range; to the range of the block's own rows their diagonal entries too."""
-    if not len(sums):
-        sums = contributions(block, plan)
+def shares(block: Block, plan: Plan, number: int, sums: Integers, reached: int) -> Iterator[tuple[int, Share]]:
     for range_, (low, high) in enumerate(pairwise(plan.cuts.tolist())):
-        own = dict(zip("ra", diagonal(block, low, high), strict=True)) if range_ == number else {}
-        for start in range(low, high, PIECE):
-            piece = slice(start - low, min(start + PIECE, high) - low)
-            arrays = {"sums": sums[low:high]} | own
-            yield table(
-                SUMS,
-                range=[range_],
-                start=[start],
-                **{name: [array[piece].tobytes()] for name, array in arrays.items()},
-                reached=[reached if range_ == number else None],
-            )
+        columns = np.flatnonzero(sums[low:high])
+        share = Share(columns.astype(block.columns.dtype), sums[low:high][columns])
+        yield range_, share._replace(r=own(block, low, high), reached=reached) if range_ == number else share
 
 
-def add(sums: Batches, plan: Plan, number: int | None = None) -> Iterator[pa.RecordBatch]:
-    """The totals and exemplars of a column range, by default this partition's; what its block has reached."""
-    number = partition() if number is None else number
-    low, high = plan.columns(number)
-    total, reached = np.zeros(high - low, np.int64), MISSING
-    r, a = np.full((2, high - low), np.nan)
-    for batch in sums:
-        for row in range(len(batch)):
-            values = {name: batch[name][row] for name in batch.schema.names}
-            if values["reached"].is_valid:
-                reached = values["reached"].as_py()
-            if values["sums"].is_valid:
-                addends = np.frombuffer(values["sums"].as_buffer(), np.int64)
-                start = values["start"].as_py() - low
-                piece = slice(start, start + len(addends))
-                total[piece] += addends
-            if values["r"].is_valid:
-                r[piece] = np.frombuffer(values["r"].as_buffer())
-                a[piece] = np.frombuffer(values["a"].as_buffer())
-    totals, exemplars = column_totals(total, r, a, plan.damping, plan.unit)
-    yield table(TOTALS, range=[number], totals=[totals.tobytes()], flags=[packed(exemplars)], reached=[reached])
+def own(block: Block, low: int, high: int) -> Floats:
+    """r(k,k) for a range of columns; not a number where k has no row."""
+    r = np.full(high - low, np.nan)
+    r[block.rows - low] = block.r[block.diagonal]
+    return r
 
 
-def loop(handles: Batches, plan: Plan, start: int, most: int, stability: Stability) -> Iterator[pa.RecordBatch]:
-    """Up to ``most`` iterations of a graph of one block, after the first ``start``; no rows without a usable file.
+def add(shares: Iterable[tuple[int, Share]], plan: Plan) -> Iterator[Range]:
+    """Add what is addressed to each range."""
+    ranges: dict[int, Range] = {}
+    for number, share in shares:
+        size = plan.cuts[number + 1] - plan.cuts[number]
+        range_ = ranges.setdefault(number, Range(number, np.zeros(size, np.int64), np.empty(0), MISSING))
+        range_.sums[share.columns] += share.sums
+        if share.r is not None or share.reached != MISSING:
+            ranges[number] = range_._replace(r=share.r if share.r is not None else range_.r, reached=share.reached)
+    yield from ranges.values()
+
+
+def loop(handles: Handles, plan: Plan, start: int, most: int, stability: Stability) -> Iterator[Burst]:
+    """Up to ``most`` iterations of a graph of one block, after the first ``start``; nothing without a usable file.
 
     A block that is behind, or ahead of what the driver has heard of, goes through the iterations again: it needs no
-    totals but its own. The last record carries totals and exemplars.
+    totals but its own.
     """
     until = time.perf_counter() + BURST_SECONDS
-    n_lonely = plan.n_points - int(plan.rows[0])
-    for block, path in located(handles):
+    n, n_lonely = plan.n_points, plan.n_points - int(plan.rows[0])
+    for handle in handles:
         try:
-            with opened(path, plan.shape(block)) as file:
+            with opened(Path(handle.path), plan.shape(handle.block)) as file:
+                block = file.block
                 mend(file)
                 if file.iteration > start:
                     file.reset()
-                totals, before = all_totals(file.block, plan, contributions(file.block, plan))
-                for number in range(file.iteration + 1, start + most + 1):
+                a = np.zeros(n)
+                a[block.rows] = block.a[block.diagonal]
+
+                def totals_of(sums: Integers, a: Floats, block: Block = block) -> tuple[Floats, Floats, Flags]:
+                    return column_totals(sums, own(block, 0, n), a, plan.damping, plan.unit)
+
+                totals, a, before = totals_of(contributions(block, plan), a)
+                records: list[Iteration] = []
+                while file.iteration < start + most:
                     started = time.perf_counter()
-                    totals, exemplars = all_totals(file.block, plan, iteration(file, plan, totals))
+                    totals, a, exemplars = totals_of(iteration(file, plan, totals), a)
                     changed = int(np.count_nonzero(exemplars != before))
                     before = exemplars
-                    if number <= start:
+                    if file.iteration <= start:
                         continue
                     now = time.perf_counter()
-                    done = Iteration(number, int(np.count_nonzero(exemplars)) + n_lonely, changed, now - started)
-                    ended = stability.reached(done) or now > until or number == start + most
-                    last = {"totals": [totals.tobytes()], "flags": [packed(exemplars)]} if ended else {}
-                    yield table(RECORDS, **{name: [value] for name, value in done._asdict().items()}, **last)
-                    if ended:
-                        return
+                    count = int(np.count_nonzero(exemplars)) + n_lonely
+                    records.append(Iteration(file.iteration, count, changed, now - started))
+                    if stability.reached(records[-1]) or now > until:
+                        break
+                yield Burst(records, totals, before)
         except UnusableFile:
             return
 
 
-def all_totals(block: Block, plan: Plan, sums: Integers) -> tuple[Floats, Flags]:
-    """The totals and exemplars of a graph of one block."""
-    return column_totals(sums, *diagonal(block, 0, plan.n_points), plan.damping, plan.unit)
-
-
 def messages(handles: Batches, plan: Plan, totals: Broadcast[Floats], reached: int) -> Iterator[pa.RecordBatch]:
     """All messages (i, k, r, a), once the totals have reached the availabilities; the files stay as they are."""
-    for number, path in located(handles):
-        with opened(path, plan.shape(number)) as file:
+    for handle in (row for batch in handles for row in batch.to_pylist()):
+        with opened(Path(handle["path"]), plan.shape(handle["block"])) as file:
             if file.iteration != reached:
-                raise UnusableFile(f"{path} has reached iteration {file.iteration}, not {reached}")
+                raise UnusableFile(f"{file.path} has reached iteration {file.iteration}, not {reached}")
             for part in file.block.parts:
                 arrived = replace(part, a=part.a.copy())
                 kernel.availabilities(arrived, totals.value[0], plan.damping)
-                i = np.repeat(part.rows, np.diff(part.starts))
-                yield table(MESSAGES, i=i, k=part.columns.astype(np.int64), r=part.r.copy(), a=arrived.a)
+                i, k = np.repeat(part.rows, np.diff(part.starts)), part.columns.astype(np.int64)
+                yield pa.RecordBatch.from_pydict({"i": i, "k": k, "r": part.r.copy(), "a": arrived.a})
 
 
-def delete(ids: Batches, run: int) -> Iterator[pa.RecordBatch]:
+def delete(ids: Iterable[int], run: int) -> Iterator[int]:
     """Delete what this executor keeps of a run."""
     delete_files(run)
-    yield from ids
+    return iter(())
 
 
 def partition() -> int:
@@ -279,26 +307,3 @@ def partition() -> int:
     context = TaskContext.get()
     assert context is not None
     return context.partitionId()
-
-
-def located(handles: Batches) -> Iterator[tuple[int, Path]]:
-    for batch in handles:
-        for handle in batch.to_pylist():
-            yield handle["block"], Path(handle["path"])
-
-
-def table(columns: str, **values: Any) -> pa.RecordBatch:
-    """Rows of one of the tables above; columns not given are null."""
-    schema = pa.schema([(name, TYPES[kind]) for name, kind in (column.split() for column in columns.split(", "))])
-    length = len(next(iter(values.values())))
-    return pa.RecordBatch.from_arrays(
-        [pa.array(values.get(field.name, [None] * length), field.type) for field in schema], schema=schema
-    )
-
-
-def packed(flags: Flags) -> bytes:
-    return np.packbits(flags).tobytes()
-
-
-def unpacked(flags: bytes, count: int) -> Flags:
-    return np.unpackbits(np.frombuffer(flags, np.uint8), count=count).astype(bool)

@@ -1,0 +1,201 @@
+"""The resident engine after kills, with files spoilt, an executor lost, no room: the same bits, or a clear error."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+
+from ap_spark import kernel
+from ap_spark.engines.files import clear_leftovers
+from ap_spark.engines.resident import ResidentEngine
+from ap_spark.engines.tasks import Plan
+from ap_spark.graph import Graph, build_graph
+from ap_spark.processes import machine
+from ap_spark.settings import Settings
+from tests.conftest import Edges, random_edges
+from tests.test_engines import advance, bits, messages_of
+
+Frame = Callable[[Edges], DataFrame]
+
+BEFORE, AFTER = 4, 3  # iterations before and after something happens
+
+
+@pytest.fixture(scope="module")
+def graph(frame: Frame) -> Iterator[Graph]:
+    graph = build_graph(frame(random_edges(np.random.default_rng(5), 60, 0.2, symmetric=False)), Settings())
+    yield graph
+    graph.release()
+
+
+def start(graph: Graph, blocks: int) -> ResidentEngine:
+    return ResidentEngine(graph, 0.7, blocks, "numpy")
+
+
+def end(engine: ResidentEngine) -> tuple[bytes, list[Any]]:
+    """What the engine has come to, once it has been released."""
+    result = bits(messages_of(engine)), sorted(row["index"] for row in engine.exemplars().collect())
+    engine.release()
+    assert not any(path.exists() for path in paths(engine))
+    return result
+
+
+def paths(engine: ResidentEngine) -> list[Path]:
+    return [Path(row.path) for row in engine.handles.collect()]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(graph: Graph) -> tuple[bytes, list[Any]]:
+    engine = start(graph, 2)
+    advance(engine, BEFORE + AFTER)
+    return end(engine)
+
+
+def truncate(path: Path, older: bytes) -> None:
+    os.truncate(path, len(older) // 2)
+
+
+def delete(path: Path, older: bytes) -> None:
+    path.unlink()
+
+
+def swap(path: Path, older: bytes) -> None:
+    path.unlink()
+    path.write_bytes(older)
+
+
+def write_over(path: Path, older: bytes) -> None:
+    with path.open("r+b") as file:
+        file.write(older)
+
+
+def tear(path: Path, older: bytes) -> None:
+    """As a process leaves it that dies in the middle of an update."""
+    with path.open("r+b") as file:
+        file.seek(5 * 8)
+        file.write(np.array([-1], np.int64).tobytes())
+        file.seek(len(older) // 2)
+        file.write(np.full(8, 1e3).tobytes())
+
+
+def mistake(path: Path, older: bytes) -> None:
+    """The file of another run."""
+    other = bytearray(path.read_bytes())
+    other[8:16] = bytes(8)
+    path.write_bytes(other)
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+@pytest.mark.parametrize("spoil", [truncate, delete, swap, write_over, tear, mistake])
+def test_a_spoilt_file_is_recognised_and_made_anew(
+    graph: Graph,
+    undisturbed: tuple[bytes, list[Any]],
+    spoil: Callable[[Path, bytes], None],
+    blocks: int,
+) -> None:
+    engine = start(graph, blocks)
+    advance(engine, BEFORE - 2)
+    path = paths(engine)[-1]
+    older = path.read_bytes()
+    advance(engine, 2)
+    spoil(path, older)
+    advance(engine, AFTER)
+    assert engine.iteration == BEFORE + AFTER
+    assert end(engine) == undisturbed
+
+
+@dataclass(frozen=True)
+class Fatal(Plan):
+    """A plan whose first task, once there is a file at ``order``, dies in the middle of its iteration."""
+
+    order: str
+
+    @property
+    def iterate(self) -> Callable[..., None]:  # type: ignore[override]
+        def half(block: Any, *others: Any) -> None:
+            try:
+                Path(self.order).unlink()
+            except FileNotFoundError:
+                return kernel.iterate(block, *others)
+            block.r[: len(block.r) // 2] = 1e3
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        return half
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_a_worker_killed_in_the_middle_of_an_iteration_is_replaced(
+    graph: Graph, undisturbed: tuple[bytes, list[Any]], blocks: int, tmp_path: Path
+) -> None:
+    engine = start(graph, blocks)
+    order = tmp_path / "die"
+    engine.plan = Fatal(**{field.name: getattr(engine.plan, field.name) for field in fields(Plan)}, order=str(order))
+    advance(engine, BEFORE)
+    order.touch()
+    advance(engine, AFTER)
+    assert not order.exists()
+    assert end(engine) == undisturbed
+
+
+LOST = """
+import hashlib, sys
+import psutil
+import numpy as np
+from ap_spark.convergence import Stability
+from ap_spark.engines.resident import ResidentEngine
+from ap_spark.graph import build_graph
+from ap_spark.session import start_session
+from ap_spark.settings import Settings
+
+spark = start_session("local-cluster[2,1,1024]", sys.argv[1:])
+similarities = spark.createDataFrame([(i, k, -float((7 * i - k) ** 2 % 101 + 1)) for i in range(60) for k in range(60)
+                                      if i != k and (i * k) % 5 == 1], "i bigint, k bigint, s double")
+graph = build_graph(similarities, Settings())
+for lose in (False, True):
+    engine = ResidentEngine(graph, 0.7, 2, "numpy")
+    list(engine.run(4, Stability(10**9)))
+    executors = {int(row.path.split("/ap-spark.")[1].split(".")[1]) for row in engine.handles.collect()}
+    if lose:
+        psutil.Process(executors.pop()).parent().kill()
+    trace = [done[:3] for done in engine.run(4, Stability(10**9))]
+    rows = engine.messages().toArrow().sort_by([("i", "ascending"), ("k", "ascending")])
+    digest = hashlib.sha256(b"".join(rows[name].to_numpy().tobytes() for name in "ikra")).hexdigest()
+    print("executors", len(executors), "after", trace, len(rows), digest, engine.exemplars().count())
+    engine.release()
+graph.release()
+spark.stop()
+"""
+
+
+def test_a_lost_executor_takes_nothing_with_it(tmp_path: Path) -> None:
+    conf = [*INTERPRETED, "spark.ui.enabled=false", "spark.sql.shuffle.partitions=2", f"spark.local.dir={tmp_path}"]
+    told = finish([sys.executable, "-c", LOST, *conf], cwd=tmp_path)
+    undisturbed, disturbed = re.findall(r"^executors (\d) after (.*)$", told, re.M)
+    assert undisturbed[0] == "2", "each executor had a block"
+    assert disturbed[0] == "1", "one of them was killed"
+    assert undisturbed[1] == disturbed[1]
+
+
+def test_leftovers_of_the_dead_are_cleared_and_those_of_the_living_are_not(graph: Graph, tmp_path: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    local = Path(end_of_path(graph))
+    names = {
+        f"ap-spark.{7:016x}.{ended.pid}.{machine()}": False,
+        f"ap-spark.{8:016x}.{os.getpid()}.{machine()}": True,
+        f"ap-spark.{9:016x}.{ended.pid}.another-machine": True,
+    }
+    beside = local.parent / "blockmgr-of-another-executor"
+    for name in names:
+        (beside / name).mkdir(parents=True)
+        (beside / name / "block-0").touch()
+    start(graph, 2).release()
+    assert {name: (beside / name).exists() for name in names} == names
+    shutil.rmtree(beside)
