@@ -280,12 +280,17 @@ def column_totals(sums: Integers, r: Floats, a: Floats, damping: Damping, unit: 
     >>> column_totals(np.array([6, 0]), np.array([-0.5, np.nan]), np.array([0.0, 0.0]), 0.5, 0.25)
     (array([ 1., inf]), array([0.75,  nan]), array([ True, False]))
     """
-    without_row = np.isnan(r)
-    negative = np.where(without_row, 0.0, np.minimum(r, 0.0))
-    totals: Floats = np.asarray(sums + in_units(negative, unit), np.float64) * unit
-    totals[without_row] = np.inf
-    a = a * damping + (totals - r) * (1.0 - damping)
-    return totals, a, a + r > 0.0
+    totals, after, exemplars = np.empty(len(r)), np.empty(len(r)), np.empty(len(r), bool)
+    for start in range(0, len(r), PART):
+        part = slice(start, start + PART)
+        keep = damping if isinstance(damping, float) else damping[part]
+        without_row = np.isnan(r[part])
+        negative = np.where(without_row, 0.0, np.minimum(r[part], 0.0))
+        totals[part] = (sums[part] + in_units(negative, unit)) * unit
+        totals[part][without_row] = np.inf
+        after[part] = a[part] * keep + (totals[part] - r[part]) * (1.0 - keep)
+        exemplars[part] = after[part] + r[part] > 0.0
+    return totals, after, exemplars
 
 
 def in_units(values: Floats, unit: float) -> Integers:
