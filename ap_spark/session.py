@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.resources
 import os
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
+from ap_spark.errors import StorageError
 from ap_spark.java import use_java
 
 __all__ = ["configuration", "start_session", "with_settings"]
@@ -25,10 +27,17 @@ def start_session(master: str | None = None, conf: Sequence[str] = ()) -> SparkS
     Parameters
     ----------
     master : str, optional
-        By default what spark-submit says, else local[*].
+        By default what spark-submit says, else all cores of this machine.
     conf : sequence of str
         Spark settings, "key=value"; they win over `conf/local.properties`, which applies to a local master outside
         spark-submit.
+
+    Raises
+    ------
+    JavaNotFound
+        If there is no Java to run Spark on.
+    StorageError
+        If Spark cannot write any of its local directories.
     """
     builder = SparkSession.builder.appName("ap-spark")
     settings: dict[str, Any] = {}
@@ -36,7 +45,7 @@ def start_session(master: str | None = None, conf: Sequence[str] = ()) -> SparkS
         use_java()
         # Executors would otherwise start the python3 of their PATH.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-        master = master or "local[*]"
+        master = master or "local[*,4]"  # four attempts at a task, as on a cluster
         log4j = f"-Dlog4j2.configurationFile={configuration('log4j2.properties').as_uri()}"
         if master.startswith("local"):
             settings |= read_properties(configuration("local.properties"))
@@ -44,7 +53,26 @@ def start_session(master: str | None = None, conf: Sequence[str] = ()) -> SparkS
     if master:
         builder = builder.master(master)
     settings |= dict(setting.split("=", 1) for setting in conf)
+    if "PYSPARK_GATEWAY_PORT" not in os.environ:
+        check_local_directories(settings)
     return builder.config(map=settings).getOrCreate()
+
+
+def check_local_directories(settings: Mapping[str, Any]) -> None:
+    """Say now that Spark's local directories cannot be written, which would end its process without a word."""
+    named = os.environ.get("SPARK_LOCAL_DIRS") or settings.get("spark.local.dir", tempfile.gettempdir())
+    problems = []
+    for local in named.split(","):
+        try:
+            Path(local).mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=local).close()
+        except OSError as error:
+            problems.append(f"{local}: {error.strerror}")
+        else:
+            return
+    raise StorageError(
+        f"Spark needs a local directory that it can write (--conf spark.local.dir=DIR), but {'; '.join(problems)}"
+    )
 
 
 def configuration(name: str) -> Path:

@@ -27,7 +27,7 @@ Edges = list[tuple[int, int, float]]
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
     conf = ["spark.ui.enabled=false", "spark.sql.shuffle.partitions=2", "spark.default.parallelism=2", *INTERPRETED]
-    session = start_session("local[2]", conf)
+    session = start_session("local[2,4]", conf)  # four attempts at a task, as on a cluster
     yield session
     session.stop()
 

@@ -17,7 +17,8 @@ from pyspark.sql import SparkSession
 
 from ap_spark import affinity_propagation, read_similarities
 from ap_spark.cli import main
-from ap_spark.publish import OutputDirectory, machine
+from ap_spark.processes import machine
+from ap_spark.publish import OutputDirectory
 from tests.conftest import ROOT, random_edges
 
 pytestmark = pytest.mark.usefixtures("spark")
@@ -310,7 +311,7 @@ def test_rows_in_any_order_partitions_and_engines_give_the_same_files(tmp_path: 
     rows = [f"{i},{k},{s}" for i, k, s in random_edges(rng, 30, 0.3, symmetric=False)]
     always = ["--edges", "-d", "0.5", "-c", "3", "--overwrite", "--output-format", "csv"]
     contents = set()
-    for options in (["--engine", "block"], ["--engine", "dataframe", "--partitions", "7"], ["--engine", "dataframe"]):
+    for options in (["--engine", "resident"], ["--engine", "resident", "--partitions", "7"], ["--engine", "dataframe"]):
         rng.shuffle(rows)
         text = "\n".join(["i,k,s", *rows, ""])
         assert run(tmp_path, text, *always, *options) == 0

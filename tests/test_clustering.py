@@ -18,8 +18,8 @@ from sklearn.datasets import make_blobs
 from ap_spark import InputError, Iteration, SettingError, affinity_propagation
 from ap_spark.clusters import make_clusters
 from ap_spark.convergence import Stability
-from ap_spark.engines.block import BlockEngine
 from ap_spark.engines.dataframe import DataFrameEngine
+from ap_spark.engines.resident import ResidentEngine
 from ap_spark.graph import build_graph
 from ap_spark.settings import Settings
 from tests import oracle
@@ -139,13 +139,15 @@ def components(spark: SparkSession, frame: Frame, request: pytest.FixtureRequest
 
 
 @pytest.mark.usefixtures("compiled")
-def test_blobs_as_scikit_learn_on_the_block_engine(components: tuple[Components, float]) -> None:
+def test_blobs_as_scikit_learn_on_the_resident_engine(components: tuple[Components, float]) -> None:
     """An engine for each component: it stops by itself."""
     blobs, damping = components
     exemplars, n_iter = {}, {}
     for seed in blobs.expected:
-        points = blobs.points(seed)
-        engine = BlockEngine(replace(blobs.graph, edges=blobs.graph.edges.where(F.col("i").isin(*points))), damping)
+        names = blobs.points(seed)
+        edges = blobs.graph.edges.where(F.col("i").isin(*names))
+        points = blobs.graph.points.where(F.col("index").isin(*names))
+        engine = ResidentEngine(replace(blobs.graph, points=points, edges=edges), damping, 1)
         n_iter[seed] = len(list(engine.run(500, Stability(Settings.convergence_iter))))
         exemplars[seed] = {row["index"] for row in engine.exemplars().collect()}
         engine.release()
@@ -244,7 +246,7 @@ def test_equal_similarities_and_different_preferences_are_iterated(spark: SparkS
     edges = [(i, k, -1.0) for i in range(3) for k in range(3) if i != k]
     table = spark.createDataFrame([(0, -10.0), (1, -0.5), (2, -10.0)], "id bigint, preference double")
     clustering = affinity_propagation(frame(edges), preference=table, damping=0.5)
-    assert clustering.summary.engine == "block"
+    assert clustering.summary.engine == "resident"
     assert assigned(clustering) == [1, 1, 1]
 
 
@@ -382,7 +384,7 @@ def test_everything_is_released(spark: SparkSession, frame: Frame) -> None:
         ({"max_iter": 0}, "max_iter must be at least 1, got 0"),
         ({"convergence_iter": 0}, "convergence_iter must be at least 1, got 0"),
         ({"max_iter": 1.5}, "max_iter must be at least 1, got 1.5"),
-        ({"engine": "gpu"}, "engine must be one of auto, block, dataframe, got 'gpu'"),
+        ({"engine": "gpu"}, "engine must be one of auto, resident, dataframe, got 'gpu'"),
         ({"preference": float("nan")}, "preference must be a finite number, got nan"),
         ({"preference_quantile": 1.5}, "preference_quantile must be in [0, 1], got 1.5"),
         ({"preference": 1.0, "preference_quantile": 0.5}, "either preference or preference_quantile"),

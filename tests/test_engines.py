@@ -89,7 +89,7 @@ def test_messages_are_those_of_the_oracle(
     matrices, _, _ = components
     assert graph.points.where("lonely and represents > 0").count() == 4
     runs = [list(zip(range(50), oracle.iterate(s, 0.7), strict=False)) for s in matrices]
-    engine = make_engine(graph, Settings(engine=name, damping=0.7, partitions=3))
+    engine = make_engine(graph, Settings(engine=name, damping=0.7, partitions=1))
     done = 0
     for iterations in (1, 2, 10, 50):
         advance(engine, iterations - done)
@@ -166,18 +166,17 @@ def expected(everything: Graph) -> list[Any]:
 
 def outcome(engine: Engine, graph: Graph) -> list[Any]:
     """The messages' bits after some iterations, the records, the exemplars and the assignments."""
-    done = list(engine.run(5, Stability(NEVER)))
-    exemplars = engine.exemplars()
-    clusters = make_clusters(graph, exemplars)
-    assigned = sorted(clusters.assignments.select("id", "exemplar").collect())
-    result = [
-        hashlib.sha256(bits(messages_of(engine))).hexdigest(),
-        [record[:3] for record in done],
-        sorted(row["index"] for row in exemplars.collect()),
-        assigned,
-    ]
+    done = list(engine.run(4, Stability(NEVER)))
+    exemplars = sorted(row["index"] for row in engine.exemplars().collect())
+    if (names := tuple(exemplars)) not in ASSIGNED:
+        clusters = make_clusters(graph, engine.exemplars())
+        ASSIGNED[names] = sorted(clusters.assignments.select("id", "exemplar").collect())
+    digest = hashlib.sha256(bits(messages_of(engine))).hexdigest()
     engine.release()
-    return result
+    return [digest, [record[:3] for record in done], exemplars, ASSIGNED[names]]
+
+
+ASSIGNED: dict[tuple[int, ...], list[Any]] = {}  # the assignments to these exemplars
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -194,15 +193,13 @@ def test_all_ways_to_compute_give_the_same_bits(everything: Graph, expected: lis
     assert found[1][-1][2] > 0, "exemplars still change, so that a wrong total would show"
 
 
-@pytest.mark.parametrize("partitions", [1, 2, 7, 64])
-def test_the_order_and_partitions_of_the_input_do_not_change_the_bits(
-    frame: Frame, tied: Edges, partitions: int
-) -> None:
-    rng = np.random.default_rng(partitions)
+def test_the_order_and_partitions_of_the_input_do_not_change_the_bits(frame: Frame, tied: Edges) -> None:
+    rng = np.random.default_rng(0)
     seen = set()
-    for table in (frame(tied), frame([tied[n] for n in rng.permutation(len(tied))]).repartition(partitions)):
-        graph = build_graph(table, Settings())
-        engine = ResidentEngine(graph, 0.8, 2, "numpy")
+    for partitions in (1, 2, 7, 64):
+        shuffled = [tied[n] for n in rng.permutation(len(tied))]
+        graph = build_graph(frame(shuffled).repartition(partitions), Settings())
+        engine = ResidentEngine(graph, 0.8, 1, "numpy")
         advance(engine, 4)
         seen.add(bits(messages_of(engine)))
         engine.release()
@@ -244,11 +241,11 @@ def test_parts_and_damping_of_each_point_do_not_change_the_bits(
     for size, damping in ((1 << 15, 0.8), (1, 0.8), (64, np.full(n, 0.8))):
         monkeypatch.setattr(kernel, "PART", size)
         block = kernel.make_block(i, k.astype(np.int32 if size == 1 else np.int64), s)
-        totals = np.zeros(n)
+        totals: NDArray[np.float64] = np.zeros(n)
         for _ in range(10):
             sums = np.zeros(n, np.int64)
             iterate(block, totals, damping, 2.0**-40, sums)
-            totals = sums * 2.0**-40
+            totals = np.asarray(sums * 2.0**-40)
         results.append((block.r.tobytes(), block.a.tobytes()))
     assert len(set(results)) == 1
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,14 +18,14 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark import kernel
-from ap_spark.engines.files import clear_leftovers
 from ap_spark.engines.resident import ResidentEngine
 from ap_spark.engines.tasks import Plan
 from ap_spark.graph import Graph, build_graph
 from ap_spark.processes import machine
 from ap_spark.settings import Settings
-from tests.conftest import Edges, random_edges
+from tests.conftest import INTERPRETED, Edges, random_edges
 from tests.test_engines import advance, bits, messages_of
+from tests.test_jobs import BIN, finish
 
 Frame = Callable[[Edges], DataFrame]
 
@@ -118,7 +122,7 @@ class Fatal(Plan):
     order: str
 
     @property
-    def iterate(self) -> Callable[..., None]:  # type: ignore[override]
+    def iterate(self) -> Callable[..., None]:
         def half(block: Any, *others: Any) -> None:
             try:
                 Path(self.order).unlink()
@@ -183,19 +187,54 @@ def test_a_lost_executor_takes_nothing_with_it(tmp_path: Path) -> None:
     assert undisturbed[1] == disturbed[1]
 
 
-def test_leftovers_of_the_dead_are_cleared_and_those_of_the_living_are_not(graph: Graph, tmp_path: Path) -> None:
+def test_leftovers_of_the_dead_are_cleared_and_those_of_the_living_are_not(graph: Graph) -> None:
     ended = subprocess.Popen(["true"])
     ended.wait()
-    local = Path(end_of_path(graph))
     names = {
         f"ap-spark.{7:016x}.{ended.pid}.{machine()}": False,
         f"ap-spark.{8:016x}.{os.getpid()}.{machine()}": True,
         f"ap-spark.{9:016x}.{ended.pid}.another-machine": True,
     }
-    beside = local.parent / "blockmgr-of-another-executor"
+    engine = start(graph, 2)
+    beside = paths(engine)[0].parent.parent.parent / "blockmgr-of-another-executor"
+    engine.release()
     for name in names:
         (beside / name).mkdir(parents=True)
         (beside / name / "block-0").touch()
     start(graph, 2).release()
     assert {name: (beside / name).exists() for name in names} == names
     shutil.rmtree(beside)
+
+
+FULL = """
+import resource, sys
+from ap_spark.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, 600_000))
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_disk_without_room_is_told_and_nothing_is_left(tmp_path: Path) -> None:
+    """No file may be larger than 0.6 MB, and the block needs 1 MB: the error is another, its handling the same."""
+    points = tmp_path / "points.csv"
+    points.write_text("\n".join(["x", *(str(n * n % 977) for n in range(190))]))
+    local = tmp_path / "local"
+    conf = [word for setting in (*INTERPRETED, f"spark.local.dir={local}") for word in ("--conf", setting)]
+    command = ["cluster", str(points), "--output", str(tmp_path / "out"), *conf]
+    ended = subprocess.run([sys.executable, "-c", FULL, *command], capture_output=True, text=True, timeout=200)
+    assert ended.returncode == 4, ended.stderr
+    assert "Spark's local directories" in ended.stderr
+    assert "File too large" in ended.stderr
+    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.rglob("ap-spark.*"))
+
+
+def test_a_local_directory_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "points.csv").write_text("x\n1\n2\n")
+    command = [str(BIN / "ap-spark"), "cluster", str(tmp_path / "points.csv"), "--output", str(tmp_path / "out")]
+    command += ["--conf", f"spark.local.dir={tmp_path / 'file' / 'below'}"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert ended.returncode == 4, ended.stderr
+    assert str(tmp_path / "file" / "below") in ended.stderr
+    assert not (tmp_path / "out").exists()

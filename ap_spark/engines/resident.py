@@ -92,9 +92,9 @@ class ResidentEngine:
         self.exemplar: Flags = np.zeros(graph.n_points, bool)
         self.plan, self.block_of_row = self.cut(blocks, damping, kernel)
         self.handles = self.in_blocks()
+        self.history = History(self.spark.sparkContext._temp_dir, graph.n_points)
         with ExitStack() as held:
             held.callback(self.release)
-            self.history = History(self.spark.sparkContext._temp_dir, graph.n_points)
             self.history.append(self.totals)
             self.build()
             held.pop_all()
@@ -164,7 +164,12 @@ class ResidentEngine:
         """One job of a graph of one block: up to iteration ``last``, at least one."""
         classic.describe(self.spark, f"ap: iteration {self.iteration + 1} and on")
         task = partial(
-            tasks.loop, plan=self.plan, start=self.iteration, most=last - self.iteration, stability=stability
+            tasks.loop,
+            plan=self.plan,
+            start=self.iteration,
+            most=last - self.iteration,
+            stability=stability,
+            n_lonely=self.graph.n_lonely,
         )
         for _ in range(PATIENCE):
             if found := self.located.mapPartitions(task).collect():
@@ -243,6 +248,7 @@ class ResidentEngine:
         return self.handles.mapInArrow(task, tasks.MESSAGES)
 
     def release(self) -> None:
+        self.history.close()
         slots = 2 * classic.cores(self.spark)  # more tasks than can run at once: each executor gets some
         with suppress(PySparkException, Py4JError):  # what cannot be reached goes with its executor
             self.handles.unpersist()

@@ -243,14 +243,14 @@ def add(shares: Iterable[tuple[int, Share]], plan: Plan) -> Iterator[Range]:
     yield from ranges.values()
 
 
-def loop(handles: Handles, plan: Plan, start: int, most: int, stability: Stability) -> Iterator[Burst]:
+def loop(handles: Handles, plan: Plan, start: int, most: int, stability: Stability, n_lonely: int) -> Iterator[Burst]:
     """Up to ``most`` iterations of a graph of one block, after the first ``start``; nothing without a usable file.
 
     A block that is behind, or ahead of what the driver has heard of, goes through the iterations again: it needs no
     totals but its own.
     """
     until = time.perf_counter() + BURST_SECONDS
-    n, n_lonely = plan.n_points, plan.n_points - int(plan.rows[0])
+    n = plan.n_points
     for handle in handles:
         try:
             with opened(Path(handle.path), plan.shape(handle.block)) as file:
