@@ -86,7 +86,7 @@ def find_clusters(graph: Graph, exemplars: DataFrame, held: ExitStack, result: E
         F.col("index").alias("exemplar"), F.col("id").alias("name"), "preference"
     )
     labelled = numbered(heads, "label", "exemplar", count=n_clusters)
-    held.callback(classic.release, labelled)
+    held.callback(labelled.unpersist)
     assignments = kept(
         assign(graph, refined)
         .join(names.drop("preference"), "index")

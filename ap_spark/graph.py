@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import pyspark.sql.functions as F
 from pyspark.sql import Column, DataFrame, Row
 
-from ap_spark import classic
 from ap_spark.edges import changes_pairs, is_stored, thin
 from ap_spark.errors import InputError, SettingError
 from ap_spark.exact import unit_of
@@ -146,7 +145,7 @@ def make_graph(
     if n_points == 0:
         raise InputError("there must be at least one point, but the input is empty")
     indexed = numbered(ids, "index", "id", count=n_points)
-    held.callback(classic.release, indexed)
+    held.callback(indexed.unpersist)
 
     stored = pairs.where(is_stored())
     diagonal = pairs.where("i = k").select(F.col("i").alias("id"), F.col("s").alias("preference"))

@@ -7,8 +7,6 @@ from itertools import accumulate
 import pyspark.sql.functions as F
 from pyspark.sql import Column, DataFrame
 
-from ap_spark import classic
-
 __all__ = ["numbered"]
 
 PLACE_BITS = 33  # monotonically_increasing_id: partition in the upper bits, place in the partition in these
@@ -32,17 +30,18 @@ def numbered(rows: DataFrame, name: str, *order: Column | str, count: int) -> Da
     Returns
     -------
     DataFrame
-        The table with the new column, as a local checkpoint.
+        The table with the new column, persisted; made again, the same, where an executor is lost.
     """
     place = F.monotonically_increasing_id()
     if count <= ROWS_A_TASK:  # one partition: the place is the number
-        return rows.repartition(1).sortWithinPartitions(*order).withColumn(name, place).localCheckpoint()
-    placed = rows.orderBy(*order).withColumn(name, place).localCheckpoint()
+        return rows.repartition(1).sortWithinPartitions(*order).withColumn(name, place).persist()
+    placed = rows.orderBy(*order).withColumn(name, place).persist()
     part = F.shiftright(name, PLACE_BITS)
     sizes = {row.part: row["count"] for row in placed.groupBy(part.alias("part")).count().collect()}
     in_order = [sizes.get(number, 0) for number in range(max(sizes) + 1)]
     offsets = F.array(*(F.lit(offset).cast("bigint") for offset in accumulate(in_order, initial=0)))
     within = F.col(name).bitwiseAND(F.lit((1 << PLACE_BITS) - 1))
-    result = placed.withColumn(name, offsets[part.cast("int")] + within).localCheckpoint()
-    classic.release(placed)
+    result = placed.withColumn(name, offsets[part.cast("int")] + within).persist()
+    result.count()
+    placed.unpersist()
     return result

@@ -9,7 +9,6 @@ import numpy as np
 import pyspark.sql.functions as F
 from pyspark.sql import DataFrame
 
-from ap_spark import classic
 from ap_spark.edges import is_stored
 from ap_spark.exact import exact_sum, unit_of
 from ap_spark.ordering import numbered
@@ -56,7 +55,7 @@ def quantiles_of(stored: DataFrame, count: int, quantiles: Sequence[float]) -> l
     places = [divmod(quantile * (count - 1), 1) for quantile in quantiles]
     ranked = numbered(stored.select("s"), "rank", "s", count=count)
     around = ranked.where(F.col("rank").isin([int(rank) + n for rank, _ in places for n in (0, 1)])).collect()
-    classic.release(ranked)
+    ranked.unpersist()
     value = {row.rank: row.s for row in around}
     ends = [(value[int(rank)], value.get(int(rank) + 1, 0.0), beyond) for rank, beyond in places]
     return [float(np.quantile([low, high], beyond)) if beyond else low for low, high, beyond in ends]

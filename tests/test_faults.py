@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 
 from ap_spark import kernel
 from ap_spark.engines.resident import ResidentEngine
@@ -46,8 +46,9 @@ def start(graph: Graph, blocks: int) -> ResidentEngine:
 def end(engine: ResidentEngine) -> tuple[bytes, list[Any]]:
     """What the engine has come to, once it has been released."""
     result = bits(messages_of(engine)), sorted(row["index"] for row in engine.exemplars().collect())
+    files = paths(engine)
     engine.release()
-    assert not any(path.exists() for path in paths(engine))
+    assert not any(path.parent.exists() for path in files)
     return result
 
 
@@ -127,7 +128,8 @@ class Fatal(Plan):
             try:
                 Path(self.order).unlink()
             except FileNotFoundError:
-                return kernel.iterate(block, *others)
+                kernel.iterate(block, *others)
+                return
             block.r[: len(block.r) // 2] = 1e3
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -162,16 +164,17 @@ spark = start_session("local-cluster[2,1,1024]", sys.argv[1:])
 similarities = spark.createDataFrame([(i, k, -float((7 * i - k) ** 2 % 101 + 1)) for i in range(60) for k in range(60)
                                       if i != k and (i * k) % 5 == 1], "i bigint, k bigint, s double")
 graph = build_graph(similarities, Settings())
-for lose in (False, True):
+for lose in (None, 0, 1):  # the points' numbers, too, were on one of the two
     engine = ResidentEngine(graph, 0.7, 2, "numpy")
     list(engine.run(4, Stability(10**9)))
-    executors = {int(row.path.split("/ap-spark.")[1].split(".")[1]) for row in engine.handles.collect()}
-    if lose:
-        psutil.Process(executors.pop()).parent().kill()
+    owners = [int(row.path.split("/ap-spark.")[1].split(".")[1]) for row in engine.handles.sort("block").collect()]
+    executors = [psutil.Process(owner).parent() for owner in owners]
+    if lose is not None:
+        executors[lose].kill()
     trace = [done[:3] for done in engine.run(4, Stability(10**9))]
     rows = engine.messages().toArrow().sort_by([("i", "ascending"), ("k", "ascending")])
     digest = hashlib.sha256(b"".join(rows[name].to_numpy().tobytes() for name in "ikra")).hexdigest()
-    print("executors", len(executors), "after", trace, len(rows), digest, engine.exemplars().count())
+    print("executors", len(set(executors)), "after", trace, len(rows), digest, engine.exemplars().count())
     engine.release()
 graph.release()
 spark.stop()
@@ -181,10 +184,9 @@ spark.stop()
 def test_a_lost_executor_takes_nothing_with_it(tmp_path: Path) -> None:
     conf = [*INTERPRETED, "spark.ui.enabled=false", "spark.sql.shuffle.partitions=2", f"spark.local.dir={tmp_path}"]
     told = finish([sys.executable, "-c", LOST, *conf], cwd=tmp_path)
-    undisturbed, disturbed = re.findall(r"^executors (\d) after (.*)$", told, re.M)
+    undisturbed, *disturbed = re.findall(r"^executors (\d) after (.*)$", told, re.M)
     assert undisturbed[0] == "2", "each executor had a block"
-    assert disturbed[0] == "1", "one of them was killed"
-    assert undisturbed[1] == disturbed[1]
+    assert [result for _, result in disturbed] == 2 * [undisturbed[1]]
 
 
 def test_leftovers_of_the_dead_are_cleared_and_those_of_the_living_are_not(graph: Graph) -> None:

@@ -194,7 +194,7 @@ class BlockFile:
     """
 
     def __init__(self, path: Path, shape: Shape) -> None:
-        self.path = path
+        self.path, self.shape = path, shape
         try:
             self.file = path.open("r+b")
             self.map = mmap.mmap(self.file.fileno(), 0)
@@ -218,13 +218,14 @@ class BlockFile:
 
     @property
     def is_current(self) -> bool:
-        """Whether this is still the file at its path, with the length it should have."""
+        """Whether this is still the file at its path, as long as it should be, and this block's."""
         try:
             there = self.path.stat()
         except OSError:
             return False
         mine = os.fstat(self.file.fileno())
-        return (there.st_dev, there.st_ino, there.st_size) == (mine.st_dev, mine.st_ino, len(self.map))
+        whole = (there.st_dev, there.st_ino, there.st_size) == (mine.st_dev, mine.st_ino, len(self.map))
+        return whole and self.header[:ITERATION].tolist() == self.shape.header
 
     @contextmanager
     def update_to(self, iteration: int) -> Iterator[None]:
@@ -264,9 +265,9 @@ def opened(path: Path, shape: Shape) -> Iterator[BlockFile]:
         fcntl.flock(file.file, fcntl.LOCK_UN)
 
 
-def clear_leftovers(here: Path) -> None:
-    """Delete the directories of executors of this machine that live no more, beside that of this one."""
-    for found in here.parent.parent.glob(f"*/{NAME}.*"):
+def clear_leftovers(path: Path) -> None:
+    """Delete the directories of executors of this machine that live no more, beside the one of a block's file."""
+    for found in path.parents[2].glob(f"*/{NAME}.*"):
         _, _, process, owner = found.name.split(".", 3)
         if owner == machine() and not is_running(process):
             shutil.rmtree(found, ignore_errors=True)
