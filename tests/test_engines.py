@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,15 +15,16 @@ import pytest
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession
 
-from ap_spark import compiled, kernel
+from ap_spark import affinity_propagation, compiled, kernel
 from ap_spark.clusters import make_clusters
-from ap_spark.convergence import Stability
+from ap_spark.convergence import Iteration, Stability
 from ap_spark.engines import Engine, make_engine
 from ap_spark.engines.dataframe import DataFrameEngine, responsibilities
 from ap_spark.engines.resident import ResidentEngine
 from ap_spark.graph import Graph, build_graph
 from ap_spark.session import with_settings
 from ap_spark.settings import Settings
+from benchmarks.workload import ready_graph
 from tests import oracle
 from tests.conftest import FIXTURES, Edges, all_pairs, held_tables, load, one_way, random_edges
 
@@ -313,4 +316,76 @@ def test_storage_and_plan_do_not_grow_and_are_given_back(spark: SparkSession, fr
     assert len(str(plan.optimizedPlan().stats().sizeInBytes())) < 60  # SPARK-52163 made it millions of digits
     engine.release()
     graph.release()
+    assert held_tables(spark).keys() <= before
+
+
+def bytes_moved(spark: SparkSession, engine: ResidentEngine) -> tuple[int, int]:
+    """What an iteration shuffles, and what its broadcast takes in the memory that Spark counts."""
+    sc = spark.sparkContext._jsc.sc()
+    store = sc.statusStore()
+    last_job = store.jobsList(None).head().jobId()
+    sent, free = engine.sent, []
+
+    def memory() -> int:
+        return int(sc.getExecutorMemoryStatus().values().head()._2())
+
+    @contextmanager
+    def watched(totals: NDArray[np.float64]) -> Iterator[Any]:
+        free.append(memory())
+        with sent(totals) as variable:
+            free.append(memory())
+            yield variable
+
+    engine.sent = watched  # type: ignore[method-assign]
+    advance(engine, 1)
+    jobs = [job for job in listed(store.jobsList(None)) if job.jobId() > last_job]
+    stages = [store.lastStageAttempt(stage) for job in jobs for stage in listed(job.stageIds())]
+    return sum(stage.shuffleWriteBytes() for stage in stages), free[0] - free[1]
+
+
+def listed(sequence: Any) -> list[Any]:
+    return [sequence.apply(number) for number in range(sequence.size())]
+
+
+@pytest.mark.usefixtures("compiled")
+def test_bytes_moved_go_with_points_and_blocks_and_not_with_edges(spark: SparkSession, tmp_path: Path) -> None:
+    def moved(points: int, neighbors: int, blocks: int) -> tuple[int, int]:
+        graph = ready_graph(spark, points, neighbors, tmp_path)
+        engine = ResidentEngine(graph, 0.8, blocks, "numba", collected_bytes=0)
+        advance(engine, 3)
+        found = bytes_moved(spark, engine)
+        engine.release()
+        return found
+
+    shuffled, broadcast = moved(30_000, 5, 2)
+    shuffled_by_more_edges, broadcast_by_more_edges = moved(30_000, 20, 2)
+    assert shuffled_by_more_edges == pytest.approx(shuffled, rel=0.1)
+    assert broadcast_by_more_edges == pytest.approx(broadcast, rel=0.1)
+    shuffled_by_more_points, broadcast_by_more_points = moved(60_000, 5, 2)
+    assert shuffled_by_more_points == pytest.approx(2 * shuffled, rel=0.1)
+    assert broadcast_by_more_points == pytest.approx(2 * broadcast, rel=0.1)
+    assert broadcast == pytest.approx(8 * 30_000, rel=0.1)
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_files_and_tables_go_when_a_run_is_interrupted(
+    spark: SparkSession, frame: Frame, tied: Edges, monkeypatch: pytest.MonkeyPatch, blocks: int
+) -> None:
+    before = held_tables(spark).keys()
+    files: list[Path] = []
+    build = ResidentEngine.build
+
+    def watched(engine: ResidentEngine) -> None:
+        build(engine)
+        files.extend(Path(handle.path) for handle in engine.located.collect())
+
+    def interrupt(done: Iteration) -> None:
+        assert all(path.exists() for path in files)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ResidentEngine, "build", watched)
+    with pytest.raises(KeyboardInterrupt):
+        affinity_propagation(frame(tied), partitions=blocks, report=interrupt)
+    assert len(files) == blocks
+    assert not any(path.parent.exists() for path in files)
     assert held_tables(spark).keys() <= before
