@@ -57,7 +57,8 @@ Groups = dict[str, type[Checked]]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
-    0 done; 1 a fault of ours; 2 bad input or arguments; 3 not converged, under --require-convergence.
+    0 done; 1 a fault of ours; 2 bad input or arguments; 3 not converged, under --require-convergence; 4 no room or no
+    permission in a local directory.
     """
     given = make_parser().parse_args(arguments)
     logging.basicConfig(format="%(asctime)s ap-spark: %(message)s", datefmt="%H:%M:%S")

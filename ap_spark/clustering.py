@@ -172,10 +172,10 @@ def affinity_propagation(
     symmetrize : {"none", "union", "mutual"}, optional
         Where only one of (i, k) and (k, i) is stored, after the two cuts above: "union" adds the other one, "mutual"
         takes the one away. To be used with the lists of `nearest_neighbors`.
-    engine : {"auto", "block", "dataframe"}
+    engine : {"auto", "resident", "dataframe"}
         How to compute it; the result is the same to the last bit.
     partitions : int, optional
-        Partitions of the edges in the dataframe engine.
+        Blocks of rows; by default resident takes one up to 10 million edges, else one a core.
     report : callable, optional
         Called with the `Iteration` record of each iteration.
 

@@ -23,10 +23,11 @@ __all__ = ["Degrees", "Description", "components", "describe", "describe_graph"]
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 HUBS = 5
 LARGEST_COMPONENTS = 5
-# Estimates: the four columns of an edge in Spark's storage; on top of it what the engine takes, block about 1 GiB for
-# 5 million edges, dataframe 27.7 MB for 204,000 (benchmarks/results.md).
+# Estimates: the four columns of an edge in Spark's storage; on top of it what the engine takes: resident 28 bytes in
+# the file, 12 while it is written, some 12 in the shuffle before; dataframe 27.7 MB for 204,000 edges
+# (benchmarks/results.md).
 GRAPH_BYTES_AN_EDGE = 40
-ENGINE_BYTES_AN_EDGE = {"block": 200, "dataframe": 135}
+ENGINE_BYTES_AN_EDGE = {"resident": 52, "dataframe": 135}
 
 
 @dataclass(frozen=True)

@@ -247,7 +247,7 @@ class Run(Checked):
     """The parameters of the Spark session that the command starts."""
 
     verbose: bool = parameter(False, "log each stage, and the stack of an error", short="v")
-    master: str | None = parameter(None, "Spark master (default: local[*], or what spark-submit says)")
+    master: str | None = parameter(None, "Spark master (default: local[*,4], or what spark-submit says)")
     conf: list[str] = parameter([], "a Spark setting; can be given again", metavar="KEY=VALUE")
 
     def __post_init__(self) -> None:
