@@ -1,6 +1,6 @@
 """Edges per second of an iteration: the bare kernel in plain processes and the engines, beside each other.
 
-    python -m benchmarks.run [--points 100000] [--neighbors 50] [--only resident kernel] [--iterations 5] [--warmup 6]
+    python -m benchmarks.run [--points 20000 100000] [--only "a block a core" "one block" kernel dataframe]
 
 All iterate on the same k-NN graph with damping 0.9; the median of the iterations after the warm-up counts. The bare
 kernel runs in one plain process for each block of the resident engine, on its arrays, and waits for nothing but the
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ap_spark import classic
 from ap_spark.convergence import Stability
 from ap_spark.engines.dataframe import DataFrameEngine
 from ap_spark.engines.files import BlockFile
@@ -70,8 +71,9 @@ def engine_seconds(engine: ResidentEngine | DataFrameEngine, iterations: int) ->
     return [done.seconds for done in engine.run(iterations, NEVER)]
 
 
-def measure(graph: Graph, only: list[str], iterations: int, warmup: int) -> None:
+def measure(graph: Graph, only: list[str], kernels: list[str], iterations: int, warmup: int) -> None:
     every = warmup + iterations
+    cores = classic.cores(graph.edges.sparkSession)
 
     def report(name: str, seconds: list[float]) -> None:
         counted = seconds[warmup:]
@@ -82,17 +84,12 @@ def measure(graph: Graph, only: list[str], iterations: int, warmup: int) -> None
             flush=True,
         )
 
-    for blocks in (None, 1):
-        for kernel in ("numpy", "numba"):
-            where = "one task" if blocks == 1 else "a block a core"
-            if ("one" if blocks == 1 else "resident") not in only:
-                continue
-            engine = ResidentEngine(
-                graph, DAMPING, blocks or graph.edges.sparkSession.sparkContext.defaultParallelism, kernel
-            )
+    for where in ("a block a core", "one block"):
+        for kernel in kernels if where in only else []:
+            engine = ResidentEngine(graph, DAMPING, 1 if where == "one block" else cores, kernel)
             report(f"resident, {where}, {kernel}", engine_seconds(engine, every))
             if "kernel" in only:
-                report(f"bare kernel, {engine.blocks} processes, {kernel}", bare_seconds(engine, every))
+                report(f"bare kernel, processes: {engine.blocks}, {kernel}", bare_seconds(engine, every))
             engine.release()
     if "dataframe" in only:
         joins = DataFrameEngine(graph, DAMPING)
@@ -104,20 +101,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--points", type=int, nargs="+", default=[20_000, 100_000])
     parser.add_argument("--neighbors", type=int, default=50)
-    parser.add_argument("--only", nargs="+", default=["resident", "one", "kernel", "dataframe"])
+    parser.add_argument("--only", nargs="+", default=["a block a core", "one block", "kernel", "dataframe"])
+    parser.add_argument("--kernels", nargs="+", default=["numpy", "numba"])
     parser.add_argument("--iterations", type=int, default=5)
     parser.add_argument("--warmup", type=int, default=6)
+    parser.add_argument("--memory", default="8g", help="of the JVM")
     parser.add_argument("--directory", type=Path, default=Path("out/benchmarks"), help="where the graphs are kept")
     given = parser.parse_args()
     # The full compiler, unlike in conf/local.properties: a long run is what is measured.
     java = "spark.driver.extraJavaOptions=-XX:+UseParallelGC"
-    spark = start_session("local[*]", ["spark.driver.memory=8g", java])
+    spark = start_session("local[*]", [f"spark.driver.memory={given.memory}", java])
     spark.sparkContext.setLogLevel("ERROR")
     print("| edges | what | s an iteration | range | edges/s |\n|---|---|---|---|---|", flush=True)
     for n_points in given.points:
-        measure(
-            ready_graph(spark, n_points, given.neighbors, given.directory), given.only, given.iterations, given.warmup
-        )
+        graph = ready_graph(spark, n_points, given.neighbors, given.directory)
+        measure(graph, given.only, given.kernels, given.iterations, given.warmup)
     spark.stop()
 
 

@@ -19,7 +19,6 @@ from ap_spark.cli import main
 from tests.conftest import INTERPRETED, ROOT
 
 BIN = Path(sys.executable).parent
-DIGITS = [str(ROOT / "data" / "digits.csv.gz"), "--feature-columns", "0-63"]
 ENVIRONMENT = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}", "PYSPARK_PYTHON": sys.executable}
 
 
@@ -41,9 +40,9 @@ def result(output: Path) -> list[object]:
 
 
 @pytest.mark.usefixtures("spark", "compiled")
-def test_spark_submit_and_the_command_give_the_same_digits(tmp_path: Path) -> None:
-    few = ["--neighbors", "50"]  # all pairs would take three times as long here and show nothing more
-    assert main(["cluster", *DIGITS, *few, "--output", str(tmp_path / "command")]) == 0
+def test_spark_submit_and_the_command_give_the_same(tmp_path: Path) -> None:
+    iris = [str(ROOT / "data" / "iris.csv"), "--feature-columns", "0-3", "--neighbors", "50"]
+    assert main(["cluster", *iris, "--output", str(tmp_path / "command")]) == 0
     properties = str(ROOT / "conf" / "local.properties")
     submit = [
         "spark-submit",
@@ -53,8 +52,8 @@ def test_spark_submit_and_the_command_give_the_same_digits(tmp_path: Path) -> No
         properties,
         str(ROOT / "jobs" / "cluster.py"),
     ]
-    told = finish([*submit, *DIGITS, *few, "--output", str(tmp_path / "submitted")], cwd=tmp_path)
-    assert "1,797 points, 117,042 similarities" in told
+    told = finish([*submit, *iris, "--output", str(tmp_path / "submitted")], cwd=tmp_path)
+    assert "150 points, " in told
     assert result(tmp_path / "command") == result(tmp_path / "submitted")
 
 

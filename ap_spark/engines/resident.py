@@ -33,7 +33,7 @@ from pyspark.sql import Column, DataFrame
 from ap_spark import classic
 from ap_spark.convergence import Iteration, Stability
 from ap_spark.engines import tasks
-from ap_spark.engines.tasks import MISSING, Plan, Range, Share
+from ap_spark.engines.tasks import MISSING, Burst, Plan, Range, Share
 from ap_spark.errors import ApSparkError, StorageError
 from ap_spark.graph import Graph
 from ap_spark.kernel import Flags, Floats, column_totals
@@ -163,24 +163,26 @@ class ResidentEngine:
     def burst(self, last: int, stability: Stability) -> list[Iteration]:
         """One job of a graph of one block: up to iteration ``last``, at least one."""
         classic.describe(self.spark, f"ap: iteration {self.iteration + 1} and on")
+        records, self.totals, self.exemplar = self.looped(last - self.iteration, stability)
+        classic.describe(self.spark, "")
+        self.iteration = records[-1].iteration
+        return records
+
+    def looped(self, most: int, stability: Stability) -> Burst:
+        """What a task has come to that does up to ``most`` iterations."""
         task = partial(
             tasks.loop,
             plan=self.plan,
             start=self.iteration,
-            most=last - self.iteration,
+            most=most,
             stability=stability,
             n_lonely=self.graph.n_lonely,
         )
         for _ in range(PATIENCE):
             if found := self.located.mapPartitions(task).collect():
-                break
+                return found[0]
             self.build()
-        else:
-            raise lost(self.iteration)
-        classic.describe(self.spark, "")
-        records, self.totals, self.exemplar = found[0]
-        self.iteration = records[-1].iteration
-        return records
+        raise lost(self.iteration)
 
     def round(self) -> list[Iteration]:
         """One job of a graph of many blocks, and one iteration."""
@@ -242,7 +244,15 @@ class ResidentEngine:
     def exemplars(self) -> DataFrame:
         return self.spark.createDataFrame(pa.table({"index": np.flatnonzero(self.exemplar)}))
 
+    def settle(self) -> None:
+        """Bring blocks back that have been lost since the last iteration."""
+        if self.blocks == 1:
+            self.looped(0, Stability(1))
+        elif self.iteration:
+            self.reach(self.iteration)
+
     def messages(self) -> DataFrame:
+        self.settle()
         totals = self.spark.sparkContext.broadcast(self.totals[np.newaxis])
         task = partial(tasks.messages, plan=self.plan, totals=totals, reached=self.iteration)
         return self.handles.mapInArrow(task, tasks.MESSAGES)
