@@ -21,7 +21,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark.clustering import Clustering, affinity_propagation, check_target
 from ap_spark.describe import describe_graph
-from ap_spark.errors import ApSparkError, NotConverged, SettingError
+from ap_spark.errors import ApSparkError, NotConverged, SettingError, StorageError
 from ap_spark.graph import build_graph, similarities_of
 from ap_spark.metrics import metric_of
 from ap_spark.neighbors import nearest_neighbors
@@ -69,6 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ApSparkError as error:
         return fail(str(error), error.exit_code, given.verbose)
     except (PySparkException, Py4JJavaError) as error:
+        if "No space left on device" in str(error):
+            told = "Spark's local directories must have room, but a disk is full (--conf spark.local.dir=DIR: another)"
+            return fail(told, StorageError.exit_code, given.verbose)
         return fail(f"Spark failed: {first_line(error)} (--verbose shows the stack)", 1, given.verbose)
     except Exception as error:
         return fail(f"{type(error).__name__}: {error} (--verbose shows the stack)", 1, given.verbose)

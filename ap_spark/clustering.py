@@ -189,6 +189,8 @@ def affinity_propagation(
         If the similarities, points or preferences break a rule of the input.
     SettingError
         If a parameter is outside its range, or the graph does not permit so few or so many clusters.
+    StorageError
+        If a local directory of Spark's is full or cannot be written.
 
     Notes
     -----

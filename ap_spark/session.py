@@ -60,7 +60,9 @@ def start_session(master: str | None = None, conf: Sequence[str] = ()) -> SparkS
 
 def check_local_directories(settings: Mapping[str, Any]) -> None:
     """Say now that Spark's local directories cannot be written, which would end its process without a word."""
-    named = os.environ.get("SPARK_LOCAL_DIRS") or settings.get("spark.local.dir", tempfile.gettempdir())
+    named = os.environ.get("SPARK_LOCAL_DIRS") or settings.get("spark.local.dir")
+    if not named:
+        return
     problems = []
     for local in named.split(","):
         try:

@@ -52,7 +52,7 @@ def bare_seconds(engine: ResidentEngine, iterations: int) -> list[float]:
         context.Process(
             target=bare_kernel, args=(engine.plan, row.block, row.path, engine.totals, iterations, together)
         )
-        for row in engine.handles.collect()
+        for row in engine.located.collect()
     ]
     seconds = []
     for process in processes:

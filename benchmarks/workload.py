@@ -47,7 +47,7 @@ def ready_graph(spark: SparkSession, n_points: int, neighbors: int, directory: P
     """Such a graph as the engines want it, without the checks and joins of `build_graph`; kept in Parquet files.
 
     Preferences are the median similarity, and there is no jitter. The points' order is random, so that columns are
-    spread over all of memory.
+    spread over all of memory, or over those of SEPARATE points, of which ``n_points`` has to be a multiple if larger.
     """
     path = directory / f"knn-{n_points}-{neighbors}"
     pieces = -(-n_points // SEPARATE)

@@ -186,7 +186,7 @@ ASSIGNED: dict[tuple[int, ...], list[Any]] = {}  # the assignments to these exem
 def test_all_ways_to_compute_give_the_same_bits(everything: Graph, expected: list[Any], way: str) -> None:
     engine = WAYS[way](everything)
     if isinstance(engine, ResidentEngine):
-        assert engine.blocks == int(way.split("-")[-1]) if way[-1].isdigit() else 7
+        assert engine.blocks == (int(way.split("-")[-1]) if way[-1].isdigit() else 7)
         sizes = engine.plan.entries
         assert sizes.sum() == everything.edges.count()
         assert sizes.max() <= 1.5 * sizes.mean()
@@ -365,6 +365,9 @@ def test_bytes_moved_go_with_points_and_blocks_and_not_with_edges(spark: SparkSe
     assert shuffled_by_more_points == pytest.approx(2 * shuffled, rel=0.1)
     assert broadcast_by_more_points == pytest.approx(2 * broadcast, rel=0.1)
     assert broadcast == pytest.approx(8 * 30_000, rel=0.1)
+    shuffled_by_more_blocks, broadcast_by_more_blocks = moved(30_000, 5, 6)
+    assert shuffled < shuffled_by_more_blocks < 3 * shuffled  # 12 bytes at most a point and block, and 8 a point
+    assert broadcast_by_more_blocks == pytest.approx(broadcast, rel=0.1)
 
 
 @pytest.mark.parametrize("blocks", [1, 2])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from pyspark.sql import DataFrame
 from ap_spark import kernel
 from ap_spark.engines.resident import ResidentEngine
 from ap_spark.engines.tasks import Plan
+from ap_spark.errors import StorageError
 from ap_spark.graph import Graph, build_graph
 from ap_spark.processes import machine
 from ap_spark.settings import Settings
@@ -40,7 +42,8 @@ def graph(frame: Frame) -> Iterator[Graph]:
 
 
 def start(graph: Graph, blocks: int) -> ResidentEngine:
-    return ResidentEngine(graph, 0.7, blocks, "numpy")
+    """With three blocks what they share goes through an exchange."""
+    return ResidentEngine(graph, 0.7, blocks, "numpy", collected_bytes=0 if blocks == 3 else 1 << 20)
 
 
 def end(engine: ResidentEngine) -> tuple[bytes, list[Any]]:
@@ -53,7 +56,7 @@ def end(engine: ResidentEngine) -> tuple[bytes, list[Any]]:
 
 
 def paths(engine: ResidentEngine) -> list[Path]:
-    return [Path(row.path) for row in engine.handles.collect()]
+    return [Path(row.path) for row in engine.located.collect()]
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +100,11 @@ def mistake(path: Path, older: bytes) -> None:
     path.write_bytes(other)
 
 
-@pytest.mark.parametrize("blocks", [1, 2])
-@pytest.mark.parametrize("spoil", [truncate, delete, swap, write_over, tear, mistake])
+@pytest.mark.parametrize(
+    ("spoil", "blocks"),
+    [(spoil, blocks) for spoil in (truncate, delete, swap, write_over, tear, mistake) for blocks in (1, 2)]
+    + [(delete, 3), (tear, 3)],
+)
 def test_a_spoilt_file_is_recognised_and_made_anew(
     graph: Graph,
     undisturbed: tuple[bytes, list[Any]],
@@ -168,9 +174,10 @@ graph = build_graph(similarities, Settings())
 for lose in (False, True):
     engine = ResidentEngine(graph, 0.7, 2, "numpy")
     trace = []
+    print("places", lose, len({handle.path.rsplit("/", 1)[0] for handle in engine.located.collect()}))
     for block in range(2):  # first the executor of one block, then that of the other: all it held is gone
         trace += [done[:3] for done in engine.run(2, Stability(10**9))]
-        handle = engine.handles.where(f"block = {block}").first()
+        handle = next(handle for handle in engine.located.collect() if handle.block == block)
         executor = psutil.Process(int(handle.path.split("/ap-spark.")[1].split(".")[1])).parent()
         if lose:
             executor.kill()
@@ -190,6 +197,8 @@ def test_a_lost_executor_takes_nothing_with_it(tmp_path: Path) -> None:
     undisturbed, disturbed = (re.search(f"^lost {lost} (.*)$", told, re.M) for lost in (False, True))
     assert undisturbed, told
     assert disturbed, told
+    assert "places False 2" in told, "each executor has a block"
+    assert "places True 2" in told, "each executor has a block"
     assert undisturbed[1] == disturbed[1]
 
 
@@ -214,25 +223,47 @@ def test_leftovers_of_the_dead_are_cleared_and_those_of_the_living_are_not(graph
 
 FULL = """
 import resource, sys
+from pathlib import Path
 from ap_spark.cli import main
+from ap_spark.session import start_session
 resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, 600_000))
-sys.exit(main(sys.argv[1:]))
+local, *arguments = sys.argv[1:]
+spark = start_session("local[2]", [f"spark.local.dir={local}", *%r])
+code = main(arguments)
+print("left", [str(path) for path in Path(local).rglob("ap-spark.*/*")])
+spark.stop()
+sys.exit(code)
 """
 
 
-def test_a_disk_without_room_is_told_and_nothing_is_left(tmp_path: Path) -> None:
+def test_a_disk_without_room_for_the_blocks_is_told_and_nothing_is_left(tmp_path: Path) -> None:
     """No file may be larger than 0.6 MB, and the block needs 1 MB: the error is another, its handling the same."""
     points = tmp_path / "points.csv"
     points.write_text("\n".join(["x", *(str(n * n % 977) for n in range(190))]))
-    local = tmp_path / "local"
-    conf = [word for setting in (*INTERPRETED, f"spark.local.dir={local}") for word in ("--conf", setting)]
-    command = ["cluster", str(points), "--output", str(tmp_path / "out"), *conf]
-    ended = subprocess.run([sys.executable, "-c", FULL, *command], capture_output=True, text=True, timeout=200)
+    command = [sys.executable, "-c", FULL % (INTERPRETED,), str(tmp_path / "local"), "cluster", str(points)]
+    command += ["--output", str(tmp_path / "out")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert ended.returncode == 4, ended.stderr
     assert "Spark's local directories" in ended.stderr
     assert "File too large" in ended.stderr
+    assert "left []" in ended.stdout
     assert not (tmp_path / "out").exists()
-    assert not list(tmp_path.rglob("ap-spark.*"))
+
+
+@pytest.mark.parametrize("size", [600, 900])
+def test_a_disk_without_room_for_the_totals_is_told_and_nothing_is_left(graph: Graph, size: int) -> None:
+    """The broadcast's file of 60 totals does not fit, or it does and all of them together do not."""
+    engine = start(graph, 2)
+    files = paths(engine)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        with pytest.raises(StorageError, match="must have room"):
+            advance(engine, 3)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    engine.release()
+    assert not any(path.parent.exists() for path in files)
 
 
 def test_a_local_directory_that_cannot_be_written_is_told(tmp_path: Path) -> None:

@@ -13,11 +13,13 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -45,6 +47,7 @@ TORN = -1
 HEADER = 64  # bytes: eight integers
 ITERATION = 5  # its place among them
 NAME = "ap-spark"
+OWNER = re.compile(rf"{NAME}\.[0-9a-f]{{16}}\.(?P<process>\d{{1,10}})\.(?P<machine>.+)")
 CHUNK = 1 << 20  # entries written at once
 
 
@@ -61,15 +64,21 @@ class Shape:
     run, number : int
         Of which run, which block.
     rows, entries : int
-    columns : str
-        The type of the column ids, "int32" or "int64".
+        Of the block.
+    points : int
+        Of the whole graph.
     """
 
     run: int
     number: int
     rows: int
     entries: int
-    columns: str
+    points: int
+
+    @property
+    def columns(self) -> str:
+        """The type of the column ids."""
+        return "int32" if self.points < 2**31 else "int64"
 
     @property
     def header(self) -> list[int]:
@@ -227,6 +236,11 @@ class BlockFile:
         whole = (there.st_dev, there.st_ino, there.st_size) == (mine.st_dev, mine.st_ino, len(self.map))
         return whole and self.header[:ITERATION].tolist() == self.shape.header
 
+    @cached_property
+    def sums(self) -> Integers:
+        """Room for what the block contributes to all columns; a process works on one block at a time."""
+        return np.zeros(self.shape.points, np.int64)
+
     @contextmanager
     def update_to(self, iteration: int) -> Iterator[None]:
         """While the messages change; left by an error or a kill, the file stays TORN."""
@@ -265,19 +279,23 @@ def opened(path: Path, shape: Shape) -> Iterator[BlockFile]:
         fcntl.flock(file.file, fcntl.LOCK_UN)
 
 
-def clear_leftovers(path: Path) -> None:
-    """Delete the directories of executors of this machine that live no more, beside the one of a block's file."""
-    for found in path.parents[2].glob(f"*/{NAME}.*"):
-        _, _, process, owner = found.name.split(".", 3)
-        if owner == machine() and not is_running(process):
-            shutil.rmtree(found, ignore_errors=True)
+def clear_leftovers() -> None:
+    """Delete what executors of this machine that live no more have left beside this one's local directories."""
+    for local in local_directories():
+        with suppress(OSError):  # others come and go there, and clear too
+            for beside in local.parent.iterdir():
+                with suppress(OSError):
+                    for found in beside.glob(f"{NAME}.*"):
+                        owner = OWNER.fullmatch(found.name)
+                        if owner and owner["machine"] == machine() and not is_running(owner["process"]):
+                            shutil.rmtree(found, ignore_errors=True)
 
 
 def delete_files(run: int) -> None:
     """Delete what this executor keeps of a run. Files are emptied first: idle processes may have them mapped."""
     for local in local_directories():
-        for found in local.glob(f"{NAME}.{run:016x}.*"):
-            for file in found.iterdir():
-                with suppress(OSError):
+        with suppress(OSError):  # other tasks are at it too
+            for found in local.glob(f"{NAME}.{run:016x}.*"):
+                for file in found.iterdir():
                     os.truncate(file, 0)
-            shutil.rmtree(found, ignore_errors=True)
+                shutil.rmtree(found, ignore_errors=True)

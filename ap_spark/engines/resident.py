@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from pickle import PicklingError
 
 import numpy as np
 import pyarrow as pa
@@ -34,7 +35,7 @@ from ap_spark import classic
 from ap_spark.convergence import Iteration, Stability
 from ap_spark.engines import tasks
 from ap_spark.engines.tasks import MISSING, Burst, Plan, Range, Share
-from ap_spark.errors import ApSparkError, StorageError
+from ap_spark.errors import ApSparkError, SettingError, StorageError
 from ap_spark.graph import Graph
 from ap_spark.kernel import Flags, Floats, column_totals
 from ap_spark.session import with_settings
@@ -67,6 +68,8 @@ class ResidentEngine:
 
     Raises
     ------
+    SettingError
+        If Spark may run a task twice at once (``spark.speculation``): the copy would find no file where it is.
     StorageError
         Here and in all methods, if a local directory is full or cannot be written.
     """
@@ -84,14 +87,20 @@ class ResidentEngine:
         self.graph = graph
         self.collected_bytes = collected_bytes
         self.spark = graph.edges.sparkSession
+        if self.spark.sparkContext.getConf().get("spark.speculation") == "true":
+            raise SettingError(
+                "spark.speculation must be false for the resident engine, whose blocks are on one executor each, "
+                "got true (or take --engine dataframe)"
+            )
         if blocks is None:
             blocks = 1 if graph.n_edges <= ONE_BLOCK_EDGES else classic.cores(self.spark)
         self.iteration = 0
         self.totals = np.zeros(graph.n_points)  # of the last iteration
         self.a = np.zeros(graph.n_points)  # a(k,k), once they have reached it
         self.exemplar: Flags = np.zeros(graph.n_points, bool)
+        self.handles: DataFrame | None = None
+        self.broadcasts: list[Broadcast[Floats]] = []
         self.plan, self.block_of_row = self.cut(blocks, damping, kernel)
-        self.handles = self.in_blocks()
         self.history = History(self.spark.sparkContext._temp_dir, graph.n_points)
         with ExitStack() as held:
             held.callback(self.release)
@@ -143,9 +152,10 @@ class ResidentEngine:
     def build(self) -> None:
         """Write the files that are missing, and know where they are."""
         classic.describe(self.spark, "ap: blocks")
-        self.handles.unpersist()
-        self.handles = self.in_blocks().persist()
+        if self.handles:
+            self.handles.unpersist()
         with with_settings(self.spark, PLANNER):
+            self.handles = self.in_blocks().persist()
             self.located = self.handles.rdd
             problems = [handle.problem for handle in self.located.collect() if handle.problem]
         classic.describe(self.spark, "")
@@ -178,10 +188,11 @@ class ResidentEngine:
             stability=stability,
             n_lonely=self.graph.n_lonely,
         )
-        for _ in range(PATIENCE):
+        for attempt in range(PATIENCE):
             if found := self.located.mapPartitions(task).collect():
                 return found[0]
-            self.build()
+            if attempt:  # as in `reach`
+                self.build()
         raise lost(self.iteration)
 
     def round(self) -> list[Iteration]:
@@ -235,11 +246,17 @@ class ResidentEngine:
     @contextmanager
     def sent(self, totals: Floats) -> Iterator[Broadcast[Floats]]:
         """Totals, one iteration a row, on all executors."""
-        broadcast = self.spark.sparkContext.broadcast(totals)
+        broadcast = self.broadcast(totals)
         try:
             yield broadcast
         finally:
             broadcast.destroy()
+
+    def broadcast(self, totals: Floats) -> Broadcast[Floats]:
+        try:
+            return self.spark.sparkContext.broadcast(totals)
+        except (OSError, PicklingError) as error:  # it is written to a file of the driver's first
+            raise no_storage(f"{self.history.directory}: {error}") from error
 
     def exemplars(self) -> DataFrame:
         return self.spark.createDataFrame(pa.table({"index": np.flatnonzero(self.exemplar)}))
@@ -252,17 +269,21 @@ class ResidentEngine:
             self.reach(self.iteration)
 
     def messages(self) -> DataFrame:
+        assert self.handles is not None
         self.settle()
-        totals = self.spark.sparkContext.broadcast(self.totals[np.newaxis])
-        task = partial(tasks.messages, plan=self.plan, totals=totals, reached=self.iteration)
+        self.broadcasts.append(self.broadcast(self.totals[np.newaxis]))
+        task = partial(tasks.messages, plan=self.plan, totals=self.broadcasts[-1], reached=self.iteration)
         return self.handles.mapInArrow(task, tasks.MESSAGES)
 
     def release(self) -> None:
         self.history.close()
-        slots = 2 * classic.cores(self.spark)  # more tasks than can run at once: each executor gets some
-        with suppress(PySparkException, Py4JError):  # what cannot be reached goes with its executor
-            self.handles.unpersist()
-            delete = partial(tasks.delete, run=self.plan.run)
+        delete = partial(tasks.delete, run=self.plan.run)
+        with suppress(PySparkException, Py4JError, AttributeError):  # what is out of reach goes with its executor
+            for totals in self.broadcasts:
+                totals.destroy()
+            if self.handles:
+                self.handles.unpersist()
+            slots = 2 * self.blocks + 2 * classic.cores(self.spark)  # more than run at once: all executors get some
             self.spark.sparkContext.parallelize(range(slots), slots).mapPartitions(delete).collect()
 
 
@@ -298,7 +319,8 @@ class History:
         return np.fromfile(self.file, count=(last - first) * self.n_points).reshape(-1, self.n_points)
 
     def close(self) -> None:
-        self.file.close()
+        with suppress(OSError):  # what a full disk has not taken
+            self.file.close()
 
 
 def no_storage(problem: str) -> StorageError:

@@ -55,9 +55,9 @@ __all__ = [
 ]
 
 BURST_SECONDS = 5.0  # a job longer than this would keep the driver in the dark
-MISSING = -1  # what a block has reached whose file cannot be used
+MISSING = TORN - 1  # what a block has reached whose file cannot be used
 
-HANDLES = "block int, path string, problem string"
+HANDLES = "block bigint, path string, problem string"
 MESSAGES = "i bigint, k bigint, r double, a double"
 
 Batches = Iterable[pa.RecordBatch]
@@ -131,8 +131,7 @@ class Plan:
         return int(self.cuts[-1])
 
     def shape(self, block: int) -> Shape:
-        columns = "int32" if self.n_points < 2**31 else "int64"
-        return Shape(self.run, block, int(self.rows[block]), int(self.entries[block]), columns)
+        return Shape(self.run, block, int(self.rows[block]), int(self.entries[block]), self.n_points)
 
     @cached_property
     def iterate(self) -> Callable[[Block, Floats, Damping, float, Integers], None]:
@@ -151,9 +150,9 @@ class Plan:
 def build(edges: Batches, plan: Plan) -> Iterator[pa.RecordBatch]:
     """Write the block of this partition, unless it is there from before."""
     block = partition()
-    path, problem = path_of(plan.run, block), None
+    path, problem = path_of(plan.run, block), ""
     try:
-        clear_leftovers(path)
+        clear_leftovers()
         path.parent.mkdir(exist_ok=True)
         try:
             with opened(path, plan.shape(block)):
@@ -162,10 +161,7 @@ def build(edges: Batches, plan: Plan) -> Iterator[pa.RecordBatch]:
             write_block(path, plan.shape(block), (tuple(batch[name].to_numpy() for name in "iks") for batch in edges))
     except OSError as error:
         problem = f"{path.parent}: {error.strerror or error}"
-    row = {"block": [block], "path": [str(path)], "problem": [problem]}
-    yield pa.RecordBatch.from_pydict(
-        row, schema=pa.schema([("block", pa.int32()), ("path", pa.string()), ("problem", pa.string())])
-    )
+    yield pa.RecordBatch.from_pydict({"block": [block], "path": [str(path)], "problem": [problem]})
 
 
 def advance(
@@ -184,10 +180,10 @@ def advance(
                 mend(file)
                 sums = None
                 while first <= file.iteration < last:
-                    sums = iteration(file, plan, totals.value[file.iteration - first])
+                    sums = iterate(file, plan, totals.value[file.iteration - first])
                 reached = file.iteration
                 if share and reached == last:
-                    sums = contributions(file.block, plan) if sums is None else sums
+                    sums = contributions(file, plan) if sums is None else sums
                     yield from shares(file.block, plan, handle.block, sums, reached)
         except UnusableFile:
             pass
@@ -201,20 +197,20 @@ def mend(file: BlockFile) -> None:
         file.reset()
 
 
-def iteration(file: BlockFile, plan: Plan, totals: Floats) -> Integers:
+def iterate(file: BlockFile, plan: Plan, totals: Floats) -> Integers:
     """One iteration of a block; its contributions to all columns."""
-    sums = np.zeros(plan.n_points, np.int64)
+    file.sums.fill(0)
     with file.update_to(file.iteration + 1):
-        plan.iterate(file.block, totals, plan.damping, plan.unit, sums)
-    return sums
+        plan.iterate(file.block, totals, plan.damping, plan.unit, file.sums)
+    return file.sums
 
 
-def contributions(block: Block, plan: Plan) -> Integers:
+def contributions(file: BlockFile, plan: Plan) -> Integers:
     """The contributions of a block that has done its iteration."""
-    sums = np.zeros(plan.n_points, np.int64)
-    for part in block.parts:
-        kernel.contributions(part, plan.unit, sums)
-    return sums
+    file.sums.fill(0)
+    for part in file.block.parts:
+        kernel.contributions(part, plan.unit, file.sums)
+    return file.sums
 
 
 def shares(block: Block, plan: Plan, number: int, sums: Integers, reached: int) -> Iterator[tuple[int, Share]]:
@@ -264,11 +260,11 @@ def loop(handles: Handles, plan: Plan, start: int, most: int, stability: Stabili
                 def totals_of(sums: Integers, a: Floats, block: Block = block) -> tuple[Floats, Floats, Flags]:
                     return column_totals(sums, own(block, 0, n), a, plan.damping, plan.unit)
 
-                totals, a, before = totals_of(contributions(block, plan), a)
+                totals, a, before = totals_of(contributions(file, plan), a)
                 records: list[Iteration] = []
                 while file.iteration < start + most:
                     started = time.perf_counter()
-                    totals, a, exemplars = totals_of(iteration(file, plan, totals), a)
+                    totals, a, exemplars = totals_of(iterate(file, plan, totals), a)
                     changed = int(np.count_nonzero(exemplars != before))
                     before = exemplars
                     if file.iteration <= start:
