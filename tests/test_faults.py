@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import resource
 import shutil
 import signal
@@ -22,7 +21,7 @@ from ap_spark import kernel
 from ap_spark.engines.resident import ResidentEngine
 from ap_spark.engines.tasks import Plan
 from ap_spark.errors import StorageError
-from ap_spark.graph import Graph, build_graph
+from ap_spark.graph import Graph, build_graph, similarities_of
 from ap_spark.processes import machine
 from ap_spark.settings import Settings
 from tests.conftest import INTERPRETED, Edges, random_edges
@@ -158,48 +157,43 @@ def test_a_worker_killed_in_the_middle_of_an_iteration_is_replaced(
 
 
 LOST = """
-import hashlib, sys
+import sys
 import psutil
-import numpy as np
-from ap_spark.convergence import Stability
+from pathlib import Path
 from ap_spark.engines.resident import ResidentEngine
 from ap_spark.graph import build_graph
 from ap_spark.session import start_session
 from ap_spark.settings import Settings
+from tests.test_engines import advance, bits, messages_of
 
-spark = start_session("local-cluster[2,1,1024]", sys.argv[1:])
-similarities = spark.createDataFrame([(i, k, -float((7 * i - k) ** 2 % 101 + 1)) for i in range(60) for k in range(60)
-                                      if i != k and (i * k) % 5 == 1], "i bigint, k bigint, s double")
-graph = build_graph(similarities, Settings())
-for lose in (False, True):
-    engine = ResidentEngine(graph, 0.7, 2, "numpy")
-    trace = []
-    print("places", lose, len({handle.path.rsplit("/", 1)[0] for handle in engine.located.collect()}))
-    for block in range(2):  # first the executor of one block, then that of the other: all it held is gone
-        trace += [done[:3] for done in engine.run(2, Stability(10**9))]
-        handle = next(handle for handle in engine.located.collect() if handle.block == block)
-        executor = psutil.Process(int(handle.path.split("/ap-spark.")[1].split(".")[1])).parent()
-        if lose:
-            executor.kill()
-    trace += [done[:3] for done in engine.run(3, Stability(10**9))]
-    rows = engine.messages().toArrow().sort_by([("i", "ascending"), ("k", "ascending")])
-    digest = hashlib.sha256(b"".join(rows[name].to_numpy().tobytes() for name in "ikra")).hexdigest()
-    print("lost", lose, trace, len(rows), digest, engine.exemplars().count())
-    engine.release()
-graph.release()
+edges, result, *conf = sys.argv[1:]
+spark = start_session("local-cluster[2,1,1024]", conf)
+engine = ResidentEngine(build_graph(spark.read.parquet(edges), Settings()), 0.7, 2, "numpy")
+print("places", len({handle.path.rsplit("/", 1)[0] for handle in engine.located.collect()}))
+for block in range(2):  # first the executor of one block, then that of the other: all that was held is gone
+    advance(engine, 2)
+    handle = next(handle for handle in engine.located.collect() if handle.block == block)
+    psutil.Process(int(handle.path.split("/ap-spark.")[1].split(".")[1])).parent().kill()
+advance(engine, 3)
+Path(result).write_bytes(bits(messages_of(engine)))
+print("exemplars", sorted(row["index"] for row in engine.exemplars().collect()))
+engine.release()
 spark.stop()
 """
 
 
-def test_a_lost_executor_takes_nothing_with_it(tmp_path: Path) -> None:
-    conf = [*INTERPRETED, "spark.ui.enabled=false", "spark.sql.shuffle.partitions=2", f"spark.local.dir={tmp_path}"]
-    told = finish([sys.executable, "-c", LOST, *conf], cwd=tmp_path)
-    undisturbed, disturbed = (re.search(f"^lost {lost} (.*)$", told, re.M) for lost in (False, True))
-    assert undisturbed, told
-    assert disturbed, told
-    assert "places False 2" in told, "each executor has a block"
-    assert "places True 2" in told, "each executor has a block"
-    assert undisturbed[1] == disturbed[1]
+def test_lost_executors_take_nothing_with_them(
+    graph: Graph, undisturbed: tuple[bytes, list[Any]], tmp_path: Path
+) -> None:
+    edges, result = tmp_path / "edges", tmp_path / "messages"
+    similarities_of(graph).write.parquet(str(edges))
+    quick = ["spark.executor.extraJavaOptions=-XX:TieredStopAtLevel=1", "spark.shuffle.io.retryWait=100ms"]
+    conf = [*INTERPRETED, *quick, "spark.ui.enabled=false", "spark.sql.shuffle.partitions=2"]
+    told = finish([sys.executable, "-c", LOST, str(edges), str(result), *conf, f"spark.local.dir={tmp_path}"])
+    assert "places 2" in told, "each executor has a block"
+    messages, exemplars = undisturbed
+    assert result.read_bytes() == messages
+    assert f"exemplars {exemplars}" in told
 
 
 def test_leftovers_of_the_dead_are_cleared_and_those_of_the_living_are_not(graph: Graph) -> None:

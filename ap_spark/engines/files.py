@@ -47,7 +47,7 @@ TORN = -1
 HEADER = 64  # bytes: eight integers
 ITERATION = 5  # its place among them
 NAME = "ap-spark"
-OWNER = re.compile(rf"{NAME}\.[0-9a-f]{{16}}\.(?P<process>\d{{1,10}})\.(?P<machine>.+)")
+OWNER = re.compile(rf"{NAME}\.[0-9a-f]{{16}}\.(?P<process>\d{{1,9}})\.(?P<machine>.+)")
 CHUNK = 1 << 20  # entries written at once
 
 
