@@ -8,7 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -57,6 +59,16 @@ def test_spark_submit_and_the_command_give_the_same(tmp_path: Path) -> None:
     assert result(tmp_path / "command") == result(tmp_path / "submitted")
 
 
+def blocks_of(session: int) -> list[Path]:
+    """The files of blocks that belong to the processes of a session."""
+    found = []
+    for path in Path(tempfile.gettempdir()).glob("blockmgr-*/ap-spark.*/block-0"):
+        with suppress(OSError):
+            if os.getsid(int(path.parent.name.split(".")[2])) == session:
+                found.append(path)
+    return found
+
+
 @pytest.mark.parametrize("moment", ["iterating", "publishing"])
 def test_a_job_killed_halfway_leaves_no_output_and_does_not_disturb_the_next(
     tmp_path: Path, spark: SparkSession, moment: str
@@ -65,20 +77,23 @@ def test_a_job_killed_halfway_leaves_no_output_and_does_not_disturb_the_next(
     points.write_text("x\n0\n1\n5\n6\n")
     interpreted = [option for setting in INTERPRETED for option in ("--conf", setting)]
     command = ["ap-spark", "cluster", str(points), "--verbose", "--output", str(tmp_path / "out"), *interpreted]
-    process = start(command, cwd=tmp_path, start_new_session=True)
+    long = ["-i", "100000000", "-c", "10000000"] if moment == "iterating" else []
+    process = start([*command, *long], cwd=tmp_path, start_new_session=True)
     assert process.stdout
-    if moment == "iterating":
-        assert any("4 points, 12 edges" in line for line in process.stdout)
-    else:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and process.poll() is None and not list(tmp_path.glob(".out.staging.*")):
-            time.sleep(0.001)
+    deadline = time.monotonic() + 120
+    reached = {"iterating": lambda: blocks_of(process.pid), "publishing": lambda: list(tmp_path.glob(".out.staging.*"))}
+    while time.monotonic() < deadline and process.poll() is None and not reached[moment]():
+        time.sleep(0.001)
     assert process.poll() is None, process.stdout.read()
+    blocks = blocks_of(process.pid)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=30)
     assert not (tmp_path / "out").exists()
     assert bool(list(tmp_path.glob(".out.staging.*"))) == (moment == "publishing")
+    assert bool(blocks) == (moment == "iterating")
+    assert all(path.exists() for path in blocks)
     assert main(command[1:]) == 0
+    assert not any(path.exists() for path in blocks), "cleared by the next run"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "points.csv"]
     assert (tmp_path / "out" / "_SUCCESS").exists()
 
@@ -128,12 +143,12 @@ def test_everything_runs_on_spark_connect(tmp_path: Path) -> None:
     assert "components 2" in told
 
 
-def blocks_of(language: str, page: str = "README.md") -> list[str]:
+def code_of(language: str, page: str = "README.md") -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S)
 
 
 # Blocks with make build an environment; CI and newcomers run them.
-@pytest.mark.parametrize("block", [block for block in blocks_of("bash") if "make " not in block])
+@pytest.mark.parametrize("block", [block for block in code_of("bash") if "make " not in block])
 @pytest.mark.usefixtures("quick")
 def test_the_commands_of_the_readme(tmp_path: Path, block: str) -> None:
     for name in ("data", "jobs", "conf"):
@@ -144,6 +159,6 @@ def test_the_commands_of_the_readme(tmp_path: Path, block: str) -> None:
 @pytest.mark.usefixtures("quick")
 def test_the_python_of_the_readme_and_of_the_page_on_choosing(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "data", tmp_path / "data")
-    blocks = blocks_of("python") + blocks_of("python", "docs/choosing.md")
+    blocks = code_of("python") + code_of("python", "docs/choosing.md")
     assert len(blocks) == 2
     finish([sys.executable, "-c", "\n".join(blocks)], cwd=tmp_path)

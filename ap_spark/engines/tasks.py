@@ -2,7 +2,7 @@
 
 build      edges of a block         ──►  its file, and a handle: where it is
 advance    handle, column totals    ──►  what the block contributes to the next totals, by column range
-add        contributions of a range ──►  its totals and exemplars
+add        shares of a column range ──►  their sum
 loop       handle of the one block  ──►  records of many iterations, the last totals and exemplars
 messages   handle, column totals    ──►  r and a of each entry
 """
@@ -86,7 +86,7 @@ class Share(NamedTuple):
 
 
 class Range(NamedTuple):
-    """A column range after an iteration: its contributions added, its r(k,k), what its block has reached."""
+    """A column range after an iteration: the sums of its shares, its r(k,k), what its block has reached."""
 
     number: int
     sums: Integers
