@@ -7,16 +7,19 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format docs bench lock clean
+.PHONY: help demo test test-cluster check format docs bench lock clean
 
 help: ## list these commands
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 demo: .venv/.run ## cluster the handwritten digits and say what came out
 	$(BIN)/ap-spark cluster data/digits.csv.gz --feature-columns 0-63 --output out/digits --overwrite
 
 test: .venv/.dev ## run the tests
 	JAVA_HOME="$$($(BIN)/python -m ap_spark.java)" PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest --numprocesses $(TESTS_AT_ONCE) --dist worksteal
+
+test-cluster: .venv/.dev ## run the tests that need executors of their own
+	JAVA_HOME="$$($(BIN)/python -m ap_spark.java)" PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m cluster
 
 check: .venv/.dev ## formatting, lint, types
 	$(BIN)/ruff format --check .

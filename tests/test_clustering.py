@@ -146,9 +146,10 @@ def test_blobs_as_scikit_learn_on_the_resident_engine(components: tuple[Componen
     for seed in blobs.expected:
         names = blobs.points(seed)
         edges = blobs.graph.edges.where(F.col("i").isin(*names))
-        points = blobs.graph.points.where(F.col("index").isin(*names))
-        engine = ResidentEngine(replace(blobs.graph, points=points, edges=edges), damping, 1)
-        n_iter[seed] = len(list(engine.run(500, Stability(Settings.convergence_iter))))
+        others = blobs.graph.n_points - len(names)
+        own = replace(blobs.graph, edges=edges, n_edges=edges.count() - len(names), n_lonely=others)
+        engine = ResidentEngine(own, damping, 1)
+        n_iter[seed] = len(list(engine.run(500, Stability(Settings.convergence_iter, no_answer=others))))
         exemplars[seed] = {row["index"] for row in engine.exemplars().collect()}
         engine.release()
     blobs.check(exemplars, n_iter)

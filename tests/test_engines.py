@@ -157,8 +157,7 @@ WAYS: dict[str, Way] = {
 }
 WAYS["resident-exchanged"] = resident(7, "numpy", collected_bytes=0)
 WAYS["dataframe"] = lambda graph: DataFrameEngine(graph, 0.8, 2)
-WAYS["dataframe-7"] = lambda graph: DataFrameEngine(graph, 0.8, 7)
-WAYS["dataframe-shuffled"] = lambda graph: DataFrameEngine(graph, 0.8, 3, broadcast_columns=0)
+WAYS["dataframe-shuffled"] = lambda graph: DataFrameEngine(graph, 0.8, 7, broadcast_columns=0)
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +168,7 @@ def expected(everything: Graph) -> list[Any]:
 
 def outcome(engine: Engine, graph: Graph) -> list[Any]:
     """The messages' bits after some iterations, the records, the exemplars and the assignments."""
-    done = list(engine.run(4, Stability(NEVER)))
+    done = list(engine.run(3, Stability(NEVER)))
     exemplars = sorted(row["index"] for row in engine.exemplars().collect())
     if (names := tuple(exemplars)) not in ASSIGNED:
         clusters = make_clusters(graph, engine.exemplars())
@@ -347,7 +346,6 @@ def listed(sequence: Any) -> list[Any]:
     return [sequence.apply(number) for number in range(sequence.size())]
 
 
-@pytest.mark.usefixtures("compiled")
 def test_bytes_moved_go_with_points_and_blocks_and_not_with_edges(spark: SparkSession, tmp_path: Path) -> None:
     def moved(points: int, neighbors: int, blocks: int) -> tuple[int, int]:
         graph = ready_graph(spark, points, neighbors, tmp_path)

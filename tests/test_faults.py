@@ -182,6 +182,7 @@ spark.stop()
 """
 
 
+@pytest.mark.cluster
 def test_lost_executors_take_nothing_with_them(
     graph: Graph, undisturbed: tuple[bytes, list[Any]], tmp_path: Path
 ) -> None:

@@ -62,7 +62,8 @@ class ResidentEngine:
     blocks : int, optional
         By default one up to ONE_BLOCK_EDGES, else one for each core. There are fewer where there are fewer rows.
     kernel : {"auto", "numpy", "numba"}
-        What computes a block: by default numba where it is installed. Both give the same bits.
+        What computes a block: by default numba where it is installed and the graph has a million edges, which it takes
+        to make up for a second of importing it. Both give the same bits.
     collected_bytes : int
         Contributions of all blocks to all columns are added by the driver up to so many bytes, beyond by an exchange.
 
@@ -115,6 +116,10 @@ class ResidentEngine:
     def cut(self, blocks: int, damping: float, kernel: str) -> tuple[Plan, Column]:
         """Cut the rows into blocks of about as many entries; the plan, and the block of a row ``i``."""
         n = self.graph.n_points
+        plan = partial(Plan, secrets.randbits(63), damping=damping, unit=self.graph.unit, kernel=kernel)
+        if blocks == 1:
+            own = n - self.graph.n_lonely
+            return plan(np.array([0, n]), np.array([own]), np.array([own + self.graph.n_edges])), F.lit(0)
         buckets = min(n, BUCKETS_A_BLOCK * blocks)
         bucket = "{} * {} div {}"
         counted = (
@@ -130,18 +135,11 @@ class ResidentEngine:
         ends = np.unique(1 + np.searchsorted(sums, sums[-1] * np.arange(1, blocks + 1) / blocks))
         ends[-1] = buckets
         starts = np.append(0, ends[:-1])
-        plan = Plan(
-            run=secrets.randbits(63),
-            cuts=np.append(-(-starts * n // buckets), n),
-            rows=np.add.reduceat(rows, starts),
-            entries=np.add.reduceat(entries, starts),
-            damping=damping,
-            unit=self.graph.unit,
-            kernel=kernel,
-        )
+        cuts = np.append(-(-starts * n // buckets), n)
         block_of_bucket = np.repeat(np.arange(len(ends)), np.diff(np.append(starts, buckets)))
         literal = f"array({','.join(map(str, block_of_bucket))})"
-        return plan, F.expr(f"{literal}[int({bucket.format('i', buckets, n)})]")
+        of_blocks = np.add.reduceat(rows, starts), np.add.reduceat(entries, starts)
+        return plan(cuts, *of_blocks), F.expr(f"{literal}[int({bucket.format('i', buckets, n)})]")
 
     def in_blocks(self) -> DataFrame:
         """The handles; to be persisted, for the task that makes one writes the file."""
@@ -283,7 +281,7 @@ class ResidentEngine:
                 totals.destroy()
             if self.handles:
                 self.handles.unpersist()
-            slots = 2 * self.blocks + 2 * classic.cores(self.spark)  # more than run at once: all executors get some
+            slots = classic.cores(self.spark)  # a task for each core at once: all executors get some
             self.spark.sparkContext.parallelize(range(slots), slots).mapPartitions(delete).collect()
 
 

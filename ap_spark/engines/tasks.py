@@ -55,6 +55,7 @@ __all__ = [
 ]
 
 BURST_SECONDS = 5.0  # a job longer than this would keep the driver in the dark
+COMPILED_ENTRIES = 1_000_000  # with fewer, importing numba takes longer than it saves
 MISSING = TORN - 1  # what a block has reached whose file cannot be used
 
 HANDLES = "block bigint, path string, problem string"
@@ -135,8 +136,8 @@ class Plan:
 
     @cached_property
     def iterate(self) -> Callable[[Block, Floats, Damping, float, Integers], None]:
-        """`kernel.iterate`, or the same compiled where numba is installed."""
-        if self.kernel == "numpy":
+        """`kernel.iterate`, or the same compiled where that is worth it and numba is installed."""
+        if self.kernel == "numpy" or (self.kernel == "auto" and self.entries.sum() < COMPILED_ENTRIES):
             return kernel.iterate
         try:
             compiled = importlib.import_module("ap_spark.compiled")
