@@ -168,7 +168,7 @@ def expected(everything: Graph) -> list[Any]:
 
 def outcome(engine: Engine, graph: Graph) -> list[Any]:
     """The messages' bits after some iterations, the records, the exemplars and the assignments."""
-    done = list(engine.run(3, Stability(NEVER)))
+    done = list(engine.run(4, Stability(NEVER)))
     exemplars = sorted(row["index"] for row in engine.exemplars().collect())
     if (names := tuple(exemplars)) not in ASSIGNED:
         clusters = make_clusters(graph, engine.exemplars())
