@@ -8,7 +8,15 @@ Frey & Dueck, Clustering by passing messages between data points, Science 315 (2
 from ap_spark.clustering import Clustering, Summary, affinity_propagation
 from ap_spark.convergence import Iteration
 from ap_spark.describe import Description, describe
-from ap_spark.errors import ApSparkError, InputError, JavaNotFound, NotConverged, OutputError, SettingError
+from ap_spark.errors import (
+    ApSparkError,
+    InputError,
+    JavaNotFound,
+    NotConverged,
+    OutputError,
+    SettingError,
+    StorageError,
+)
 from ap_spark.neighbors import Neighbors, nearest_neighbors
 from ap_spark.preference import PreferenceRange, preference_quantile, preference_range
 from ap_spark.progress import Progress
@@ -30,6 +38,7 @@ __all__ = [
     "PreferenceRange",
     "Progress",
     "SettingError",
+    "StorageError",
     "Summary",
     "__version__",
     "affinity_propagation",

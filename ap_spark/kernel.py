@@ -94,15 +94,15 @@ class Block:
         )
 
 
-def make_block(i: NDArray[Any], k: NDArray[Any], s: Floats, r: Floats | None = None, a: Floats | None = None) -> Block:
-    """Put entries given in any order into a block; messages not given are 0.
+def make_block(i: NDArray[Any], k: NDArray[Any], s: Floats) -> Block:
+    """Put entries given in any order into a block, all messages 0.
 
     Parameters
     ----------
     i, k : integers, shape (entries,)
         Row and column of each entry; no pair twice, and (i, i) is there for every row i.
-    s, r, a : float64, shape (entries,), optional
-        Similarity, responsibility, availability.
+    s : float64, shape (entries,)
+        Similarity.
 
     Examples
     --------
@@ -113,18 +113,14 @@ def make_block(i: NDArray[Any], k: NDArray[Any], s: Floats, r: Floats | None = N
     order = np.lexsort((k, i))
     i, k = i[order], k[order]
     rows, first = np.unique(i, return_index=True)
-
-    def ordered(message: Floats | None) -> Floats:
-        return np.zeros(len(i)) if message is None else message[order]
-
     return Block(
         rows=rows.astype(np.int64),
         starts=np.append(first, len(i)).astype(np.int64),
         diagonal=np.flatnonzero(i == k),
         columns=k,
         s=s[order],
-        r=ordered(r),
-        a=ordered(a),
+        r=np.zeros(len(i)),
+        a=np.zeros(len(i)),
     )
 
 

@@ -15,11 +15,12 @@ from ap_spark import classic
 from ap_spark.convergence import Iteration, Stability
 from ap_spark.engines.dataframe import DataFrameEngine
 from ap_spark.engines.resident import ResidentEngine
+from ap_spark.engines.state import State
 from ap_spark.errors import SettingError
 from ap_spark.graph import Graph
 from ap_spark.settings import Settings
 
-__all__ = ["Engine", "engine_of", "make_engine"]
+__all__ = ["Engine", "State", "engine_of", "make_engine"]
 
 
 class Engine(Protocol):
@@ -29,14 +30,21 @@ class Engine(Protocol):
     def name(self) -> str:
         """The name under which the settings and the summary know it."""
 
+    @property
+    def iteration(self) -> int:
+        """The last iteration that is done; records of a job over several come after all of it."""
+
     def run(self, most: int, stability: Stability) -> Iterator[Iteration]:
         """Up to ``most`` further iterations, one record each; none after the one in which stability is reached."""
 
     def exemplars(self) -> DataFrame:
         """The points (``index``) with a(k,k) + r(k,k) > 0, exemplars by definition left out."""
 
-    def messages(self) -> DataFrame:
-        """All messages (``i``, ``k``, ``r``, ``a``), the diagonal included."""
+    def state(self) -> State:
+        """Where it has come to; the tables can be read until the next iteration."""
+
+    def rebase(self, state: State) -> None:
+        """From now on make what is lost out of the state it is in, of which this is a copy that stays readable."""
 
     def release(self) -> None:
         """Give back everything the engine holds in the cluster."""
@@ -54,8 +62,8 @@ def engine_of(graph: Graph, settings: Settings) -> str:
     return "dataframe" if connect else "resident"
 
 
-def make_engine(graph: Graph, settings: Settings) -> Engine:
-    """The engine of `engine_of`."""
+def make_engine(graph: Graph, settings: Settings, start: State | None = None) -> Engine:
+    """The engine of `engine_of`, at the beginning, or at a state of a run on the same graph."""
     if engine_of(graph, settings) == "dataframe":
-        return DataFrameEngine(graph, settings.damping, settings.partitions)
-    return ResidentEngine(graph, settings.damping, settings.partitions)
+        return DataFrameEngine(graph, settings.damping, settings.partitions, start=start)
+    return ResidentEngine(graph, settings.damping, settings.partitions, start=start)

@@ -1,7 +1,7 @@
 """The algorithm as a pair of groupBy/join transformations over the edge DataFrame (semantics.md, section 2).
 
-    edges(block, i, k, s, r, a)   stay where they are, hash-partitioned by block; a row i lies in one block
-    columns(k, total, exemplar)   one number a column is all that moves
+    edges(block, i, k, s, r, a)      stay where they are, hash-partitioned by block; a row i lies in one block
+    columns(k, total, a, exemplar)   one number a column is all that moves: its total
 
     one iteration:   edges   = responsibilities(edges)          groupBy row,    join on the row
                      columns = column_totals(edges)             groupBy column: partial sums are shuffled
@@ -24,6 +24,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 
 from ap_spark import classic
 from ap_spark.convergence import Iteration, Stability
+from ap_spark.engines.state import State
 from ap_spark.exact import exact_sum
 from ap_spark.graph import Graph
 from ap_spark.session import with_settings
@@ -67,7 +68,7 @@ def responsibilities(edges: DataFrame, damping: float) -> DataFrame:
 
 
 def column_totals(edges: DataFrame, damping: float, unit: float) -> DataFrame:
-    """T(k) = r(k,k) + sum over i' != k of max(0, r(i',k)), exactly, and whether k is an exemplar.
+    """(k, total, a, exemplar): T(k) = r(k,k) + sum over i' != k of max(0, r(i',k)), exactly; what that makes of a(k,k).
 
     A column without a row of its own is an exemplar by definition: its total is infinite.
     """
@@ -81,6 +82,7 @@ def column_totals(edges: DataFrame, damping: float, unit: float) -> DataFrame:
     return columns.select(
         "k",
         F.when(F.col("r").isNull(), F.lit(float("inf"))).otherwise(F.col("total")).alias("total"),
+        F.coalesce(availability, F.lit(float("nan"))).alias("a"),
         F.coalesce(availability + F.col("r") > 0.0, F.lit(False)).alias("exemplar"),
     )
 
@@ -105,6 +107,13 @@ def unique(totals: DataFrame, *keys: str) -> DataFrame:
     return totals.groupBy(*keys).agg(F.max("total").alias("total"))
 
 
+def with_messages(edges: DataFrame, start: State | None) -> DataFrame:
+    """(i, k, s, r, a): the edges with the messages to start from, which are 0 at the beginning."""
+    if start is None:
+        return edges.select("i", "k", "s", F.lit(0.0).alias("r"), F.lit(0.0).alias("a"))
+    return edges.select("i", "k", "s").join(start.messages, ["i", "k"])
+
+
 class DataFrameEngine:
     """See the module's text.
 
@@ -117,6 +126,8 @@ class DataFrameEngine:
         The number of blocks; by default one for each million edges and for each core.
     broadcast_columns : int
         Graphs of more points have their totals shuffled to the blocks that need them, instead of broadcast.
+    start : State, optional
+        Where to go on from, on the same graph.
     """
 
     name = "dataframe"
@@ -127,25 +138,28 @@ class DataFrameEngine:
         damping: float,
         partitions: int | None = None,
         broadcast_columns: int = BROADCAST_COLUMNS,
+        start: State | None = None,
     ) -> None:
         self.spark: SparkSession = graph.edges.sparkSession
         self.graph = graph
         self.damping = damping
-        self.iteration = 0
+        self.iteration = start.iteration if start else 0
         self.partitions = partitions or max(classic.cores(self.spark), -(-graph.n_edges // EDGES_A_PARTITION))
         self.planner = PLANNER | {"spark.sql.shuffle.partitions": str(self.partitions)}
         self.columns: DataFrame | None = None
         self.routes: DataFrame | None = None
         with with_settings(self.spark, self.planner), ExitStack() as held:
-            self.edges = self.in_blocks(graph.edges).localCheckpoint()
+            self.edges = self.in_blocks(with_messages(graph.edges, start)).localCheckpoint()
             held.callback(self.release)
+            if start:
+                self.columns = start.columns.localCheckpoint()
             if graph.n_points > broadcast_columns:
                 routes = self.edges.select("k", "block").distinct()
                 self.routes = routes.repartition(self.partitions, "k").localCheckpoint()
             held.pop_all()
 
     def in_blocks(self, edges: DataFrame) -> DataFrame:
-        """Assign rows to blocks, one block a partition, all messages 0.
+        """Assign rows to blocks, one block a partition.
 
         A block is named by the smallest integer that Spark's hash partitioning sends to its partition.
         """
@@ -153,9 +167,8 @@ class DataFrameEngine:
         names = self.spark.range(64 * self.partitions).groupBy(partition_of.alias("p")).agg(F.min("id").alias("id"))
         blocks = [F.lit(row.id).cast("bigint") for row in names.orderBy("p").collect()]
         row_hash = F.pmod(F.hash("i"), F.lit(len(blocks)))
-        zero = F.lit(0.0)
         return (
-            edges.select(F.array(*blocks)[row_hash].alias("block"), "i", "k", "s", zero.alias("r"), zero.alias("a"))
+            edges.select(F.array(*blocks)[row_hash].alias("block"), "i", "k", "s", "r", "a")
             .repartition(self.partitions, "block")
             .sortWithinPartitions("block", "i")
         )
@@ -188,7 +201,7 @@ class DataFrameEngine:
         return counts[0], counts[1]
 
     def new_columns(self) -> DataFrame:
-        """The totals of the edges' responsibilities (k, total, exemplar), and whether k was an exemplar before."""
+        """The totals of the edges' responsibilities, and whether k was an exemplar before."""
         now = column_totals(self.edges, self.damping, self.graph.unit)
         if self.columns is None:
             return now.withColumn("before", F.lit(False))
@@ -209,8 +222,12 @@ class DataFrameEngine:
         assert self.columns is not None, "run at least one iteration first"
         return self.columns.where("exemplar").select(F.col("k").alias("index"))
 
-    def messages(self) -> DataFrame:
-        return self.arrived().select("i", "k", "r", "a")
+    def state(self) -> State:
+        assert self.columns is not None, "run at least one iteration first"
+        return State(self.iteration, self.edges.select("i", "k", "r", "a"), self.columns.drop("before"))
+
+    def rebase(self, state: State) -> None:
+        """Local checkpoints cannot be made again from anything."""
 
     def release(self) -> None:
         for held in (self.edges, self.columns, self.routes):

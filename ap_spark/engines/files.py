@@ -3,8 +3,8 @@
     <a local directory of Spark's>/ap-spark.<run>.<process>.<machine>/block-<number>
 
 A file holds a header, the arrays of a `kernel.Block`, one after the other, and says which iteration its messages have
-reached. They are updated in place: while that goes on it says that they are TORN, and whoever finds it so starts again
-from 0. The directory goes with the executor that made it; what a killed one leaves is cleared by the next run on that
+reached. They are updated in place: while that goes on it says that they are TORN, and a file found so is made anew.
+The directory goes with the executor that made it; what a killed one leaves is cleared by the next run on that
 machine, which knows it by the process that its name tells.
 """
 
@@ -112,16 +112,18 @@ def path_of(run: int, number: int) -> Path:
     return local[number % len(local)] / f"{NAME}.{run:016x}.{os.getppid()}.{machine()}" / f"block-{number}"
 
 
-def write_block(path: Path, shape: Shape, edges: Iterable[tuple[NDArray[Any], ...]]) -> None:
-    """Make the file of a block, with all messages 0; it appears whole or not at all.
+def write_block(path: Path, shape: Shape, iteration: int, edges: Iterable[dict[str, NDArray[Any]]]) -> None:
+    """Make the file of a block; it appears whole or not at all.
 
     Rows are put in the order of their smallest column: rows that share columns come to lie near each other, and what
     an iteration looks up for one is still in the processor's cache for the next.
 
     Parameters
     ----------
-    edges : iterable of (i, k, s)
-        Arrays of entries, row by row.
+    iteration : int
+        Which the messages have reached.
+    edges : iterable of dict
+        Arrays i, k, s, r, a of entries, row by row; r and a may be left out, and are 0 then.
 
     Raises
     ------
@@ -131,23 +133,28 @@ def write_block(path: Path, shape: Shape, edges: Iterable[tuple[NDArray[Any], ..
     unfinished = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         with tempfile.TemporaryFile(dir=path.parent) as loose, unfinished.open("wb") as file:
-            rows, starts = collect(loose, shape, edges)
-            arrange(file, shape, rows, starts, np.memmap(loose, entry_of(shape), "r", shape=(shape.entries,)))
+            given, rows, starts = collect(loose, shape, edges)
+            arrange(file, shape, iteration, rows, starts, np.memmap(loose, given, "r", shape=(shape.entries,)))
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
-def entry_of(shape: Shape) -> np.dtype[Any]:
-    return np.dtype([("s", "float64"), ("k", shape.columns)])
+def entry_of(shape: Shape, names: Iterable[str]) -> np.dtype[Any]:
+    return np.dtype([(name, shape.columns if name == "k" else "float64") for name in names if name != "i"])
 
 
-def collect(loose: BinaryIO, shape: Shape, edges: Iterable[tuple[NDArray[Any], ...]]) -> tuple[Integers, Integers]:
-    """Write the entries as they come; the rows, and where each begins."""
+def collect(
+    loose: BinaryIO, shape: Shape, edges: Iterable[dict[str, NDArray[Any]]]
+) -> tuple[np.dtype[Any], Integers, Integers]:
+    """Write the entries as they come; their type, the rows, and where each begins."""
     rows, starts, done, last = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0, -1
-    for i, k, s in edges:
-        entries = np.empty(len(i), entry_of(shape))
-        entries["k"], entries["s"] = k, s
+    given = entry_of(shape, "ks")
+    for arrays in edges:
+        given, i = entry_of(shape, arrays), arrays["i"]
+        entries = np.empty(len(i), given)
+        for name in given.names or ():
+            entries[name] = arrays[name]
         loose.write(entries.data)
         begins = np.flatnonzero(np.diff(i, prepend=last))
         rows.append(i[begins])
@@ -157,10 +164,12 @@ def collect(loose: BinaryIO, shape: Shape, edges: Iterable[tuple[NDArray[Any], .
     found = (sum(map(len, rows)), done)
     if found != (shape.rows, shape.entries):
         raise RuntimeError(f"{shape} was given (rows, entries) {found}")
-    return np.concatenate(rows), np.append(np.concatenate(starts), done)
+    return given, np.concatenate(rows), np.append(np.concatenate(starts), done)
 
 
-def arrange(file: BinaryIO, shape: Shape, rows: Integers, starts: Integers, loose: NDArray[Any]) -> None:
+def arrange(
+    file: BinaryIO, shape: Shape, iteration: int, rows: Integers, starts: Integers, loose: NDArray[Any]
+) -> None:
     """Write the block's file from its entries."""
     order = np.argsort(np.minimum.reduceat(loose["k"], starts[:-1]), kind="stable")
     rows, lengths, starts_before = rows[order], np.diff(starts)[order], starts[order]
@@ -180,12 +189,12 @@ def arrange(file: BinaryIO, shape: Shape, rows: Integers, starts: Integers, loos
         diagonal[low:high] = first + np.flatnonzero(entries["k"] == np.repeat(rows[low:high], lengths[low:high]))
         put("columns", entries["k"], first)
         put("s", entries["s"], first)
-        for name in "ra":  # written, not left as a hole: a full disk says so now, not in the middle of an iteration
-            put(name, np.zeros(last - first), first)
+        for name in "ra":  # zeros too are written: a full disk says so now, not in the middle of an iteration
+            put(name, entries[name] if name in entries.dtype.fields else np.zeros(last - first), first)
     for name, array in (("rows", rows), ("starts", starts), ("diagonal", diagonal)):
         put(name, array)
     file.seek(0)
-    file.write(np.array([*shape.header, 0, 0, 0], np.int64).data)
+    file.write(np.array([*shape.header, iteration, 0, 0], np.int64).data)
 
 
 class BlockFile:
@@ -244,15 +253,13 @@ class BlockFile:
     @contextmanager
     def update_to(self, iteration: int) -> Iterator[None]:
         """While the messages change; left by an error or a kill, the file stays TORN."""
-        self.header[ITERATION] = TORN
+        self.discard()
         yield
         self.header[ITERATION] = iteration
 
-    def reset(self) -> None:
-        """Back to iteration 0: all messages 0."""
-        with self.update_to(0):
-            self.block.r[:] = 0.0
-            self.block.a[:] = 0.0
+    def discard(self) -> None:
+        """Make it known that the messages are of no use."""
+        self.header[ITERATION] = TORN
 
 
 OPEN: dict[Path, BlockFile] = {}  # mapping a file anew for each iteration would cost a page fault for every 4 KiB
@@ -274,6 +281,8 @@ def opened(path: Path, shape: Shape) -> Iterator[BlockFile]:
     file = OPEN[path]
     fcntl.flock(file.file, fcntl.LOCK_EX)
     try:
+        if file.iteration == TORN:
+            raise UnusableFile(f"{path} was left in the middle of an update")
         yield file
     finally:
         fcntl.flock(file.file, fcntl.LOCK_UN)

@@ -4,9 +4,9 @@
     one iteration:   shares = advance(handles, totals)    each block's messages; what it adds to each column range
                      totals = add(shares by range)        integers; with r(k,k) they tell who is an exemplar
 
-The driver keeps the totals of all iterations. A block whose executor is lost is made again from the edges, by lineage,
-one whose file is gone or torn likewise; then it goes through the iterations it has missed with the totals kept, to the
-same bits.
+The driver keeps the totals of all iterations since the base: the beginning, or a snapshot. A block whose executor is
+lost is made again from the base, by lineage, one whose file is gone or torn likewise; then it goes through the
+iterations it has missed with the totals kept, to the same bits.
 
 A graph of one block needs no exchange: a job is then one task, which iterates by itself for up to BURST_SECONDS.
 
@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pickle import PicklingError
 
@@ -29,12 +30,13 @@ import pyspark.sql.functions as F
 from py4j.protocol import Py4JError
 from pyspark import RDD, Broadcast
 from pyspark.errors import PySparkException
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, Row
 
 from ap_spark import classic
 from ap_spark.convergence import Iteration, Stability
 from ap_spark.engines import tasks
-from ap_spark.engines.tasks import MISSING, Burst, Plan, Range, Share
+from ap_spark.engines.state import MESSAGES, State
+from ap_spark.engines.tasks import Burst, Plan, Range, Share
 from ap_spark.errors import ApSparkError, SettingError, StorageError
 from ap_spark.graph import Graph
 from ap_spark.kernel import Flags, Floats, column_totals
@@ -66,6 +68,8 @@ class ResidentEngine:
         to make up for a second of importing it. Both give the same bits.
     collected_bytes : int
         Contributions of all blocks to all columns are added by the driver up to so many bytes, beyond by an exchange.
+    start : State, optional
+        Where to go on from, on the same graph; it has to stay readable.
 
     Raises
     ------
@@ -84,6 +88,7 @@ class ResidentEngine:
         blocks: int | None = None,
         kernel: str = "auto",
         collected_bytes: int = COLLECTED_BYTES,
+        start: State | None = None,
     ) -> None:
         self.graph = graph
         self.collected_bytes = collected_bytes
@@ -95,17 +100,23 @@ class ResidentEngine:
             )
         if blocks is None:
             blocks = 1 if graph.n_edges <= ONE_BLOCK_EDGES else classic.cores(self.spark)
-        self.iteration = 0
+        self.base = start
+        self.iteration = start.iteration if start else 0
         self.totals = np.zeros(graph.n_points)  # of the last iteration
         self.a = np.zeros(graph.n_points)  # a(k,k), once they have reached it
         self.exemplar: Flags = np.zeros(graph.n_points, bool)
-        self.handles: DataFrame | None = None
-        self.broadcasts: list[Broadcast[Floats]] = []
+        if start:
+            columns = start.columns.toArrow()
+            k = columns["k"].to_numpy()
+            for array, name in ((self.totals, "total"), (self.a, "a"), (self.exemplar, "exemplar")):
+                array[k] = columns[name].to_numpy()
         self.plan, self.block_of_row = self.cut(blocks, damping, kernel)
+        self.handles: DataFrame | None = None
+        self.located: RDD[Row]
         self.history = History(self.spark.sparkContext._temp_dir, graph.n_points)
         with ExitStack() as held:
             held.callback(self.release)
-            self.history.append(self.totals)
+            self.history.begin(self.iteration, self.totals)
             self.build()
             held.pop_all()
 
@@ -116,7 +127,8 @@ class ResidentEngine:
     def cut(self, blocks: int, damping: float, kernel: str) -> tuple[Plan, Column]:
         """Cut the rows into blocks of about as many entries; the plan, and the block of a row ``i``."""
         n = self.graph.n_points
-        plan = partial(Plan, secrets.randbits(63), damping=damping, unit=self.graph.unit, kernel=kernel)
+        run = secrets.randbits(63)
+        plan = partial(Plan, run, self.iteration, damping=damping, unit=self.graph.unit, kernel=kernel)
         if blocks == 1:
             own = n - self.graph.n_lonely
             return plan(np.array([0, n]), np.array([own]), np.array([own + self.graph.n_edges])), F.lit(0)
@@ -144,6 +156,8 @@ class ResidentEngine:
     def in_blocks(self) -> DataFrame:
         """The handles; to be persisted, for the task that makes one writes the file."""
         edges = self.graph.edges.select("i", "k", "s")
+        if self.base:
+            edges = edges.join(self.base.messages, ["i", "k"])
         placed = edges.coalesce(1) if self.blocks == 1 else edges.repartitionById(self.blocks, self.block_of_row)
         return placed.sortWithinPartitions("i").mapInArrow(partial(tasks.build, plan=self.plan), tasks.HANDLES)
 
@@ -171,7 +185,7 @@ class ResidentEngine:
     def burst(self, last: int, stability: Stability) -> list[Iteration]:
         """One job of a graph of one block: up to iteration ``last``, at least one."""
         classic.describe(self.spark, f"ap: iteration {self.iteration + 1} and on")
-        records, self.totals, self.exemplar = self.looped(last - self.iteration, stability)
+        records, self.totals, self.a, self.exemplar = self.looped(last - self.iteration, stability)
         classic.describe(self.spark, "")
         self.iteration = records[-1].iteration
         return records
@@ -218,7 +232,7 @@ class ResidentEngine:
             reached = [range_.reached for range_ in ranges]
             if min(reached) == number:
                 return ranges
-            if MISSING not in reached:
+            if min(reached) >= self.history.first:
                 self.catch_up(min(reached), number)
             elif attempt:  # at first the task may only have been sent to another executor, for want of a core
                 self.build()
@@ -266,19 +280,23 @@ class ResidentEngine:
         elif self.iteration:
             self.reach(self.iteration)
 
-    def messages(self) -> DataFrame:
+    def state(self) -> State:
         assert self.handles is not None
         self.settle()
-        self.broadcasts.append(self.broadcast(self.totals[np.newaxis]))
-        task = partial(tasks.messages, plan=self.plan, totals=self.broadcasts[-1], reached=self.iteration)
-        return self.handles.mapInArrow(task, tasks.MESSAGES)
+        messages = self.handles.mapInArrow(partial(tasks.messages, plan=self.plan, reached=self.iteration), MESSAGES)
+        k = np.arange(self.graph.n_points)
+        columns = pa.table({"k": k, "total": self.totals, "a": self.a, "exemplar": self.exemplar})
+        return State(self.iteration, messages, self.spark.createDataFrame(columns))
+
+    def rebase(self, state: State) -> None:
+        self.base = state
+        self.plan = replace(self.plan, start=state.iteration)
+        self.history.begin(state.iteration, self.totals)
 
     def release(self) -> None:
         self.history.close()
         delete = partial(tasks.delete, run=self.plan.run)
         with suppress(PySparkException, Py4JError, AttributeError):  # what is out of reach goes with its executor
-            for totals in self.broadcasts:
-                totals.destroy()
             if self.handles:
                 self.handles.unpersist()
             slots = classic.cores(self.spark)  # a task for each core at once: all executors get some
@@ -286,7 +304,7 @@ class ResidentEngine:
 
 
 class History:
-    """The totals of all iterations, from 0, in a file of the driver that goes with the process.
+    """The totals of all iterations from the ``first``, in a file of the driver that goes with the process.
 
     Parameters
     ----------
@@ -298,10 +316,17 @@ class History:
     def __init__(self, directory: str, n_points: int) -> None:
         self.n_points = n_points
         self.directory = directory
+        self.first = 0
         try:
             self.file = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115
         except OSError as error:
             raise no_storage(f"{directory}: {error.strerror}") from error
+
+    def begin(self, iteration: int, totals: Floats) -> None:
+        """Forget all others."""
+        self.first = iteration
+        self.file.truncate(0)
+        self.append(totals)
 
     def append(self, totals: Floats) -> None:
         try:
@@ -313,7 +338,7 @@ class History:
 
     def read(self, first: int, last: int) -> Floats:
         """The totals of the iterations from ``first`` to before ``last``, one a row."""
-        self.file.seek(first * self.n_points * 8)
+        self.file.seek((first - self.first) * self.n_points * 8)
         return np.fromfile(self.file, count=(last - first) * self.n_points).reshape(-1, self.n_points)
 
     def close(self) -> None:

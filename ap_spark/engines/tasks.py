@@ -4,7 +4,7 @@ build      edges of a block         ──►  its file, and a handle: where it 
 advance    handle, column totals    ──►  what the block contributes to the next totals, by column range
 add        shares of a column range ──►  their sum
 loop       handle of the one block  ──►  records of many iterations, the last totals and exemplars
-messages   handle, column totals    ──►  r and a of each entry
+messages   handle                   ──►  r and a of each entry
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pyspark import Broadcast, TaskContext
 from pyspark.sql import Row
 
@@ -40,7 +41,6 @@ from ap_spark.kernel import Block, Damping, Flags, Floats, Integers, column_tota
 
 __all__ = [
     "HANDLES",
-    "MESSAGES",
     "MISSING",
     "Burst",
     "Plan",
@@ -59,7 +59,6 @@ COMPILED_ENTRIES = 1_000_000  # with fewer, importing numba takes longer than it
 MISSING = TORN - 1  # what a block has reached whose file cannot be used
 
 HANDLES = "block bigint, path string, problem string"
-MESSAGES = "i bigint, k bigint, r double, a double"
 
 Batches = Iterable[pa.RecordBatch]
 Handles = Iterable[Row]
@@ -100,6 +99,7 @@ class Burst(NamedTuple):
 
     records: list[Iteration]
     totals: Floats
+    a: Floats
     exemplars: Flags
 
 
@@ -111,6 +111,8 @@ class Plan:
     ----------
     run : int
         A number of this run's own.
+    start : int
+        The iteration that new blocks have reached.
     cuts : int64, shape (blocks + 1,)
         Block b holds the rows of the points ``cuts[b]:cuts[b + 1]``, which are also column range b.
     rows, entries : int64, shape (blocks,)
@@ -120,6 +122,7 @@ class Plan:
     """
 
     run: int
+    start: int
     cuts: Integers
     rows: Integers
     entries: Integers
@@ -156,13 +159,18 @@ def build(edges: Batches, plan: Plan) -> Iterator[pa.RecordBatch]:
         clear_leftovers()
         path.parent.mkdir(exist_ok=True)
         try:
-            with opened(path, plan.shape(block)):
-                pass
+            with opened(path, plan.shape(block)) as file:
+                if file.iteration < plan.start:
+                    raise UnusableFile(f"{path} has reached iteration {file.iteration}, not {plan.start}")
         except UnusableFile:
-            write_block(path, plan.shape(block), (tuple(batch[name].to_numpy() for name in "iks") for batch in edges))
+            write_block(path, plan.shape(block), plan.start, map(arrays_of, edges))
     except OSError as error:
         problem = f"{path.parent}: {error.strerror or error}"
     yield pa.RecordBatch.from_pydict({"block": [block], "path": [str(path)], "problem": [problem]})
+
+
+def arrays_of(batch: pa.RecordBatch) -> dict[str, NDArray[Any]]:
+    return {name: batch[name].to_numpy() for name in batch.schema.names}
 
 
 def advance(
@@ -178,7 +186,6 @@ def advance(
         reached = MISSING
         try:
             with opened(Path(handle.path), plan.shape(handle.block)) as file:
-                mend(file)
                 sums = None
                 while first <= file.iteration < last:
                     sums = iterate(file, plan, totals.value[file.iteration - first])
@@ -190,12 +197,6 @@ def advance(
             pass
         if not share or reached != last:
             yield handle.block, Share(reached=reached)
-
-
-def mend(file: BlockFile) -> None:
-    """Messages that were left in the middle of an update are of no use."""
-    if file.iteration == TORN:
-        file.reset()
 
 
 def iterate(file: BlockFile, plan: Plan, totals: Floats) -> Integers:
@@ -243,8 +244,8 @@ def add(shares: Iterable[tuple[int, Share]], plan: Plan) -> Iterator[Range]:
 def loop(handles: Handles, plan: Plan, start: int, most: int, stability: Stability, n_lonely: int) -> Iterator[Burst]:
     """Up to ``most`` iterations of a graph of one block, after the first ``start``; nothing without a usable file.
 
-    A block that is behind, or ahead of what the driver has heard of, goes through the iterations again: it needs no
-    totals but its own.
+    A block that is behind goes through the iterations again: it needs no totals but its own. One that is ahead of what
+    the driver has heard of has to be made anew.
     """
     until = time.perf_counter() + BURST_SECONDS
     n = plan.n_points
@@ -252,9 +253,9 @@ def loop(handles: Handles, plan: Plan, start: int, most: int, stability: Stabili
         try:
             with opened(Path(handle.path), plan.shape(handle.block)) as file:
                 block = file.block
-                mend(file)
                 if file.iteration > start:
-                    file.reset()
+                    file.discard()
+                    return
                 a = np.zeros(n)
                 a[block.rows] = block.a[block.diagonal]
 
@@ -275,22 +276,20 @@ def loop(handles: Handles, plan: Plan, start: int, most: int, stability: Stabili
                     records.append(Iteration(file.iteration, count, changed, now - started))
                     if stability.reached(records[-1]) or now > until:
                         break
-                yield Burst(records, totals, before)
+                yield Burst(records, totals, a, before)
         except UnusableFile:
             return
 
 
-def messages(handles: Batches, plan: Plan, totals: Broadcast[Floats], reached: int) -> Iterator[pa.RecordBatch]:
-    """All messages (i, k, r, a), once the totals have reached the availabilities; the files stay as they are."""
+def messages(handles: Batches, plan: Plan, reached: int) -> Iterator[pa.RecordBatch]:
+    """All messages (i, k, r, a) of the iteration that the blocks have reached."""
     for handle in (row for batch in handles for row in batch.to_pylist()):
         with opened(Path(handle["path"]), plan.shape(handle["block"])) as file:
             if file.iteration != reached:
                 raise UnusableFile(f"{file.path} has reached iteration {file.iteration}, not {reached}")
             for part in file.block.parts:
-                arrived = replace(part, a=part.a.copy())
-                kernel.availabilities(arrived, totals.value[0], plan.damping)
                 i, k = np.repeat(part.rows, np.diff(part.starts)), part.columns.astype(np.int64)
-                yield pa.RecordBatch.from_pydict({"i": i, "k": k, "r": part.r.copy(), "a": arrived.a})
+                yield pa.RecordBatch.from_pydict({"i": i, "k": k, "r": part.r.copy(), "a": part.a.copy()})
 
 
 def delete(ids: Iterable[int], run: int) -> Iterator[int]:
