@@ -10,7 +10,9 @@ from ap_spark.convergence import Iteration
 from ap_spark.describe import Description, describe
 from ap_spark.errors import (
     ApSparkError,
+    CheckpointError,
     InputError,
+    Interrupted,
     JavaNotFound,
     NotConverged,
     OutputError,
@@ -27,9 +29,11 @@ from ap_spark.version import __version__
 
 __all__ = [
     "ApSparkError",
+    "CheckpointError",
     "Clustering",
     "Description",
     "InputError",
+    "Interrupted",
     "Iteration",
     "JavaNotFound",
     "Neighbors",

@@ -5,11 +5,15 @@ On Spark Connect each has a harmless counterpart, so that the rest of the packag
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import cast
 
 from pyspark.sql import DataFrame, SparkSession
 
-__all__ = ["cores", "describe", "is_connect", "release"]
+__all__ = ["GROUP", "cores", "describe", "is_connect", "release", "spared"]
+
+GROUP = "spark.jobGroup.id"
 
 CORES_UNKNOWN = 8  # a Connect client cannot ask how many cores its cluster has
 
@@ -28,6 +32,20 @@ def describe(spark: SparkSession, text: str) -> None:
     """Name the jobs that follow in the Spark UI (classic only)."""
     if not is_connect(spark):
         spark.sparkContext.setJobDescription(text)
+
+
+@contextmanager
+def spared(spark: SparkSession) -> Iterator[None]:
+    """Jobs that are not cancelled when those of the session's job group are (classic only)."""
+    if is_connect(spark):
+        yield
+        return
+    group = spark.sparkContext.getLocalProperty(GROUP)
+    spark.sparkContext.setLocalProperty(GROUP, None)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        spark.sparkContext.setLocalProperty(GROUP, group)  # type: ignore[arg-type]
 
 
 def release(checkpointed: DataFrame) -> None:

@@ -21,13 +21,14 @@ from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark.clustering import Clustering, affinity_propagation, check_target
 from ap_spark.describe import describe_graph
-from ap_spark.errors import ApSparkError, NotConverged, SettingError, StorageError
+from ap_spark.errors import ApSparkError, Interrupted, NotConverged, SettingError, StorageError
 from ap_spark.graph import build_graph, similarities_of
+from ap_spark.interrupts import Interrupts
 from ap_spark.metrics import metric_of
 from ap_spark.neighbors import nearest_neighbors
 from ap_spark.preference import PreferenceRange
 from ap_spark.progress import Progress
-from ap_spark.publish import OutputDirectory
+from ap_spark.publish import OutputDirectory, OutputIsThere, claimed
 from ap_spark.readers import make_points, read_points, read_similarities, read_table
 from ap_spark.scaling import scale
 from ap_spark.session import start_session
@@ -39,6 +40,7 @@ from ap_spark.settings import (
     Run,
     Settings,
     Similarity,
+    Snapshots,
     is_required,
     option,
     parameters,
@@ -50,7 +52,7 @@ __all__ = ["main"]
 
 logger = logging.getLogger(__name__)
 
-Command = Callable[[argparse.Namespace], None]
+Command = Callable[[argparse.Namespace, Interrupts], None]
 Groups = dict[str, type[Checked]]
 
 
@@ -58,24 +60,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
     0 done; 1 a fault of ours; 2 bad input or arguments; 3 not converged, under --require-convergence; 4 no room or no
-    permission in a local directory.
+    permission in a local directory; 130 or 143 stopped by Ctrl-C or SIGTERM.
     """
     given = make_parser().parse_args(arguments)
     logging.basicConfig(format="%(asctime)s ap-spark: %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("ap_spark").setLevel(logging.DEBUG if given.verbose else logging.WARNING)
-    logging.getLogger("ap_spark.progress").setLevel(logging.INFO)
-    try:
-        given.run(given)
-    except ApSparkError as error:
-        return fail(str(error), error.exit_code, given.verbose)
-    except (PySparkException, Py4JJavaError) as error:
-        if "No space left on device" in str(error):
-            told = "Spark's local directories must have room, but a disk is full (--conf spark.local.dir=DIR: another)"
-            return fail(told, StorageError.exit_code, given.verbose)
-        return fail(f"Spark failed: {first_line(error)} (--verbose shows the stack)", 1, given.verbose)
-    except Exception as error:
-        return fail(f"{type(error).__name__}: {error} (--verbose shows the stack)", 1, given.verbose)
+    for module in ("progress", "checkpoint"):
+        logging.getLogger(f"ap_spark.{module}").setLevel(logging.INFO)
+    with Interrupts() as interrupts:
+        try:
+            given.run(given, interrupts)
+        except OutputIsThere as there:
+            print(there)
+        except KeyboardInterrupt:  # a second signal
+            return interrupts.exit_code
+        except Exception as error:
+            if given.verbose:
+                traceback.print_exc()
+            message, code = explain(error, interrupts)
+            print(f"ap-spark: {message}", file=sys.stderr)
+            return code
     return 0
+
+
+def explain(error: Exception, interrupts: Interrupts) -> tuple[str, int]:
+    """What to tell of an error, and the exit code."""
+    if isinstance(error, Interrupted):
+        return str(error), interrupts.exit_code
+    if interrupts.received:  # which has cancelled what was going on
+        return (
+            f"stopped by {interrupts.received.name} outside of the iterations; nothing was written",
+            interrupts.exit_code,
+        )
+    if isinstance(error, ApSparkError):
+        return str(error), error.exit_code
+    if not isinstance(error, (PySparkException, Py4JJavaError)):
+        return f"{type(error).__name__}: {error} (--verbose shows the stack)", 1
+    if "No space left on device" in str(error):
+        told = "Spark's local directories must have room, but a disk is full (--conf spark.local.dir=DIR: another)"
+        return told, StorageError.exit_code
+    return f"Spark failed: {first_line(error)} (--verbose shows the stack)", 1
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -102,7 +126,10 @@ def make_parser() -> argparse.ArgumentParser:
         command.add_argument("input", metavar="INPUT", help="file or directory, anywhere Spark can read")
         command.set_defaults(run=run)
         groups: Groups = {"algorithm": Settings, "input": Input, "similarities of points": Similarity}
-        for title, group in (groups | {"output": output, "run": Run}).items():
+        groups["output"] = output
+        if output is Output:
+            groups["snapshots"] = Snapshots
+        for title, group in (groups | {"run": Run}).items():
             add_options(command.add_argument_group(title), group)
     return parser
 
@@ -116,7 +143,8 @@ def add_options(to: argparse._ArgumentGroup, group: type[Checked]) -> None:
             text += f" ({about['rule']})"
         keywords: dict[str, Any] = {"dest": declared.name, "help": text, "default": declared.default}
         if kind is bool:
-            keywords["action"] = "store_false" if declared.default is True else "store_true"
+            keywords["action"] = argparse.BooleanOptionalAction if declared.default is True else "store_true"
+            names[0] = names[0].replace("--no-", "--")
         elif kind in (int, float, str):
             keywords |= {
                 "type": number_or(about["none"]) if about["none"] else kind,
@@ -147,23 +175,27 @@ def record(group: type[Checked], given: argparse.Namespace) -> Any:
     return group(**{declared.name: getattr(given, declared.name) for declared, _ in parameters(group)})
 
 
-def cluster(given: argparse.Namespace) -> None:
+def cluster(given: argparse.Namespace, interrupts: Interrupts) -> None:
     """The main job: read, cluster, publish, tell."""
-    output = record(Output, given)
-    with job(given, output) as (directory, source, seconds):
+    output, snapshots = record(Output, given), record(Snapshots, given)
+    with job(given, output, interrupts) as (directory, source, seconds):
         settings = source.settings
         progress = Progress(settings.max_iter)
-        options = asdict(settings)
+        options = asdict(settings) | asdict(snapshots)
         if source.preferences is not None:
             options["preference"] = source.preferences
         try:
-            clustering = affinity_propagation(source.edges, points=source.points, report=progress, **options)
+            clustering = affinity_propagation(
+                source.edges, points=source.points, report=progress, stop=interrupts.requested, **options
+            )
         finally:
             progress.close()
         if output.require_convergence and not clustering.converged:
             raise NotConverged(
                 f"the run must converge, but after {clustering.n_iter} iterations it had not: "
-                "try more of them (--max-iter), or more damping; nothing was written"
+                "try more of them (--max-iter"
+                + (f", which goes on from the last snapshot in {snapshots.checkpoint}" if snapshots.checkpoint else "")
+                + "), or more damping; nothing was written"
             )
         summary = asdict(clustering.summary)
         summary["settings"] |= source.options | {"output_format": output.output_format}
@@ -177,14 +209,15 @@ def cluster(given: argparse.Namespace) -> None:
         }
         assert directory is not None
         directory.publish(tables, output.output_format, summary, numbers=clustering)
+        clustering.discard_snapshots()
         summary["seconds"]["all"] = round(time.perf_counter() - source.started, 3)
         print(in_words(clustering, source.neighbors, output.output, summary["seconds"]["all"]))
 
 
-def graph(given: argparse.Namespace) -> None:
+def graph(given: argparse.Namespace, interrupts: Interrupts) -> None:
     """A look before the run: read, describe, and publish the similarities if asked to."""
     output = record(GraphOutput, given)
-    with job(given, output) as (directory, source, seconds):
+    with job(given, output, interrupts) as (directory, source, seconds):
         started = time.perf_counter()
         found = build_graph(source.edges, source.settings, source.points, source.preferences)
         try:
@@ -230,7 +263,7 @@ class Source:
 
 @contextmanager
 def job(
-    given: argparse.Namespace, output: GraphOutput
+    given: argparse.Namespace, output: GraphOutput, interrupts: Interrupts
 ) -> Iterator[tuple[OutputDirectory | None, Source, dict[str, float]]]:
     """What all commands begin and end with: the checks, the session, the output's place, the input."""
     settings, source, similarity = record(Settings, given), record(Input, given), record(Similarity, given)
@@ -244,8 +277,10 @@ def job(
     spark = start_session(session.master, session.conf)
     seconds["start"] = round(time.perf_counter() - started, 3)
     try:
-        directory = OutputDirectory(spark, output.output, overwrite=output.overwrite) if output.output else None
+        interrupts.attach(spark)
         with ExitStack() as held:
+            held.callback(interrupts.detach)
+            directory = held.enter_context(claimed(spark, output.output, output.if_exists)) if output.output else None
             edges, points, preferences, neighbors = read(spark, given.input, source, similarity, held)
             options = {"input": given.input} | asdict(source) | asdict(similarity)
             seconds["read"] = round(time.perf_counter() - started - seconds["start"], 3)
@@ -372,13 +407,6 @@ def first_line(error: Exception) -> str:
     if isinstance(error, Py4JJavaError):
         return str(error.java_exception.toString()).splitlines()[0]
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
-def fail(message: str, code: int, verbose: bool) -> int:
-    if verbose:
-        traceback.print_exc()
-    print(f"ap-spark: {message}", file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyspark
 from pyspark.sql import DataFrame
 
+from ap_spark.checkpoint import Checkpoint
 from ap_spark.clusters import make_clusters
 from ap_spark.convergence import Iteration
 from ap_spark.describe import least_clusters, stored_similarities
@@ -23,10 +24,10 @@ from ap_spark.engines import Engine, make_engine
 from ap_spark.errors import SettingError
 from ap_spark.graph import Graph, build_graph
 from ap_spark.preference import quantiles_of
-from ap_spark.propagation import propagate, without_iterating
+from ap_spark.propagation import Watch, propagate, without_iterating
 from ap_spark.schema import edge_table
-from ap_spark.settings import Settings
-from ap_spark.target import Trials
+from ap_spark.settings import Settings, Snapshots
+from ap_spark.target import Trial, Trials
 from ap_spark.version import __version__
 
 __all__ = ["Clustering", "Summary", "affinity_propagation"]
@@ -100,12 +101,15 @@ class Clustering:
     trace : DataFrame
         (iteration, exemplars, changed, seconds), a row for each iteration.
     summary : Summary
+    discard_snapshots : callable
+        With a checkpoint: deletes the run's snapshots, once the result is in a safe place.
     """
 
     assignments: DataFrame
     exemplars: DataFrame
     trace: DataFrame
     summary: Summary
+    discard_snapshots: Callable[[], None] = lambda: None
 
     @property
     def converged(self) -> bool:
@@ -136,7 +140,11 @@ def affinity_propagation(
     symmetrize: str | None = Settings.symmetrize,
     engine: str = Settings.engine,
     partitions: int | None = Settings.partitions,
-    report: Callable[[Iteration], None] = lambda done: None,
+    checkpoint: str | None = Snapshots.checkpoint,
+    checkpoint_every: str = Snapshots.checkpoint_every,
+    resume: bool = Snapshots.resume,
+    report: Callable[[Iteration], None] = Watch.report,
+    stop: Callable[[], bool] = Watch.stop,
 ) -> Clustering:
     """Cluster the points of a similarity graph by affinity propagation.
 
@@ -176,8 +184,17 @@ def affinity_propagation(
         How to compute it; the result is the same to the last bit.
     partitions : int, optional
         Blocks of rows; by default resident takes one up to 10 million edges, else one a core.
+    checkpoint : str, optional
+        Directory for snapshots, anywhere Spark can write. If it holds some of a run with the same similarities,
+        preferences and settings, that is gone on with.
+    checkpoint_every : str
+        Time between two snapshots, as in "10min", or how many iterations, as in "50".
+    resume : bool
+        False: start from the beginning, and delete the snapshots that are there.
     report : callable, optional
         Called with the `Iteration` record of each iteration.
+    stop : callable, optional
+        Asked after iterations whether to stop: then a last snapshot is taken, and Interrupted raised.
 
     Returns
     -------
@@ -191,6 +208,10 @@ def affinity_propagation(
         If a parameter is outside its range, or the graph does not permit so few or so many clusters.
     StorageError
         If a local directory of Spark's is full or cannot be written.
+    CheckpointError
+        If the snapshots are of another run, or cannot be written.
+    Interrupted
+        When asked to stop.
 
     Notes
     -----
@@ -225,31 +246,32 @@ def affinity_propagation(
         engine=engine,
         partitions=partitions,
     )
+    snapshots = Snapshots(checkpoint=checkpoint, checkpoint_every=checkpoint_every, resume=resume)
+    spark = similarities.sparkSession
+    watch = Watch(report, stop, Checkpoint(spark, settings, snapshots) if checkpoint is not None else None)
     if settings.clusters is None:
-        return cluster(partial(build_graph, similarities, points=points, preferences=by_point), settings, report)
+        return cluster(partial(build_graph, similarities, points=points, preferences=by_point), settings, watch)
     held = edge_table(similarities).persist()  # not the caller's table, which he may have persisted himself
     try:
         build = partial(build_graph, held, points=points, preferences=by_point)
-        return cluster_to(settings.clusters, build, settings, report)
+        return cluster_to(settings.clusters, build, settings, watch)
     finally:
         held.unpersist()
 
 
-def cluster(build: Callable[[Settings], Graph], settings: Settings, report: Callable[[Iteration], None]) -> Clustering:
+def cluster(build: Callable[[Settings], Graph], settings: Settings, watch: Watch) -> Clustering:
     """Cluster once."""
     seconds: dict[str, float] = {}
     with stage("graph", seconds):
         graph = build(settings)
     logger.info("%s points, %s edges", f"{graph.n_points:,}", f"{graph.n_edges:,}")
     try:
-        return run(graph, settings, seconds, report)
+        return run(graph, settings, seconds, watch)
     finally:
         graph.release()
 
 
-def cluster_to(
-    target: int, build: Callable[[Settings], Graph], settings: Settings, report: Callable[[Iteration], None]
-) -> Clustering:
+def cluster_to(target: int, build: Callable[[Settings], Graph], settings: Settings, watch: Watch) -> Clustering:
     """Cluster with one preference after the other until there are so many clusters."""
     started = time.perf_counter()
     graph = build(settings)
@@ -261,13 +283,21 @@ def cluster_to(
     above = largest + abs(largest) + 1.0  # there every point is an exemplar
     trials = Trials(target, start=above if target == graph.n_points else median, largest=largest)
     best: Clustering | None = None
+    past = list(watch.checkpoint.tried) if watch.checkpoint else []
     for preference in trials:
-        found = cluster(build, replace(settings, clusters=None, preference=preference), report)
+        if past:  # a run before this one has tried it
+            trial = past.pop(0)
+            if watch.checkpoint and trial.preference != preference:
+                watch.checkpoint.refuse(f"preference {trial.preference} tried", preference)
+            trials.answer(preference, trial.clusters, converged=trial.converged)
+            continue
+        found = cluster_at(preference, build, settings, watch, trials.tried)
         trials.answer(preference, found.summary.n_clusters, converged=found.converged)
         logger.info("preference %g: %s clusters", preference, f"{found.summary.n_clusters:,}")
         if trials.best == trials.tried[-1]:
             best = found
-    assert best is not None
+    if best is None or best.summary.preference != trials.best.preference:
+        best = cluster_at(trials.best.preference, build, settings, watch, trials.tried)
     if not trials.reached:
         logger.warning(
             "%s clusters were asked for, the nearest number in %d trials is %s",
@@ -284,6 +314,19 @@ def cluster_to(
     return replace(best, summary=summary)
 
 
+def cluster_at(
+    preference: float,
+    build: Callable[[Settings], Graph],
+    settings: Settings,
+    watch: Watch,
+    tried: Sequence[Trial],
+) -> Clustering:
+    """One trial."""
+    if watch.checkpoint:
+        watch.checkpoint.tried = tuple(tried)
+    return cluster(build, replace(settings, clusters=None, preference=preference), watch)
+
+
 def check_target(target: int, graph: Graph) -> None:
     """Raise SettingError if no clustering of the graph has so few or so many clusters."""
     if target > graph.n_points:
@@ -297,20 +340,22 @@ def check_target(target: int, graph: Graph) -> None:
         )
 
 
-def run(graph: Graph, settings: Settings, seconds: dict[str, float], report: Callable[[Iteration], None]) -> Clustering:
+def run(graph: Graph, settings: Settings, seconds: dict[str, float], watch: Watch) -> Clustering:
     """From the graph to the result."""
     engine: Engine | None = None
     found = without_iterating(graph)
     try:
         with stage("propagation", seconds):
             if found is None:
-                engine = make_engine(graph, settings)
+                snapshot = watch.checkpoint.begin(graph) if watch.checkpoint else None
+                engine = make_engine(graph, settings, snapshot and snapshot.state)
                 found = propagate(
                     graph,
                     engine,
                     max_iter=settings.max_iter,
                     convergence_iter=settings.convergence_iter,
-                    report=report,
+                    watch=watch,
+                    past=snapshot.trace if snapshot else (),
                 )
         with stage("clusters", seconds):
             clusters = make_clusters(graph, found.exemplars)
@@ -349,7 +394,8 @@ def run(graph: Graph, settings: Settings, seconds: dict[str, float], report: Cal
         [pa.array(column, kind) for column, kind in zip(columns, TRACE.types, strict=True)], schema=TRACE
     )
     trace = graph.edges.sparkSession.createDataFrame(rows)
-    return Clustering(clusters.assignments, clusters.exemplars, trace, summary)
+    discard = watch.checkpoint.discard if watch.checkpoint else Clustering.discard_snapshots
+    return Clustering(clusters.assignments, clusters.exemplars, trace, summary, discard)
 
 
 @contextmanager

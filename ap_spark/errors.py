@@ -4,16 +4,20 @@ ApSparkError            1  a fault of ours
 ├── InputError          2  the data break a rule
 ├── SettingError        2  a parameter breaks a rule (also a ValueError)
 ├── OutputError         2  the output cannot be placed where it was asked for
+├── CheckpointError     2  snapshots are of another run, or cannot be written where they were asked for
 ├── JavaNotFound        2  no Java 17 or newer to run Spark on
 ├── NotConverged        3  only raised when convergence was required
-└── StorageError        4  no room, or no permission, where messages are kept
+├── StorageError        4  no room, or no permission, where messages are kept
+└── Interrupted       130  asked to stop before the end; the command says 143 after SIGTERM
 """
 
 from __future__ import annotations
 
 __all__ = [
     "ApSparkError",
+    "CheckpointError",
     "InputError",
+    "Interrupted",
     "JavaNotFound",
     "NotConverged",
     "OutputError",
@@ -46,6 +50,12 @@ class OutputError(ApSparkError):
     exit_code = 2
 
 
+class CheckpointError(ApSparkError):
+    """Snapshots are of another run or format, or their directory cannot be written."""
+
+    exit_code = 2
+
+
 class JavaNotFound(ApSparkError):
     """Spark needs Java 17 or newer and none was found."""
 
@@ -62,3 +72,9 @@ class StorageError(ApSparkError):
     """A local directory of the driver or of an executor is full or cannot be written."""
 
     exit_code = 4
+
+
+class Interrupted(ApSparkError):
+    """The run was asked to stop, and did after an iteration."""
+
+    exit_code = 130

@@ -32,11 +32,16 @@ class Progress:
         self.bar: tqdm[NoReturn] | None = None
         self.started = self.told = time.monotonic()
         self.last: Iteration | None = None
+        self.seen = 0
 
     def __call__(self, done: Iteration) -> None:
         if self.bar is None and sys.stderr.isatty():
-            self.bar = tqdm(total=self.max_iter, desc="iterations", unit="it", file=sys.stderr, leave=False)
+            past = done.iteration - 1  # of a run that is gone on with
+            self.bar = tqdm(
+                initial=past, total=self.max_iter, desc="iterations", unit="it", file=sys.stderr, leave=False
+            )
         self.last = done
+        self.seen += 1
         if self.bar is not None:
             self.bar.set_postfix(exemplars=done.exemplars, changed=done.changed, refresh=False)
             self.bar.update()
@@ -45,7 +50,7 @@ class Progress:
 
     def tell(self, done: Iteration) -> None:
         self.told = time.monotonic()
-        pace = done.iteration / (self.told - self.started)
+        pace = self.seen / (self.told - self.started)
         logger.info(
             "iteration %d of at most %d: %s exemplars, %s changed, %.3g iterations/s",
             done.iteration,

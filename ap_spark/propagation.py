@@ -1,18 +1,39 @@
-"""The driver's loop: ask the engine for iterations until the exemplars stand still."""
+"""The driver's loop: ask the engine for iterations until the exemplars stand still; now and then take a snapshot."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import pyspark.sql.functions as F
 from pyspark.sql import DataFrame
 
+from ap_spark import classic
+from ap_spark.checkpoint import Checkpoint
 from ap_spark.convergence import Iteration, Stability
 from ap_spark.engines import Engine
+from ap_spark.errors import Interrupted
 from ap_spark.graph import Graph
 
-__all__ = ["Propagation", "propagate", "without_iterating"]
+__all__ = ["Propagation", "Watch", "propagate", "without_iterating"]
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who looks on while a run iterates.
+
+    Attributes
+    ----------
+    report : callable
+        Called with the record of each iteration.
+    stop : callable
+        Asked after iterations whether to stop.
+    checkpoint : Checkpoint, optional
+    """
+
+    report: Callable[[Iteration], None] = lambda done: None
+    stop: Callable[[], bool] = lambda: False
+    checkpoint: Checkpoint | None = None
 
 
 @dataclass(frozen=True)
@@ -33,7 +54,7 @@ class Propagation:
 
 
 def propagate(
-    graph: Graph, engine: Engine, *, max_iter: int, convergence_iter: int, report: Callable[[Iteration], None]
+    graph: Graph, engine: Engine, *, max_iter: int, convergence_iter: int, watch: Watch, past: Sequence[Iteration] = ()
 ) -> Propagation:
     """Iterate until the exemplars have stood still, or ``max_iter`` is reached (semantics.md, section 4).
 
@@ -41,20 +62,50 @@ def propagate(
     ----------
     graph : Graph
     engine : Engine
-        Fresh: it has done no iteration yet.
-    report : callable
-        Called with the record of each iteration.
+    watch : Watch
+    past : sequence of Iteration
+        The records of the iterations that the engine has started from; none if it is fresh.
+
+    Raises
+    ------
+    Interrupted
+        When asked to stop.
     """
     no_answer = 0 if lonely_serve_all(graph) else graph.n_lonely
     stability = Stability(convergence_iter, no_answer)
-    trace: list[Iteration] = []
+    trace = list(past)
     converged = False
-    for done in engine.run(max_iter, Stability(convergence_iter, no_answer)):
-        trace.append(done)
-        report(done)
+    for done in past:
         converged = stability.reached(done)
+    checkpoint = watch.checkpoint
+    with classic.spared(graph.edges.sparkSession):
+        while not converged and engine.iteration < max_iter:
+            most = min(max_iter - engine.iteration, (checkpoint and checkpoint.iterations) or max_iter)
+            for done in engine.run(most, replace(stability)):
+                trace.append(done)
+                watch.report(done)
+                converged = stability.reached(done)
+                if done.iteration < engine.iteration:
+                    continue  # the engine's job has come further
+                if watch.stop():
+                    saved = checkpoint is not None and checkpoint.write(engine, graph, trace)
+                    raise Interrupted(told(trace, checkpoint, saved))
+                if checkpoint and checkpoint.is_due(done.iteration) and not converged:
+                    checkpoint.write(engine, graph, trace)
+        if checkpoint and not converged and checkpoint.last < engine.iteration:
+            checkpoint.write(engine, graph, trace)  # for a run with a larger max_iter
     lonely = graph.points.where("lonely").select("index")
     return Propagation(engine.exemplars().union(lonely), converged, trace)
+
+
+def told(trace: list[Iteration], checkpoint: Checkpoint | None, saved: bool) -> str:
+    """Where the run was stopped, and how to go on."""
+    words = f"stopped after iteration {trace[-1].iteration}"
+    if checkpoint is None:
+        return f"{words}; without --checkpoint DIR the next run starts from the beginning"
+    if not saved:
+        return f"{words}, without a snapshot: the same command goes on from the last one in {checkpoint.store}"
+    return f"{words}, with a snapshot in {checkpoint.store}: the same command goes on from there"
 
 
 def lonely_serve_all(graph: Graph) -> bool:

@@ -3,7 +3,8 @@
 Everything is written to a staging directory beside the output, which is renamed when it is complete. Where a rename
 is not atomic (object stores), the file _SUCCESS, written last, says that the rest is whole.
 
-Paths are Hadoop paths, so that any store that Spark can write will do; these are calls of classic Spark.
+Of two runs aimed at one output, one is refused: at its beginning where a file can be locked, else when it finds the
+other's output in its place.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -23,10 +25,11 @@ from pyspark.sql import DataFrame, SparkSession
 from ap_spark.clustering import Clustering
 from ap_spark.errors import OutputError
 from ap_spark.processes import is_running, machine
+from ap_spark.stores import Store, reason
 
-__all__ = ["OutputDirectory"]
+__all__ = ["OutputDirectory", "OutputIsThere", "claimed"]
 
-ATOMIC_RENAME = ("file", "hdfs", "viewfs")
+SUCCESS = "_SUCCESS"
 ROWS_A_FILE = 1_000_000
 WRITERS: dict[str, tuple[str, dict[str, Any]]] = {
     "parquet": ("parquet", {}),
@@ -36,78 +39,103 @@ WRITERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-class OutputDirectory:
-    """One output: claimed before the work, published after it.
+class OutputIsThere(Exception):
+    """The output is complete already, and the run was asked to leave it so."""
+
+
+@contextmanager
+def claimed(spark: SparkSession, path: str, if_exists: str) -> Iterator[OutputDirectory]:
+    """An output that no other run is at work on, for as long as this one is.
 
     Parameters
     ----------
     spark : SparkSession
     path : str
         A directory anywhere Spark can write.
-    overwrite : bool
+    if_exists : {"refuse", "replace", "skip"}
+
+    Raises
+    ------
+    OutputError
+        If there is an output already and it is to be refused, another run is at work on it, or it cannot be written.
+    OutputIsThere
+        If there is a complete one and it is to be skipped.
+    """
+    directory = OutputDirectory(spark, path, replace=if_exists == "replace")
+    directory.check_writable()
+    with directory.store.locked(f".{directory.name}.lock") as granted:
+        if not granted:
+            raise OutputError(f"an output must be of one run, but another one is at work on {directory.target}")
+        directory.clear_leftovers()
+        if if_exists == "skip" and directory.is_complete:
+            raise OutputIsThere(f"{directory.target} is there already: nothing to do")
+        directory.refuse_existing()
+        yield directory
+
+
+class OutputDirectory:
+    """One output: looked at before the work, published after it.
+
+    Parameters
+    ----------
+    spark : SparkSession
+    path : str
+        A directory anywhere Spark can write.
+    replace : bool
         Whether an existing output may be replaced.
 
     Raises
     ------
     OutputError
-        If there is an output already and it may not be replaced.
+        If that is no place for an output.
     """
 
-    def __init__(self, spark: SparkSession, path: str, *, overwrite: bool) -> None:
-        self.spark = spark
-        jvm: Any = spark.sparkContext._jvm
-        self.make_path: Callable[..., Any] = jvm.org.apache.hadoop.fs.Path
-        given = self.make_path(path)
-        self.fs = given.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration())
-        self.target = self.fs.makeQualified(given)
-        self.overwrite = overwrite
-        if self.target.getParent() is None:
+    def __init__(self, spark: SparkSession, path: str, *, replace: bool) -> None:
+        self.target = Store(spark, path)
+        if self.target.parent is None:
             raise OutputError(f"the output must be a directory of its own, got {path!r}")
-        self.clear_leftovers()
-        self.refuse_existing()
-        self.check_writable()
+        self.store = Store(spark, self.target.parent)
+        self.name = self.target.name
+        self.replace = replace
+
+    @property
+    def is_complete(self) -> bool:
+        return self.target.exists(SUCCESS)
 
     def check_writable(self) -> None:
         """Find out now, not after hours, whether the output can be written at all."""
-        place = self.target.getParent()
-        while not self.fs.exists(place):
-            place = place.getParent()
-        probe = self.make_path(place, self.beside("probe").getName())
-        try:
-            self.fs.create(probe, True).close()
-            self.fs.delete(probe, False)
-        except Py4JJavaError as error:
-            problem = error.java_exception.toString().splitlines()[0]
-            raise OutputError(
-                f"the output must be in a directory that can be written, but {place}: {problem}"
-            ) from error
+        if problem := self.store.unwritable(self.beside("probe")):
+            raise OutputError(f"the output must be in a directory that can be written, but {problem}")
 
     def refuse_existing(self) -> None:
-        if self.fs.exists(self.target) and not self.overwrite:
-            raise OutputError(f"the output must not exist yet, but {self.target} does: give --overwrite to replace it")
+        if self.store.exists(self.name) and not self.replace:
+            whole = "does" if self.is_complete else f"does, and is no complete output (there is no {SUCCESS})"
+            raise OutputError(
+                f"the output must not exist yet, but {self.target} {whole}: give --overwrite to replace it"
+            )
 
-    def beside(self, purpose: str) -> Any:
+    def beside(self, purpose: str) -> str:
         """A hidden name beside the output, of this process on this machine."""
-        return self.make_path(self.target.getParent(), f".{self.target.getName()}.{purpose}.{machine()}.{os.getpid()}")
+        return f".{self.name}.{purpose}.{machine()}.{os.getpid()}"
 
     def clear_leftovers(self) -> None:
-        """Delete what killed runs to this output left beside it, on this machine; put a replaced output back."""
-        prefix = f".{self.target.getName()}."
-        parent = self.target.getParent()
-        if not self.fs.exists(parent):
-            return
-        for found in self.fs.listStatus(parent):
-            name = found.getPath().getName()
-            if not name.startswith(prefix):
+        """Delete what killed runs to this output left beside it; put a replaced output back.
+
+        Where the output is locked all others are dead. Elsewhere those are that no longer run on this machine.
+        """
+        prefix = f".{self.name}."
+        for found in self.store.names():
+            if not found.startswith(prefix):
                 continue
-            purpose, _, owner = name.removeprefix(prefix).partition(".")
+            purpose, _, owner = found.removeprefix(prefix).partition(".")
             host, _, process = owner.rpartition(".")
-            if purpose not in ("staging", "old", "probe") or host != machine() or is_running(process):
+            dead = self.store.is_local or (host == machine() and not is_running(process))
+            if purpose not in ("staging", "old", "probe") or not dead:
                 continue
-            if purpose == "old" and not self.fs.exists(self.target):
-                self.fs.rename(found.getPath(), self.target)  # killed between the two renames of `place`
+            if purpose == "old" and not self.store.exists(self.name):
+                self.store.rename(found, self.name)  # killed between the two renames of `place`
             else:
-                self.fs.delete(found.getPath(), True)
+                self.store.delete(found)
 
     def publish(
         self,
@@ -133,19 +161,19 @@ class OutputDirectory:
         try:
             started = time.perf_counter()
             for name, (table, count) in tables.items():
-                self.write(table, f"{staging}/{name}", output_format, count)
+                self.write(table, f"{self.store}/{staging}/{name}", output_format, count)
             if output_format == "tsv" and numbers is not None:
                 self.write_numbers(numbers, staging)
             summary["seconds"]["write"] = round(time.perf_counter() - started, 3)
-            self.write_text(staging, "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
-            atomic = self.fs.getUri().getScheme() in ATOMIC_RENAME
-            if atomic:
-                self.write_text(staging, "_SUCCESS", "")  # the last file
+            text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
+            self.store.write_text(f"{staging}/summary.json", text)
+            if self.store.renames_at_once:
+                self.store.write_text(f"{staging}/{SUCCESS}", "")  # the last file
             self.place(staging)
-            if not atomic:
-                self.write_text(self.target, "_SUCCESS", "")
+            if not self.store.renames_at_once:
+                self.target.write_text(SUCCESS, "")
         finally:
-            self.fs.delete(staging, True)
+            self.store.delete(staging)
 
     def write(self, table: DataFrame, path: str, output_format: str, count: int) -> None:
         """Write a table of ``count`` rows, sorted by its first column, as few files."""
@@ -154,31 +182,29 @@ class OutputDirectory:
         few = table.repartitionByRange(files, key) if files > 1 else table.coalesce(1)
         few.sortWithinPartitions(key).write.format(kind).options(**options).save(path)
 
-    def write_numbers(self, clustering: Clustering, staging: Any) -> None:
+    def write_numbers(self, clustering: Clustering, staging: str) -> None:
         """Labels, and rows of the exemplars, as plain columns of numbers: the files of Concurrent_AP."""
         is_exemplar = F.col("id") == F.col("exemplar")
         rows = clustering.assignments.orderBy("id").select("label", is_exemplar.alias("is_exemplar")).toArrow()
-        self.write_text(staging, "labels.tsv", lines(rows["label"].to_numpy()))
-        self.write_text(staging, "cluster_centers_indices.tsv", lines(np.flatnonzero(rows["is_exemplar"].to_numpy())))
+        self.store.write_text(f"{staging}/labels.tsv", lines(rows["label"].to_numpy()))
+        centers = np.flatnonzero(rows["is_exemplar"].to_numpy())
+        self.store.write_text(f"{staging}/cluster_centers_indices.tsv", lines(centers))
 
-    def write_text(self, directory: Any, name: str, text: str) -> None:
-        stream = self.fs.create(self.make_path(directory, name), True)
-        try:
-            stream.write(bytearray(text.encode()))
-        finally:
-            stream.close()
-
-    def place(self, staging: Any) -> None:
+    def place(self, staging: str) -> None:
         """Rename the complete output to its name; one that stood there goes only now."""
         old = self.beside("old")
         self.refuse_existing()
-        replaced = self.fs.exists(self.target) and self.fs.rename(self.target, old)
-        if not self.fs.rename(staging, self.target):
-            if replaced:
-                self.fs.rename(old, self.target)
-            raise OutputError(f"the output could not be renamed from {staging} to {self.target}")
+        replaced = self.store.exists(self.name)
         if replaced:
-            self.fs.delete(old, True)
+            self.store.rename(self.name, old)
+        try:
+            self.store.rename(staging, self.name)
+        except Py4JJavaError as error:
+            if replaced and not self.store.exists(self.name):
+                self.store.rename(old, self.name)
+            raise OutputError(f"the output could not be put in its place, {self.target}: {reason(error)}") from error
+        if replaced:
+            self.store.delete(old)
 
 
 def lines(numbers: NDArray[np.int64]) -> str:

@@ -7,6 +7,7 @@ dataclasses below. A boolean whose default is True is offered on the command lin
 from __future__ import annotations
 
 import math
+import re
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, Field, dataclass, field, fields
@@ -22,6 +23,7 @@ __all__ = [
     "Run",
     "Settings",
     "Similarity",
+    "Snapshots",
     "is_required",
     "markdown",
     "option",
@@ -48,6 +50,9 @@ def parameter(
     if isinstance(default, list):
         return field(default_factory=list, metadata=about)
     return field(default=default, metadata=about)
+
+
+INTERVAL = re.compile(r"\d+|\d+(\.\d+)?min")
 
 
 def positive(value: int) -> bool:
@@ -231,7 +236,20 @@ class GraphOutput(Checked):
         None, "directory to write the similarities to; it appears whole or not at all", metavar="DIR"
     )
     output_format: str = parameter("parquet", "format of the tables", choices=("parquet", "csv", "tsv", "json"))
-    overwrite: bool = parameter(False, "replace an existing output, once the new one is complete")
+    if_exists: str = parameter(
+        "refuse",
+        "what to do with an existing output: refuse to run, replace it once the new one is complete, or skip: leave it "
+        "so and exit with 0, for schedulers that try again",
+        choices=("refuse", "replace", "skip"),
+    )
+    overwrite: bool = parameter(False, "the same as --if-exists replace")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.overwrite and self.if_exists == "skip":
+            raise SettingError("give either --overwrite or --if-exists skip, not both")
+        if self.overwrite:
+            object.__setattr__(self, "if_exists", "replace")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,6 +258,39 @@ class Output(GraphOutput):
 
     output: str = parameter(MISSING, "directory to write; it appears whole or not at all", metavar="DIR")
     require_convergence: bool = parameter(False, "write nothing and exit with 3 when the run has not converged")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshots(Checked):
+    """The parameters that say whether a run can be gone on with after a crash.
+
+    Examples
+    --------
+    >>> Snapshots(checkpoint_every="50").interval, Snapshots(checkpoint_every="0.5min").interval
+    ((50, inf), (None, 30.0))
+    """
+
+    checkpoint: str | None = parameter(
+        None,
+        "directory for snapshots, anywhere Spark can write: the same command goes on from the newest; "
+        "deleted once the output is published",
+        metavar="DIR",
+    )
+    checkpoint_every: str = parameter(
+        "10min",
+        "time between two snapshots, or how many iterations",
+        rule="a number of iterations such as 50, or of minutes such as 10min",
+        holds=lambda every: INTERVAL.fullmatch(every) is not None and float(every.removesuffix("min")) > 0,
+        metavar="N|Nmin",
+    )
+    resume: bool = parameter(True, "start again from the beginning, and delete the snapshots of before")
+
+    @property
+    def interval(self) -> tuple[int | None, float]:
+        """Iterations between two snapshots, if any, and seconds."""
+        if self.checkpoint_every.endswith("min"):
+            return None, 60.0 * float(self.checkpoint_every.removesuffix("min"))
+        return int(self.checkpoint_every), math.inf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,9 +303,9 @@ class Run(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for setting in self.conf:
-            if "=" not in setting:
-                raise SettingError(f"conf must have the form key=value, got {setting!r}")
+        for place, setting in enumerate(self.conf, start=1):
+            if "=" not in setting:  # which may be a secret, so it is not repeated
+                raise SettingError(f"conf must have the form key=value, got something without '=', as number {place}")
 
 
 def parameters(of: type[Checked]) -> Iterator[tuple[Field[Any], type]]:
@@ -305,6 +356,7 @@ def markdown() -> str:
         (Input, "Input"),
         (Similarity, "Similarities of points"),
         (Output, "Output"),
+        (Snapshots, "Snapshots"),
         (Run, "Run"),
     )
     for group, title in groups:

@@ -85,7 +85,7 @@ def test_output_of_every_format(tmp_path: Path, spark: SparkSession) -> None:
     for kind in ("parquet", "csv", "tsv", "json"):
         path = str(tmp_path / kind)
         tables = {"assignments": (clustering.assignments, 4)}
-        OutputDirectory(spark, path, overwrite=False).publish(tables, kind, asdict(clustering.summary), clustering)
+        OutputDirectory(spark, path, replace=False).publish(tables, kind, asdict(clustering.summary), clustering)
         reader = spark.read.option("header", True).option("sep", "\t" if kind == "tsv" else ",")
         written = reader.format("csv" if kind == "tsv" else kind).load(f"{path}/assignments").collect()
         assert [int(row.id) for row in written] == [0, 1, 2, 3]

@@ -296,7 +296,8 @@ class ResidentEngine:
     def release(self) -> None:
         self.history.close()
         delete = partial(tasks.delete, run=self.plan.run)
-        with suppress(PySparkException, Py4JError, AttributeError):  # what is out of reach goes with its executor
+        reachable = suppress(PySparkException, Py4JError, AttributeError)  # what is not goes with its executor
+        with reachable, classic.spared(self.spark):
             if self.handles:
                 self.handles.unpersist()
             slots = classic.cores(self.spark)  # a task for each core at once: all executors get some

@@ -1,0 +1,158 @@
+"""A directory anywhere Spark can write, through Hadoop's file systems; these are calls of classic Spark."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from py4j.protocol import Py4JJavaError
+from pyspark.sql import SparkSession
+
+__all__ = ["Store", "reason"]
+
+ATOMIC_RENAME = ("file", "hdfs", "viewfs")
+
+
+class Store:
+    """A directory and what lies in it, by name; it need not exist yet.
+
+    Parameters
+    ----------
+    spark : SparkSession
+    path : str
+        Of any scheme that Spark knows; without one, of Spark's default file system.
+    """
+
+    def __init__(self, spark: SparkSession, path: str) -> None:
+        self.jvm: Any = spark.sparkContext._jvm
+        self.gateway: Any = spark.sparkContext._gateway
+        self.configuration = spark.sparkContext._jsc.hadoopConfiguration()
+        given: Any = self.path_of(path)
+        self.fs = given.getFileSystem(self.configuration)
+        self.root = self.fs.makeQualified(given)
+
+    def __str__(self) -> str:
+        return str(self.root.toString())
+
+    @property
+    def parent(self) -> str | None:
+        """The directory this one is in; None for the top."""
+        parent = self.root.getParent()
+        return parent.toString() if parent else None
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return str(self.root.getName())
+
+    @property
+    def is_local(self) -> bool:
+        """Whether these are files of this machine, or mounted on it."""
+        return bool(self.fs.getUri().getScheme() == "file")
+
+    @property
+    def renames_at_once(self) -> bool:
+        """Whether a directory is renamed all at once, or one object after the other."""
+        return self.fs.getUri().getScheme() in ATOMIC_RENAME
+
+    def path_of(self, *parts: Any) -> Any:
+        return self.jvm.org.apache.hadoop.fs.Path(*parts)
+
+    def path(self, name: str) -> Any:
+        return self.path_of(self.root, name)
+
+    def exists(self, name: str) -> bool:
+        return bool(self.fs.exists(self.path(name)))
+
+    def names(self) -> list[str]:
+        """What lies in the directory; nothing if it does not exist."""
+        if not self.fs.exists(self.root):
+            return []
+        return sorted(found.getPath().getName() for found in self.fs.listStatus(self.root))
+
+    def delete(self, name: str) -> None:
+        self.fs.delete(self.path(name), True)
+
+    def write_text(self, name: str, text: str) -> None:
+        stream = self.fs.create(self.path(name), True)
+        try:
+            stream.write(bytearray(text.encode()))
+        finally:
+            stream.close()
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a directory another name, which must be free.
+
+        Raises
+        ------
+        Py4JJavaError
+            If it is not, or the directory cannot be renamed.
+        """
+        hadoop = self.jvm.org.apache.hadoop.fs
+        files = hadoop.FileContext.getFileContext(self.root.toUri(), self.configuration)
+        options = self.gateway.new_array(getattr(hadoop, "Options$Rename"), 0)
+        files.rename(self.path(old), self.path(new), options)
+
+    def unwritable(self, probe: str) -> str:
+        """Why nothing can be written here, found out with a file that is deleted again; empty if it can."""
+        place = self.root
+        while not self.fs.exists(place):
+            place = place.getParent()
+        file = self.path_of(place, probe)
+        try:
+            self.fs.create(file, True).close()
+            self.fs.delete(file, False)
+        except Py4JJavaError as error:
+            return f"{place.toString()}: {reason(error)}"
+        return ""
+
+    @contextmanager
+    def locked(self, name: str) -> Iterator[bool]:
+        """Hold a lock file; False if another process does. It falls with the process, whatever ends that.
+
+        Stores other than file systems of this machine know no such lock: there it is granted to all.
+        """
+        if not self.is_local:
+            yield True
+            return
+        root = Path(self.root.toUri().getPath())
+        made = [place for place in (root, *root.parents) if not place.exists()]
+        root.mkdir(parents=True, exist_ok=True)
+        try:
+            with held(root / name) as granted:
+                yield granted
+        finally:
+            with suppress(OSError):  # others have put something there
+                for place in made:
+                    place.rmdir()
+
+
+@contextmanager
+def held(path: Path) -> Iterator[bool]:
+    """The lock of a file, which is deleted afterwards; False if another process has it."""
+    while True:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)) as file:  # perhaps of another user
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            try:
+                if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    continue
+            except FileNotFoundError:
+                continue  # another process has deleted it in the meantime
+            try:
+                yield True
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+def reason(error: Py4JJavaError) -> str:
+    """The first line of what Java says."""
+    return str(error.java_exception.toString()).splitlines()[0]
