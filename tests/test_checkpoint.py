@@ -1,0 +1,327 @@
+"""Snapshots: any engine goes on from any engine's, to the same bits; what is damaged or another run's is recognised."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+
+from ap_spark import CheckpointError, Clustering, Interrupted, Iteration, SettingError, affinity_propagation
+from ap_spark.checkpoint import Checkpoint
+from ap_spark.engines import Engine, State
+from ap_spark.engines.dataframe import DataFrameEngine
+from ap_spark.engines.resident import ResidentEngine
+from ap_spark.graph import Graph, build_graph
+from ap_spark.settings import Settings, Snapshots
+from tests.conftest import Edges, random_edges
+from tests.test_engines import advance, bits, bits_of_columns, messages_of
+from tests.test_faults import delete, paths, tear
+
+Frame = Callable[[Edges], DataFrame]
+
+BEFORE, AFTER = 4, 3
+ENGINES: dict[str, Callable[..., Engine]] = {
+    "one block": lambda graph, **start: ResidentEngine(graph, 0.7, 1, "numpy", **start),
+    "three blocks": lambda graph, **start: ResidentEngine(graph, 0.7, 3, "numpy", **start),
+    "dataframe": lambda graph, **start: DataFrameEngine(graph, 0.7, 2, **start),
+}
+SETTINGS = {"preference": -2.0, "damping": 0.7, "convergence_iter": 8, "max_iter": 200}
+
+
+@pytest.fixture(scope="module")
+def edges() -> Edges:
+    return random_edges(np.random.default_rng(6), 40, 0.3, symmetric=False)
+
+
+@pytest.fixture(scope="module")
+def graph(frame: Frame, edges: Edges) -> Iterator[Graph]:
+    graph = build_graph(frame(edges), Settings(preference=-2.0))
+    yield graph
+    graph.release()
+
+
+@pytest.fixture(scope="module")
+def whole(graph: Graph) -> bytes:
+    """The bits of an undisturbed run."""
+    engine = ENGINES["one block"](graph)
+    advance(engine, BEFORE + AFTER)
+    return end(engine)
+
+
+def end(engine: Engine) -> bytes:
+    result = bits(messages_of(engine)) + bits_of_columns(engine)
+    engine.release()
+    return result
+
+
+def saved(engine: Engine, directory: Path) -> State:
+    """The state of an engine, once it has gone through files."""
+    state = engine.state()
+    for name in ("messages", "columns"):
+        getattr(state, name).write.parquet(str(directory / name))
+    read = engine.exemplars().sparkSession.read
+    return State(state.iteration, *(read.parquet(str(directory / name)) for name in ("messages", "columns")))
+
+
+@pytest.mark.parametrize("second", ENGINES)
+@pytest.mark.parametrize("first", ENGINES)
+def test_each_engine_goes_on_from_the_state_of_each(
+    graph: Graph, whole: bytes, tmp_path: Path, first: str, second: str
+) -> None:
+    engine = ENGINES[first](graph)
+    advance(engine, BEFORE)
+    state = saved(engine, tmp_path)
+    found = sorted(engine.exemplars().collect())
+    engine.release()
+    engine = ENGINES[second](graph, start=state)
+    assert engine.iteration == BEFORE
+    assert sorted(engine.exemplars().collect()) == found, "before any further iteration"
+    advance(engine, AFTER)
+    assert end(engine) == whole
+
+
+@pytest.mark.parametrize("spoil", [delete, tear])
+@pytest.mark.parametrize("name", ["one block", "three blocks"])
+def test_what_is_lost_after_a_snapshot_is_made_again_from_it(
+    graph: Graph, whole: bytes, tmp_path: Path, name: str, spoil: Callable[[Path, bytes], None]
+) -> None:
+    engine = ENGINES[name](graph)
+    assert isinstance(engine, ResidentEngine)
+    advance(engine, 1)
+    early = [path.read_bytes() for path in paths(engine)]
+    advance(engine, BEFORE - 1)
+    engine.rebase(saved(engine, tmp_path))
+    assert engine.history.file.seek(0, 2) == 8 * graph.n_points, "totals of before are forgotten"
+    advance(engine, 1)
+    path = paths(engine)[-1]
+    spoil(path, path.read_bytes())
+    advance(engine, 1)
+    for path, older in zip(paths(engine), early, strict=True):  # as a file made again by the lineage of the beginning
+        path.unlink()
+        path.write_bytes(older)
+    advance(engine, 1)
+    assert end(engine) == whole
+
+
+def cluster(frame: Frame, edges: Edges, directory: Path | None, **options: Any) -> Clustering:
+    checkpoint = {"checkpoint": str(directory), "checkpoint_every": "5"} if directory else {}
+    return affinity_propagation(frame(edges), **(SETTINGS | checkpoint | options))
+
+
+def outcome(clustering: Clustering) -> list[Any]:
+    """Everything but seconds."""
+    summary = clustering.summary
+    return [
+        sorted(clustering.assignments.collect()),
+        sorted(clustering.exemplars.collect()),
+        sorted(row[:3] for row in clustering.trace.collect()),
+        (summary.n_iter, summary.converged, summary.netsim, summary.n_clusters, summary.fingerprint, summary.tried),
+    ]
+
+
+def stop_at(iteration: int) -> dict[str, Any]:
+    """Options with which a run stops after an iteration."""
+    seen: list[Iteration] = []
+    return {"report": seen.append, "stop": lambda: bool(seen) and seen[-1].iteration >= iteration}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(frame: Frame, edges: Edges) -> list[Any]:
+    found = cluster(frame, edges, None)
+    assert found.converged
+    assert found.n_iter > 20
+    return outcome(found)
+
+
+@pytest.fixture(scope="module")
+def stopped(frame: Frame, edges: Edges, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The snapshots of a run that was stopped after iteration 12 or soon after."""
+    directory = tmp_path_factory.mktemp("stopped")
+    with pytest.raises(Interrupted, match=r"stopped after iteration \d+, with a snapshot in .*: the same command"):
+        cluster(frame, edges, directory, **stop_at(12))
+    assert len(list(directory.iterdir())) == 2
+    return directory
+
+
+@pytest.fixture
+def snapshots(stopped: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(stopped, tmp_path / "snapshots"))
+
+
+@pytest.mark.parametrize("options", [{}, {"engine": "dataframe"}, {"partitions": 2}])
+def test_a_stopped_run_goes_on_to_the_same_result(
+    frame: Frame, edges: Edges, undisturbed: list[Any], snapshots: Path, options: dict[str, Any]
+) -> None:
+    seen: list[Iteration] = []
+    found = cluster(frame, edges, snapshots, report=seen.append, **options)
+    assert outcome(found) == undisturbed
+    assert seen[0].iteration > 12, "iterations are not done again"
+    left = sorted(path.name for path in snapshots.iterdir())
+    assert 2 <= len(left) <= 3, "the last two, and the one it started from"
+    found.discard_snapshots()
+    assert not list(snapshots.iterdir())
+
+
+def test_a_preference_given_in_another_way_is_the_same_run(
+    frame: Frame, edges: Edges, undisturbed: list[Any], snapshots: Path
+) -> None:
+    diagonal = [(i, i, -2.0) for i in range(40)]
+    assert outcome(cluster(frame, edges + diagonal, snapshots, preference=None)) == undisturbed
+
+
+def spoil(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    path.with_name(f".{path.name}.crc").unlink()  # or Hadoop would see it by itself
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def replace(path: Path) -> None:
+    """By a table that is whole but not the one that was written."""
+    table = pq.read_table(path)
+    changed = pa.compute.add(table[3].cast(pa.float64()), 1e-9) if path.parent.name == "messages" else table[1]
+    pq.write_table(table.set_column(3 if path.parent.name == "messages" else 1, table.schema[3], changed), path)
+    path.with_name(f".{path.name}.crc").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "table"),
+    [(spoil, "messages"), (cut, "columns"), (Path.unlink, "messages"), (replace, "messages"), (cut, "record")],
+)
+def test_a_damaged_snapshot_falls_back_to_the_one_before(
+    frame: Frame,
+    edges: Edges,
+    undisturbed: list[Any],
+    snapshots: Path,
+    caplog: pytest.LogCaptureFixture,
+    damage: Callable[[Path], None],
+    table: str,
+) -> None:
+    before, newest = sorted(snapshots.iterdir())
+    damage(next((newest / table).glob("part-*.parquet")))
+    caplog.set_level("INFO")
+    assert outcome(cluster(frame, edges, snapshots)) == undisturbed
+    assert f"{newest.name} is damaged, so the one before it is taken" in caplog.text
+    assert f"going on after iteration 10, from file:{before}" in caplog.text
+
+
+def test_without_a_whole_snapshot_a_run_starts_from_the_beginning(
+    frame: Frame, edges: Edges, undisturbed: list[Any], snapshots: Path
+) -> None:
+    before, newest = sorted(snapshots.iterdir())
+    shutil.rmtree(newest / "record")  # killed while it was written
+    cut(next((before / "messages").glob("part-*.parquet")))
+    seen: list[Iteration] = []
+    assert outcome(cluster(frame, edges, snapshots, report=seen.append)) == undisturbed
+    assert seen[0].iteration == 1
+
+
+OTHER: dict[str, tuple[dict[str, Any], str]] = {
+    "damping": ({"damping": 0.8}, "damping 0.7 there, 0.8 here"),
+    "convergence_iter": ({"convergence_iter": 9}, "convergence_iter 8 there, 9 here"),
+    "seed": ({"seed": 1}, "seed 0 there, 1 here"),
+    "preference": ({"preference": -3.0}, "input and similarities have the fingerprint"),
+    "fewer iterations": ({"max_iter": 6}, "iterations done there, max_iter 6 here"),
+}
+
+
+@pytest.mark.parametrize("case", OTHER)
+def test_snapshots_of_another_run_are_refused(frame: Frame, edges: Edges, snapshots: Path, case: str) -> None:
+    options, message = OTHER[case]
+    before = sorted(snapshots.rglob("*"))
+    with pytest.raises(CheckpointError, match=message):
+        cluster(frame, edges, snapshots, **options)
+    assert sorted(snapshots.rglob("*")) == before
+
+
+def test_snapshots_of_another_input_or_format_are_refused(frame: Frame, edges: Edges, snapshots: Path) -> None:
+    with pytest.raises(CheckpointError, match="fingerprint"):
+        cluster(frame, [*edges[:-1], (*edges[-1][:2], -1.5)], snapshots)
+    record = next((sorted(snapshots.iterdir())[-1] / "record").glob("part-*.parquet"))
+    table = pq.read_table(record)
+    pq.write_table(table.set_column(0, table.schema[0], pa.array([2], pa.int32())), record)
+    record.with_name(f".{record.name}.crc").unlink()
+    with pytest.raises(CheckpointError, match=r"format 2, by version .* there, 1, version .* here .*--no-resume"):
+        cluster(frame, edges, snapshots)
+
+
+def test_a_run_can_start_again_and_another_be_given_more_iterations(
+    frame: Frame, edges: Edges, undisturbed: list[Any], snapshots: Path
+) -> None:
+    seen: list[Iteration] = []
+    short = cluster(frame, edges, snapshots, resume=False, damping=0.7, max_iter=17, report=seen.append)
+    assert not short.converged
+    assert [done.iteration for done in seen] == [*range(1, 18)]
+    assert len(list(snapshots.iterdir())) == 2
+    assert outcome(cluster(frame, edges, snapshots, report=seen.append)) == undisturbed
+    assert seen[17].iteration == 18
+
+
+def test_two_runs_do_not_mix_their_snapshots(
+    spark: SparkSession, graph: Graph, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, other = (Checkpoint(spark, Settings(), Snapshots(checkpoint=str(tmp_path / "c"))) for _ in range(2))
+    engine = ENGINES["one block"](graph)
+    advance(engine, 1)
+    for checkpoint in (one, other):
+        assert checkpoint.begin(graph) is None
+    assert one.write(engine, graph, [])
+    assert not other.write(engine, graph, [])
+    assert "another run has written" in caplog.text
+    other.discard()
+    assert [path.name for path in (tmp_path / "c").iterdir()] == ["snapshot-000001"]
+    engine.release()
+
+
+def test_a_snapshot_that_cannot_be_written_does_not_end_the_run(
+    frame: Frame, edges: Edges, undisturbed: list[Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match="must be a directory that can be written"):
+        cluster(frame, edges, tmp_path / "file" / "below")
+
+    def in_the_way(done: Iteration) -> None:
+        if done.iteration == 5:
+            (tmp_path / "c").touch()
+
+    assert outcome(cluster(frame, edges, tmp_path / "c", report=in_the_way)) == undisturbed
+    assert "no snapshot taken: " in caplog.text
+
+
+def test_the_search_for_a_number_of_clusters_goes_on_too(
+    frame: Frame, edges: Edges, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    search: dict[str, Any] = {"preference": None, "clusters": 6}
+    expected = cluster(frame, edges, None, **search)
+    trials = len(expected.summary.tried)
+    assert trials > 2
+    orders = [0, 0]  # the trial that goes on, and its last iteration
+
+    def report(done: Iteration) -> None:
+        orders[0] += done.iteration == 1
+        orders[1] = done.iteration
+
+    with pytest.raises(Interrupted):
+        cluster(frame, edges, tmp_path, report=report, stop=lambda: orders[0] == trials and orders[1] > 5, **search)
+    seen: list[Iteration] = []
+    found = cluster(frame, edges, tmp_path, report=seen.append, **search)
+    assert outcome(found) == outcome(expected)
+    assert seen[0].iteration > 5, "only the last trial was gone on with"
+    assert found.summary.settings == expected.summary.settings
+
+
+def test_every_so_often_is_checked() -> None:
+    for every in ("0", "-5", "10 minutes", "1.5", "", "0min"):
+        with pytest.raises(SettingError, match="checkpoint_every must be a number of iterations"):
+            Snapshots(checkpoint_every=every)
