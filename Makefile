@@ -51,8 +51,8 @@ lock: .venv/.dev ## choose new versions for constraints.txt and for test-airflow
 # Strict: a package that could not be looked up is a failure, and not passed over.
 audit: .venv/.dev ## look for known vulnerabilities of the locked versions
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv tool run pip-audit --strict --no-deps --disable-pip \
-		--requirement constraints.txt --requirement examples/airflow-requirements.txt
+	$(BIN)/uv tool run pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
+	$(BIN)/uv tool run pip-audit --strict --no-deps --disable-pip --requirement examples/airflow-requirements.txt
 
 clean: ## delete what the other commands made
 	rm -rf .venv .venv-airflow out dist .mypy_cache .ruff_cache .pytest_cache
