@@ -7,7 +7,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster check format docs bench lock clean
+.PHONY: help demo test test-cluster test-airflow check format docs bench lock audit clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -20,6 +20,9 @@ test: .venv/.dev ## run the tests
 
 test-cluster: .venv/.dev ## run the tests that need executors of their own
 	JAVA_HOME="$$($(BIN)/python -m ap_spark.java)" PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m cluster
+
+test-airflow: .venv-airflow/.done ## read the example DAG with a real Airflow
+	AIRFLOW_HOME="$(CURDIR)/.venv-airflow/home" .venv-airflow/bin/python -m pytest -c /dev/null --rootdir examples examples/test_airflow_dag.py
 
 check: .venv/.dev ## formatting, lint, types
 	$(BIN)/ruff format --check .
@@ -37,15 +40,24 @@ docs: .venv/.dev ## make the settings table and the pictures
 bench: .venv/.dev ## edges per second of both engines and the bare kernel
 	JAVA_HOME="$$($(BIN)/python -m ap_spark.java)" $(BIN)/python -m benchmarks.run
 
-lock: .venv/.dev ## choose new versions for constraints.txt
+lock: .venv/.dev ## choose new versions for constraints.txt and for test-airflow
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --no-emit-package ap-spark --no-header --no-annotate --upgrade \
 		--python-version 3.11 --all-extras pyproject.toml --output-file constraints.txt
+	printf '%s\n' apache-airflow apache-airflow-providers-apache-spark pytest | \
+		$(BIN)/uv pip compile --quiet --universal --no-header --no-annotate --upgrade \
+		--python-version 3.11 - --output-file examples/airflow-requirements.txt
+
+# Strict: a package that could not be looked up is a failure, and not passed over.
+audit: .venv/.dev ## look for known vulnerabilities of the locked versions
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv tool run pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
+	$(BIN)/uv tool run pip-audit --strict --no-deps --disable-pip --requirement examples/airflow-requirements.txt
 
 clean: ## delete what the other commands made
-	rm -rf .venv out dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-airflow out dist .mypy_cache .ruff_cache .pytest_cache
 
-# Environments: .run is enough to run the program, .dev to work on it.
+# Environments: .run is enough to run the program, .dev to work on it. Airflow has its own: it pins what we need otherwise.
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -57,4 +69,9 @@ clean: ## delete what the other commands made
 
 .venv/.dev: .venv/.run
 	$(INSTALL) --editable '.[dev]'
+	@touch $@
+
+.venv-airflow/.done: examples/airflow-requirements.txt
+	$(PYTHON) -m venv --clear .venv-airflow
+	.venv-airflow/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
