@@ -5,13 +5,15 @@ On Spark Connect each has a harmless counterpart, so that the rest of the packag
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import cast
 
+from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 
-__all__ = ["GROUP", "cores", "describe", "is_connect", "release", "spared"]
+__all__ = ["GROUP", "cores", "describe", "is_connect", "kept_twice", "release", "spared"]
 
 GROUP = "spark.jobGroup.id"
 
@@ -46,6 +48,14 @@ def spared(spark: SparkSession) -> Iterator[None]:
         yield
     finally:
         spark.sparkContext.setLocalProperty(GROUP, group)  # type: ignore[arg-type]
+
+
+def kept_twice(table: DataFrame) -> DataFrame:
+    """A local checkpoint that outlives the loss of an executor, where there is more than one."""
+    spark = table.sparkSession
+    if is_connect(spark) or re.match(r"local\b(?!-)", str(spark.sparkContext.master)):
+        return table.localCheckpoint()
+    return table.localCheckpoint(storageLevel=StorageLevel(True, True, False, True, 2))
 
 
 def release(checkpointed: DataFrame) -> None:

@@ -65,7 +65,7 @@ def make_clusters(graph: Graph, exemplars: DataFrame) -> Clusters:
 
 def kept(table: DataFrame, until: ExitStack) -> DataFrame:
     """A local checkpoint of the table, released with the stack."""
-    checkpoint = table.localCheckpoint()
+    checkpoint = classic.kept_twice(table)
     until.callback(classic.release, checkpoint)
     return checkpoint
 

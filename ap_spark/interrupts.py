@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 import uuid
 from types import FrameType, TracebackType
 from typing import Any
@@ -23,6 +24,7 @@ __all__ = ["Interrupts"]
 
 FIRST = 100  # priority of a hook: before Spark's own, which stops the session
 PATIENCE = 600  # seconds that Java waits for an iteration and a snapshot
+ANSWER = 0.5  # seconds for the answer to reach Java, which would show a stack without it
 
 
 class Interrupts:
@@ -38,7 +40,7 @@ class Interrupts:
         self.before: dict[signal.Signals, Any] = {}
         self.spark: SparkSession | None = None
         self.group = f"ap-spark-{uuid.uuid4()}"  # Spark refuses jobs of a cancelled group for ever
-        self.over = threading.Event()
+        self.hook = PassOn()
 
     def __enter__(self) -> Interrupts:
         self.take_signals()
@@ -47,7 +49,7 @@ class Interrupts:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
-        self.over.set()
+        self.hook.let_go()
 
     def take_signals(self) -> None:
         if threading.current_thread() is threading.main_thread():
@@ -66,7 +68,7 @@ class Interrupts:
             gateway: Any = spark.sparkContext._gateway
             ensure_callback_server_started(gateway)  # type: ignore[no-untyped-call]
             hooks = gateway.jvm.org.apache.hadoop.util.ShutdownHookManager.get()
-            hooks.addShutdownHook(PassOn(self.over), FIRST, PATIENCE, gateway.jvm.java.util.concurrent.TimeUnit.SECONDS)
+            hooks.addShutdownHook(self.hook, FIRST, PATIENCE, gateway.jvm.java.util.concurrent.TimeUnit.SECONDS)
 
     def detach(self) -> None:
         """Leave the session alone."""
@@ -96,13 +98,26 @@ class Interrupts:
 class PassOn:
     """A shutdown hook of Java's that sends this process SIGTERM and waits for its end."""
 
-    def __init__(self, over: threading.Event) -> None:
-        self.over = over
+    def __init__(self) -> None:
+        self.over = threading.Event()
+        self.waits = False
 
     def run(self) -> None:
         if not self.over.is_set():
+            self.waits = True
             os.kill(os.getpid(), signal.SIGTERM)
             self.over.wait(PATIENCE)
+
+    def let_go(self) -> None:
+        self.over.set()
+        if self.waits:
+            time.sleep(ANSWER)
+
+    def hashCode(self) -> int:  # noqa: N802 - Java asks when it keeps hooks in a set
+        return 0
+
+    def equals(self, other: object) -> bool:
+        return False
 
     class Java:
         implements = ("java.lang.Runnable",)

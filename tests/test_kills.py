@@ -1,0 +1,128 @@
+"""A driver killed at any moment: the run started again ends with the bits of an undisturbed one (make test-cluster)."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from ap_spark.cli import main
+from tests.conftest import INTERPRETED, ROOT, random_edges
+from tests.test_jobs import start
+
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("spark")]
+
+MOMENTS = ("starting", "iterating", "snapshot", "publishing")
+KILLS = [(number, MOMENTS[number % len(MOMENTS)]) for number in range(20)]
+LATER = 3.0  # seconds at most between the beginning of a phase and the kill
+
+
+def reached(moment: str, directory: Path) -> bool:
+    """Whether a run has come to a phase, seen from outside."""
+    if moment == "starting":
+        return True
+    if moment == "publishing":
+        return any(directory.glob(".out.staging.*"))
+    snapshots = (directory / "checkpoint").glob("snapshot-*")
+    whole = [(path / "record" / "_SUCCESS").exists() for path in snapshots]
+    return any(whole) if moment == "iterating" else not all(whole)
+
+
+def result(output: Path) -> list[Any]:
+    """Everything but seconds."""
+    tables = [pq.read_table(output / name) for name in ("assignments", "exemplars", "trace")]
+    summary = json.loads((output / "summary.json").read_text())
+    numbers = {name: summary[name] for name in ("n_iter", "converged", "netsim", "dpsim", "expref", "fingerprint")}
+    return [
+        *(table.drop_columns([n for n in table.column_names if n == "seconds"]).to_pylist() for table in tables),
+        numbers,
+    ]
+
+
+@pytest.fixture(scope="module")
+def edges(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("input") / "edges.parquet"
+    table = random_edges(np.random.default_rng(9), 80, 0.3, symmetric=False)
+    pd.DataFrame(table, columns=["i", "k", "s"]).to_parquet(path)
+    return path
+
+
+def arguments(edges: Path, directory: Path) -> list[str]:
+    """Two blocks, so that iterations take a while, and many snapshots."""
+    given = ["cluster", str(edges), "--edges", "-p", "-3", "-c", "12", "--partitions", "2", "--output"]
+    return [*given, str(directory / "out"), "--checkpoint", str(directory / "checkpoint"), "--checkpoint-every", "4"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(edges: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("undisturbed")
+    assert main(arguments(edges, directory)) == 0
+    assert not list((directory / "checkpoint").iterdir()), "snapshots go with the end of the run"
+    return directory / "out"
+
+
+@pytest.fixture
+def watch(tmp_path: Path) -> Any:
+    """Somebody who reads the output all the while; called at the end, he tells what he has seen."""
+    report = tmp_path / "seen.json"
+    process = subprocess.Popen([sys.executable, "-m", "tests.watcher", str(tmp_path / "out"), str(report)], cwd=ROOT)
+
+    def seen() -> dict[str, int]:
+        process.terminate()
+        process.wait(30)
+        found: dict[str, int] = json.loads(report.read_text())
+        report.unlink()
+        return found
+
+    yield seen
+    process.kill()
+
+
+@pytest.mark.parametrize(("number", "moment"), KILLS)
+def test_a_killed_driver_is_made_up_for_by_the_next(
+    edges: Path, undisturbed: Path, watch: Callable[[], dict[str, int]], tmp_path: Path, number: int, moment: str
+) -> None:
+    chance = random.Random(number)
+    again = arguments(edges, tmp_path)
+    if over := chance.random() < 0.5:  # an older output is replaced
+        again.append("--overwrite")
+        shutil.copytree(undisturbed, tmp_path / "out")
+        older = tmp_path / "out" / "summary.json"
+        older.write_text(older.read_text().replace('"netsim": ', '"netsim": 1'))
+        older.with_name(".summary.json.crc").unlink()
+    interpreted = [option for setting in INTERPRETED for option in ("--conf", setting)]
+    process = start(["ap-spark", *again, *interpreted], cwd=tmp_path, start_new_session=True)
+    deadline = time.monotonic() + 200
+    while not reached(moment, tmp_path) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    time.sleep(chance.random() * {"starting": 20.0, "iterating": LATER}.get(moment, 0.3))
+    ended = process.poll()
+    if ended is None and number % 8 < 4:
+        process.kill()  # Python alone: Java notices, and ends
+    elif ended is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    told, _ = process.communicate(timeout=60)
+    assert ended in (None, 0), told
+    killed_in_time = ended is None and not ((tmp_path / "out").exists() and not over)
+    if killed_in_time or over:
+        assert main(again) == 0
+    seen = watch()
+    assert result(tmp_path / "out") == result(undisturbed)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "out"]
+    assert not list((tmp_path / "checkpoint").iterdir())
+    assert seen.pop("partial", 0) == 0, seen
+    assert seen
+    print(f"killed {moment}: {killed_in_time}, seen {seen}")

@@ -1,0 +1,68 @@
+"""Reads an output all the while, as somebody else's job would: python -m tests.watcher OUTPUT REPORT
+
+Every time it looks there is either no output, or a whole one: all its files, and tables that can be read. What has
+been seen is counted in REPORT, by the output's summary; "partial" is what never may be seen.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+NAMES = {"_SUCCESS", "assignments", "exemplars", "summary.json", "trace"}
+
+
+def look(output: Path) -> str:
+    """What there is: "nothing", "partial", or the net similarity and size of a whole output."""
+    try:
+        directory = os.open(output, os.O_DIRECTORY)
+    except FileNotFoundError:
+        return "nothing"
+    seen = Path(f"/proc/self/fd/{directory}")  # this very directory, also when it is given another name
+    try:
+        if {name for name in os.listdir(directory) if not name.startswith(".")} != NAMES:
+            return "partial"
+        summary = json.loads((seen / "summary.json").read_text())
+        rows = [pq.read_table(f"{seen}/{name}").num_rows for name in ("assignments", "exemplars", "trace")]
+        whole = rows == [summary["n_points"], summary["n_clusters"], summary["n_iter"]]
+        return f"{summary['netsim']!r} {rows}" if whole else "partial"
+    except (OSError, ValueError):
+        return "partial"
+    finally:
+        os.close(directory)
+
+
+def replaced(output: Path, before: int) -> bool:
+    """Whether this is not the output of a moment ago: a reader of that one has been overtaken, as anywhere."""
+    try:
+        return output.stat().st_ino != before
+    except FileNotFoundError:
+        return True
+
+
+def main() -> None:
+    output, report = map(Path, sys.argv[1:])
+    seen: Counter[str] = Counter()
+    running = True
+
+    def end(*_: object) -> None:
+        nonlocal running
+        running = False
+
+    signal.signal(signal.SIGTERM, end)
+    while running:
+        before = output.stat().st_ino if output.exists() else 0
+        found = look(output)
+        if found != "partial" or not replaced(output, before):
+            seen[found] += 1
+    report.write_text(json.dumps(seen))
+
+
+if __name__ == "__main__":
+    main()
