@@ -194,7 +194,7 @@ class OutputDirectory:
         """Rename the complete output to its name; one that stood there goes only now."""
         old = self.beside("old")
         self.refuse_existing()
-        replaced = self.store.exists(self.name)
+        replaced = self.replace and self.store.exists(self.name)
         if replaced:
             self.store.rename(self.name, old)
         try:

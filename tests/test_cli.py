@@ -18,7 +18,7 @@ from pyspark.sql import SparkSession
 from ap_spark import affinity_propagation, read_similarities
 from ap_spark.cli import main
 from ap_spark.processes import machine
-from ap_spark.publish import OutputDirectory
+from ap_spark.publish import OutputDirectory, claimed
 from tests.conftest import ROOT, random_edges
 
 pytestmark = pytest.mark.usefixtures("spark")
@@ -67,6 +67,72 @@ def test_points_in_clusters_out(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert summary["settings"]["preference"] == -1.0
     assert {"start", "read", "graph", "propagation", "clusters", "write"} == set(summary["seconds"])
     assert nothing_left(tmp_path, "input.csv", "out")
+
+
+def test_an_output_that_is_there_is_refused_replaced_or_skipped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert run(tmp_path, EDGES, "--edges", "-p", "-3", "--if-exists", "skip") == 0
+    before = out.stat().st_ino
+    assert run(tmp_path, EDGES, "--edges") == 2
+    assert f"must not exist yet, but file:{out} does: give --overwrite" in capsys.readouterr().err
+    assert run(tmp_path, "not read at all", "--if-exists", "skip") == 0
+    assert "is there already: nothing to do" in capsys.readouterr().out
+    assert out.stat().st_ino == before
+    assert run(tmp_path, EDGES, "--edges", "-p", "-3", "--if-exists", "replace") == 0
+    assert out.stat().st_ino != before
+    (out / "_SUCCESS").unlink()
+    for choice in ("refuse", "skip"):
+        assert run(tmp_path, EDGES, "--edges", "--if-exists", choice) == 2
+        assert "is no complete output (there is no _SUCCESS)" in capsys.readouterr().err
+    assert run(tmp_path, EDGES, "--edges", "--overwrite", "--if-exists", "skip") == 2
+    assert "either --overwrite or --if-exists skip" in capsys.readouterr().err
+    assert nothing_left(tmp_path, "input.csv", "out")
+
+
+def test_of_two_runs_at_one_output_one_is_refused(
+    tmp_path: Path, spark: SparkSession, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where the output's directory has to be made first; another process's lock is one like ours."""
+    path = str(tmp_path / "new" / "out")
+    with claimed(spark, path, "refuse"):
+        assert run(tmp_path, EDGES, "--edges", "--output", path) == 2
+        assert "another one is at work on" in capsys.readouterr().err
+    assert nothing_left(tmp_path, "input.csv")
+    assert run(tmp_path, EDGES, "--edges", "--output", path) == 0
+
+
+def test_where_files_cannot_be_locked_the_last_one_is_refused(
+    tmp_path: Path, spark: SparkSession, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on HDFS: the other run has put its output in place after this one has last looked."""
+    monkeypatch.setattr("ap_spark.stores.Store.is_local", False)
+    first = OutputDirectory.refuse_existing
+
+    def overtaken(directory: OutputDirectory) -> None:
+        first(directory)
+        if directory.store.exists(directory.beside("staging")):
+            (tmp_path / "out").mkdir()
+            (tmp_path / "out" / "theirs").touch()
+
+    monkeypatch.setattr(OutputDirectory, "refuse_existing", overtaken)
+    assert run(tmp_path, EDGES, "--edges") == 2
+    assert "could not be put in its place" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["theirs"]
+    assert nothing_left(tmp_path, "input.csv", "out")
+
+
+def test_secrets_stay_where_they_are(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    secret = "hunter2hunter2"
+    assert run(tmp_path, EDGES, "--edges", "--conf", f"spark.authenticate.secret={secret}", "--verbose") == 0
+    assert main(["cluster", "no.csv", "--output", "o", "--conf", f"spark.my.password {secret}", "--verbose"]) == 2
+    told = capfd.readouterr()
+    assert "without '=', as number 1" in told.err
+    assert secret not in told.out + told.err
+    assert not [
+        path for path in (tmp_path / "out").rglob("*") if path.is_file() and secret in path.read_text("latin-1")
+    ]
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv", "tsv", "json", "orc"])

@@ -24,6 +24,10 @@ BIN = Path(sys.executable).parent
 ENVIRONMENT = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}", "PYSPARK_PYTHON": sys.executable}
 
 
+LONG = ["-c", "10000000", "--checkpoint-every", "1000min", "-d", "0.5"]
+SUBMIT = ["spark-submit", "--master", "local[2]", "--properties-file", str(ROOT / "conf" / "local.properties")]
+
+
 def start(command: list[str], **options: object) -> subprocess.Popen[str]:
     return subprocess.Popen(  # type: ignore[call-overload,no-any-return]
         command, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options
@@ -45,16 +49,9 @@ def result(output: Path) -> list[object]:
 def test_spark_submit_and_the_command_give_the_same(tmp_path: Path) -> None:
     iris = [str(ROOT / "data" / "iris.csv"), "--feature-columns", "0-3", "--neighbors", "50"]
     assert main(["cluster", *iris, "--output", str(tmp_path / "command")]) == 0
-    properties = str(ROOT / "conf" / "local.properties")
-    submit = [
-        "spark-submit",
-        "--master",
-        "local[2]",
-        "--properties-file",
-        properties,
-        str(ROOT / "jobs" / "cluster.py"),
-    ]
-    told = finish([*submit, *iris, "--output", str(tmp_path / "submitted")], cwd=tmp_path)
+    told = finish(
+        [*SUBMIT, str(ROOT / "jobs" / "cluster.py"), *iris, "--output", str(tmp_path / "submitted")], cwd=tmp_path
+    )
     assert "150 points, " in told
     assert result(tmp_path / "command") == result(tmp_path / "submitted")
 
@@ -96,6 +93,34 @@ def test_a_job_killed_halfway_leaves_no_output_and_does_not_disturb_the_next(
     assert not any(path.exists() for path in blocks), "cleared by the next run"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "points.csv"]
     assert (tmp_path / "out" / "_SUCCESS").exists()
+
+
+@pytest.mark.parametrize("way", ["ap-spark", "spark-submit"])
+def test_a_stopped_job_takes_a_snapshot_and_the_same_command_goes_on(
+    tmp_path: Path, spark: SparkSession, capsys: pytest.CaptureFixture[str], way: str
+) -> None:
+    """SIGTERM for Python itself, Ctrl-C's signal for the Java that has started it."""
+    points = tmp_path / "points.csv"
+    points.write_text("x\n0\n1\n5\n6\n7\n")
+    command = ["cluster", str(points), *LONG, "--checkpoint", str(tmp_path / "c"), "--output", str(tmp_path / "out")]
+    interpreted = [option for setting in INTERPRETED for option in ("--conf", setting)]
+    program = ["ap-spark", "cluster"] if way == "ap-spark" else [*SUBMIT, str(ROOT / "jobs" / "cluster.py")]
+    process = start([*program, *command[1:], "-i", "100000000", *interpreted], cwd=tmp_path, start_new_session=True)
+    assert process.stdout
+    assert any("iteration 1 of" in line for line in process.stdout), "told once iterations go on"
+    process.send_signal(signal.SIGTERM if way == "ap-spark" else signal.SIGINT)
+    told, _ = process.communicate(timeout=200)
+    assert process.returncode == (143 if way == "ap-spark" else 130), told
+    stopped = re.search(r"stopped after iteration (\d+), with a snapshot in .*: the same command goes on", told)
+    assert stopped, told
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c", "points.csv"], "no lock, nothing staged"
+    assert not blocks_of(process.pid)
+    upto = int(stopped[1]) + 1000
+    assert main([*command, "-i", str(upto)]) == 0
+    assert f"NOT converged after {upto:,} iterations" in capsys.readouterr().out
+    resumed = result(tmp_path / "out")
+    assert main([*command, "-i", str(upto), "--overwrite"]) == 0
+    assert result(tmp_path / "out") == resumed
 
 
 @pytest.fixture
