@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 
 from ap_spark.cli import main
 from tests.conftest import INTERPRETED, ROOT, random_edges
+from tests.outputs import result
 from tests.test_jobs import start
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("spark")]
@@ -39,17 +39,6 @@ def reached(moment: str, directory: Path) -> bool:
     snapshots = (directory / "checkpoint").glob("snapshot-*")
     whole = [(path / "record" / "_SUCCESS").exists() for path in snapshots]
     return any(whole) if moment == "iterating" else not all(whole)
-
-
-def result(output: Path) -> list[Any]:
-    """Everything but seconds."""
-    tables = [pq.read_table(output / name) for name in ("assignments", "exemplars", "trace")]
-    summary = json.loads((output / "summary.json").read_text())
-    numbers = {name: summary[name] for name in ("n_iter", "converged", "netsim", "dpsim", "expref", "fingerprint")}
-    return [
-        *(table.drop_columns([n for n in table.column_names if n == "seconds"]).to_pylist() for table in tables),
-        numbers,
-    ]
 
 
 @pytest.fixture(scope="module")
