@@ -4,10 +4,11 @@
 PYTHON ?= python3
 TESTS_AT_ONCE ?= 2
 BIN := .venv/bin
+PACK := dist/ap-spark-environment.tar.gz
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster check format docs bench lock clean
+.PHONY: help demo test test-cluster check format docs bench pack lock clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -37,6 +38,8 @@ docs: .venv/.dev ## make the settings table and the pictures
 bench: .venv/.dev ## edges per second of both engines and the bare kernel
 	JAVA_HOME="$$($(BIN)/python -m ap_spark.java)" $(BIN)/python -m benchmarks.run
 
+pack: $(PACK) ## build the archive for spark-submit --archives
+
 lock: .venv/.dev ## choose new versions for constraints.txt
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --no-emit-package ap-spark --no-header --no-annotate --upgrade \
@@ -44,6 +47,15 @@ lock: .venv/.dev ## choose new versions for constraints.txt
 
 clean: ## delete what the other commands made
 	rm -rf .venv out dist .mypy_cache .ruff_cache .pytest_cache
+
+# An environment without what is for developers, and without Spark, which the workers have: 270 MB, with it 730.
+# venv-pack2 is the kept fork of venv-pack, PySpark's documented way; unlike conda-pack it takes the same locked wheels as
+# .venv. The archive links to PYTHON, which the workers need in the same place: PYTHON=/usr/bin/python3 is a safe choice.
+$(PACK): pyproject.toml constraints.txt $(wildcard ap_spark/*.py ap_spark/*/*.py conf/*)
+	$(PYTHON) -m venv --clear dist/environment
+	dist/environment/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt '.[approximate,fast]' venv-pack2
+	dist/environment/bin/venv-pack --quiet --force --prefix dist/environment --output $@ --exclude 'lib/python*/site-packages/pyspark/*'
+	rm -r dist/environment
 
 # Environments: .run is enough to run the program, .dev to work on it.
 
