@@ -12,7 +12,7 @@ COPY pyproject.toml constraints.txt ./
 COPY ap_spark/version.py ap_spark/
 RUN mkdir conf && touch README.md LICENSE \
     && python3 -m venv /opt/ap-spark \
-    && /opt/ap-spark/bin/pip install --no-cache-dir --constraint constraints.txt --editable '.[test]'
+    && /opt/ap-spark/bin/pip install --no-cache-dir --use-pep517 --constraint constraints.txt --editable '.[test]'
 
 # Volumes take their owner from the directories they are first mounted on.
 RUN useradd --uid 10001 --create-home spark && install --directory --owner spark --group spark \

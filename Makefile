@@ -53,8 +53,10 @@ clean: ## delete what the other commands made
 # .venv. The archive links to PYTHON, which the workers need in the same place: PYTHON=/usr/bin/python3 is a safe choice.
 $(PACK): pyproject.toml constraints.txt $(wildcard ap_spark/*.py ap_spark/*/*.py conf/*)
 	$(PYTHON) -m venv --clear dist/environment
-	dist/environment/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt '.[approximate,fast]' venv-pack2
-	dist/environment/bin/venv-pack --quiet --force --prefix dist/environment --output $@ --exclude 'lib/python*/site-packages/pyspark/*'
+	dist/environment/bin/python -m pip install --quiet --disable-pip-version-check --use-pep517 \
+		--constraint constraints.txt '.[approximate,fast]' venv-pack2
+	dist/environment/bin/venv-pack --quiet --force --prefix dist/environment --output $@ \
+		--exclude 'lib/python*/site-packages/pyspark/*'
 	rm -r dist/environment
 
 # Environments: .run is enough to run the program, .dev to work on it.

@@ -18,14 +18,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import ROOT
-from tests.test_jobs import finish, start
+from tests.test_jobs import start
 
 pytestmark = pytest.mark.on_cluster
 
 MASTER = os.environ.get("AP_SPARK_TEST_MASTER", "")
 SHARED = Path(os.environ.get("AP_SPARK_TEST_SHARED", "/shared")) / "tests"
 PROPERTIES = Path.home() / "cluster.properties"
+PATIENCE = 900  # seconds for a job, of which most take one minute
 HISTORY = "http://history:18080/api/v1/applications"
+STATE = "http://master:8080/json/"
 
 # Spark then knows how many executors to wait for: both workers have one core.
 CLUSTER = ["--master", MASTER, "--properties-file", str(PROPERTIES), "--conf", "spark.cores.max=2"]
@@ -46,7 +48,9 @@ def shared() -> Iterator[None]:
 def submit(spark: list[str], *arguments: str, script: str = JOB) -> list[Any]:
     """What the job has written, read from its files: all but the times, in an order of its own."""
     output = SHARED / "out"
-    finish(["spark-submit", *spark, script, *arguments, "--output", str(output), "--overwrite"], cwd=ROOT)
+    job = start(["spark-submit", *spark, script, *arguments, "--output", str(output), "--overwrite"], cwd=ROOT)
+    told, _ = job.communicate(timeout=PATIENCE)
+    assert job.returncode == 0, told
     assert (output / "_SUCCESS").exists()
     tables = {"assignments": "id", "exemplars": "label", "trace": "iteration"}
     found = [pq.read_table(output / name).sort_by(order) for name, order in tables.items()]
@@ -78,20 +82,20 @@ def graph() -> list[str]:
     return [str(path), "--edges"]
 
 
-def ask_history(path: str) -> Any:
-    with urlopen(HISTORY + path, timeout=10) as answer:
+def ask(address: str) -> Any:
+    with urlopen(address, timeout=10) as answer:
         return json.load(answer)
 
 
 def executors_that_iterated(since: float) -> list[set[str]]:
     """For each stage of the resident engine with four blocks, in the job since then: the executors it ran on."""
     deadline = time.monotonic() + 60  # the history server looks for new jobs every ten seconds
-    while not (jobs := ask_history(f"?status=completed&minDate={int(since * 1000)}")):
+    while not (jobs := ask(f"{HISTORY}?status=completed&minDate={int(since * 1000)}")):
         assert time.monotonic() < deadline, "the history server shows the job"
         time.sleep(1)
-    stages = ask_history(f"/{jobs[0]['id']}/stages?status=complete")
+    stages = ask(f"{HISTORY}/{jobs[0]['id']}/stages?status=complete")
     iterated = [stage["stageId"] for stage in stages if "resident" in stage["details"] and stage["numTasks"] == 4]
-    return [set(ask_history(f"/{jobs[0]['id']}/stages/{id}/0")["executorSummary"]) for id in iterated]
+    return [set(ask(f"{HISTORY}/{jobs[0]['id']}/stages/{id}/0")["executorSummary"]) for id in iterated]
 
 
 def test_a_random_graph_in_blocks_on_both_workers(graph: list[str]) -> None:
@@ -139,18 +143,24 @@ def test_workers_that_get_their_python_from_the_archive() -> None:
     assert submit([*CLUSTER, *packed], *iris, script=str(probe)) == submit(LOCAL, *iris)
 
 
+def applications() -> list[str]:
+    state = ask(STATE)
+    return sorted(job["id"] for job in state["activeapps"] + state["completedapps"])
+
+
 def test_who_has_no_secret_is_refused() -> None:
     """Without authentication, and with another secret; the same job with the secret is what the other tests run."""
     lines = [line for line in PROPERTIES.read_text().splitlines() if not line.startswith("spark.authenticate.secret ")]
     assert len(lines) < len(PROPERTIES.read_text().splitlines())
     attempts = {"none": "spark.authenticate false", "another": f"spark.authenticate.secret {'0' * 64}"}
-    jobs = {}
+    jobs, before = {}, applications()
     for name, line in attempts.items():
         properties = SHARED / f"{name}.properties"
         properties.write_text("\n".join([*lines, line]))
         spark = ["--master", MASTER, "--properties-file", str(properties)]
         jobs[name] = start(["spark-submit", *spark, JOB, *DIGITS, "--output", str(SHARED / name)], cwd=ROOT)
     for name, job in jobs.items():
-        told, _ = job.communicate(timeout=300)
+        told, _ = job.communicate(timeout=PATIENCE)
         assert job.returncode == 1, told
         assert not (SHARED / name).exists()
+    assert applications() == before, "the master has heard of none"
