@@ -90,12 +90,12 @@ def ask(address: str) -> Any:
 def executors_that_iterated(since: float) -> list[set[str]]:
     """For each stage of the resident engine with four blocks, in the job since then: the executors it ran on."""
     deadline = time.monotonic() + 60  # the history server looks for new jobs every ten seconds
-    while not (jobs := ask(f"{HISTORY}?status=completed&minDate={int(since * 1000)}")):
+    while (job := ask(f"{HISTORY}?status=completed")[0])["attempts"][0]["startTimeEpoch"] < since * 1000:
         assert time.monotonic() < deadline, "the history server shows the job"
         time.sleep(1)
-    stages = ask(f"{HISTORY}/{jobs[0]['id']}/stages?status=complete")
-    iterated = [stage["stageId"] for stage in stages if "resident" in stage["details"] and stage["numTasks"] == 4]
-    return [set(ask(f"{HISTORY}/{jobs[0]['id']}/stages/{id}/0")["executorSummary"]) for id in iterated]
+    stages = ask(f"{HISTORY}/{job['id']}/stages?status=complete")
+    iterated = [stage["stageId"] for stage in stages if "resident.py" in stage["name"] and stage["numTasks"] == 4]
+    return [set(ask(f"{HISTORY}/{job['id']}/stages/{id}/0")["executorSummary"]) for id in iterated]
 
 
 def test_a_random_graph_in_blocks_on_both_workers(graph: list[str]) -> None:
