@@ -109,7 +109,7 @@ def test_a_random_graph_in_blocks_on_both_workers(graph: list[str]) -> None:
 
 
 def test_a_random_graph_on_the_dataframe_engine(graph: list[str]) -> None:
-    options = [*graph, "--engine", "dataframe", "--max-iter", "4"]
+    options = [*graph, "--engine", "dataframe", "--preference", "-0.3", "--damping", "0.5", "--max-iter", "4"]
     assert submit(CLUSTER, *options) == submit(LOCAL, *options)
 
 
