@@ -114,10 +114,12 @@ class Checkpoint:
             raise SettingError("checkpoint needs classic Spark, and this is Spark Connect: leave it out")
         self.spark = spark
         self.settings = settings
-        self.store = Store(spark, snapshots.checkpoint)
         self.iterations, self.seconds = snapshots.interval
-        if problem := self.store.unwritable(".ap-spark.probe"):
-            raise CheckpointError(f"the checkpoint must be a directory that can be written, but {problem}")
+        try:
+            self.store = Store(spark, snapshots.checkpoint)
+            self.store.check_writable(".ap-spark.probe")
+        except OSError as error:
+            raise CheckpointError(f"the checkpoint must be a directory that can be written, but {error}") from error
         self.base = ""  # the snapshot that the engine may still come back to
         self.known = self.names()
         self.tried: Sequence[Trial] = ()

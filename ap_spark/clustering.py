@@ -343,11 +343,11 @@ def check_target(target: int, graph: Graph) -> None:
 def run(graph: Graph, settings: Settings, seconds: dict[str, float], watch: Watch) -> Clustering:
     """From the graph to the result."""
     engine: Engine | None = None
+    snapshot = watch.checkpoint.begin(graph) if watch.checkpoint else None
     found = without_iterating(graph)
     try:
         with stage("propagation", seconds):
             if found is None:
-                snapshot = watch.checkpoint.begin(graph) if watch.checkpoint else None
                 engine = make_engine(graph, settings, snapshot and snapshot.state)
                 found = propagate(
                     graph,

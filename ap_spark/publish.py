@@ -62,7 +62,6 @@ def claimed(spark: SparkSession, path: str, if_exists: str) -> Iterator[OutputDi
         If there is a complete one and it is to be skipped.
     """
     directory = OutputDirectory(spark, path, replace=if_exists == "replace")
-    directory.check_writable()
     with directory.store.locked(f".{directory.name}.lock") as granted:
         if not granted:
             raise OutputError(f"an output must be of one run, but another one is at work on {directory.target}")
@@ -87,25 +86,24 @@ class OutputDirectory:
     Raises
     ------
     OutputError
-        If that is no place for an output.
+        If that is no place for an output, or cannot be written: now, not after hours.
     """
 
     def __init__(self, spark: SparkSession, path: str, *, replace: bool) -> None:
-        self.target = Store(spark, path)
-        if self.target.parent is None:
-            raise OutputError(f"the output must be a directory of its own, got {path!r}")
-        self.store = Store(spark, self.target.parent)
-        self.name = self.target.name
         self.replace = replace
+        try:
+            self.target = Store(spark, path)
+            if self.target.parent is None:
+                raise OutputError(f"the output must be a directory of its own, got {path!r}")
+            self.name = self.target.name
+            self.store = Store(spark, self.target.parent)
+            self.store.check_writable(self.beside("probe"))
+        except OSError as error:
+            raise OutputError(f"the output must be in a directory that can be written, but {error}") from error
 
     @property
     def is_complete(self) -> bool:
         return self.target.exists(SUCCESS)
-
-    def check_writable(self) -> None:
-        """Find out now, not after hours, whether the output can be written at all."""
-        if problem := self.store.unwritable(self.beside("probe")):
-            raise OutputError(f"the output must be in a directory that can be written, but {problem}")
 
     def refuse_existing(self) -> None:
         if self.store.exists(self.name) and not self.replace:

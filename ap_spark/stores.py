@@ -25,15 +25,23 @@ class Store:
     spark : SparkSession
     path : str
         Of any scheme that Spark knows; without one, of Spark's default file system.
+
+    Raises
+    ------
+    OSError
+        If it is of none.
     """
 
     def __init__(self, spark: SparkSession, path: str) -> None:
         self.jvm: Any = spark.sparkContext._jvm
         self.gateway: Any = spark.sparkContext._gateway
         self.configuration = spark.sparkContext._jsc.hadoopConfiguration()
-        given: Any = self.path_of(path)
-        self.fs = given.getFileSystem(self.configuration)
-        self.root = self.fs.makeQualified(given)
+        try:
+            given: Any = self.path_of(path)
+            self.fs = given.getFileSystem(self.configuration)
+            self.root = self.fs.makeQualified(given)
+        except Py4JJavaError as error:
+            raise OSError(f"{path}: {reason(error)}") from error
 
     def __str__(self) -> str:
         return str(self.root.toString())
@@ -97,18 +105,17 @@ class Store:
         options = self.gateway.new_array(getattr(hadoop, "Options$Rename"), 0)
         files.rename(self.path(old), self.path(new), options)
 
-    def unwritable(self, probe: str) -> str:
-        """Why nothing can be written here, found out with a file that is deleted again; empty if it can."""
+    def check_writable(self, probe: str) -> None:
+        """Raise OSError unless a file can be written here, or in the nearest directory above, and deleted again."""
         place = self.root
-        while not self.fs.exists(place):
-            place = place.getParent()
-        file = self.path_of(place, probe)
         try:
+            while not self.fs.exists(place):
+                place = place.getParent()
+            file = self.path_of(place, probe)
             self.fs.create(file, True).close()
             self.fs.delete(file, False)
         except Py4JJavaError as error:
-            return f"{place.toString()}: {reason(error)}"
-        return ""
+            raise OSError(f"{place.toString()}: {reason(error)}") from error
 
     @contextmanager
     def locked(self, name: str) -> Iterator[bool]:
