@@ -4,6 +4,7 @@ ApSparkError            1  a fault of ours
 ├── InputError          2  the data break a rule
 ├── SettingError        2  a parameter breaks a rule (also a ValueError)
 ├── OutputError         2  the output cannot be placed where it was asked for
+│   └── OutputInUse     1  for now: another run is at work on it
 ├── CheckpointError     2  snapshots are of another run, or cannot be written where they were asked for
 ├── JavaNotFound        2  no Java 17 or newer to run Spark on
 ├── NotConverged        3  only raised when convergence was required
@@ -13,6 +14,8 @@ ApSparkError            1  a fault of ours
 
 from __future__ import annotations
 
+from py4j.protocol import Py4JJavaError
+
 __all__ = [
     "ApSparkError",
     "CheckpointError",
@@ -21,8 +24,10 @@ __all__ = [
     "JavaNotFound",
     "NotConverged",
     "OutputError",
+    "OutputInUse",
     "SettingError",
     "StorageError",
+    "reason",
 ]
 
 
@@ -48,6 +53,12 @@ class OutputError(ApSparkError):
     """The output directory exists already, or cannot be written."""
 
     exit_code = 2
+
+
+class OutputInUse(OutputError):
+    """Another run is at work on the same output; that passes."""
+
+    exit_code = 1
 
 
 class CheckpointError(ApSparkError):
@@ -78,3 +89,9 @@ class Interrupted(ApSparkError):
     """The run was asked to stop, and did after an iteration."""
 
     exit_code = 130
+
+
+def reason(error: Exception) -> str:
+    """An error in a line: of Java's, what Java says, without the stack."""
+    text = str(error.java_exception.toString()) if isinstance(error, Py4JJavaError) else str(error)
+    return next((line for line in text.splitlines() if line.strip()), type(error).__name__)

@@ -1,7 +1,7 @@
 """Output that appears whole or not at all.
 
-Everything is written to a staging directory beside the output, which is renamed when it is complete. Where a rename
-is not atomic (object stores), the file _SUCCESS, written last, says that the rest is whole.
+Everything is written to a staging directory beside the output, which is renamed when it is complete. Object stores
+cannot rename at once: there it is written in its place, and the file _SUCCESS, written last, says that it is whole.
 
 Of two runs aimed at one output, one is refused: at its beginning where a file can be locked, else when it finds the
 other's output in its place.
@@ -23,13 +23,14 @@ from py4j.protocol import Py4JJavaError
 from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark.clustering import Clustering
-from ap_spark.errors import OutputError
+from ap_spark.errors import OutputError, OutputInUse, reason
 from ap_spark.processes import is_running, machine
-from ap_spark.stores import Store, reason
+from ap_spark.stores import Store
 
 __all__ = ["OutputDirectory", "OutputIsThere", "claimed"]
 
 SUCCESS = "_SUCCESS"
+UNFINISHED = "_PUBLISHING"  # in an output that is written in its place
 ROWS_A_FILE = 1_000_000
 WRITERS: dict[str, tuple[str, dict[str, Any]]] = {
     "parquet": ("parquet", {}),
@@ -57,15 +58,17 @@ def claimed(spark: SparkSession, path: str, if_exists: str) -> Iterator[OutputDi
     Raises
     ------
     OutputError
-        If there is an output already and it is to be refused, another run is at work on it, or it cannot be written.
+        If there is an output already and it is to be refused, or it cannot be written.
+    OutputInUse
+        If another run is at work on it.
     OutputIsThere
         If there is a complete one and it is to be skipped.
     """
     directory = OutputDirectory(spark, path, replace=if_exists == "replace")
     with directory.store.locked(f".{directory.name}.lock") as granted:
-        if not granted:
-            raise OutputError(f"an output must be of one run, but another one is at work on {directory.target}")
-        directory.clear_leftovers()
+        if granted is False:
+            raise OutputInUse(f"an output must be of one run, but another one is at work on {directory.target}")
+        directory.clear_leftovers(alone=granted is True)
         if if_exists == "skip" and directory.is_complete:
             raise OutputIsThere(f"{directory.target} is there already: nothing to do")
         directory.refuse_existing()
@@ -116,18 +119,21 @@ class OutputDirectory:
         """A hidden name beside the output, of this process on this machine."""
         return f".{self.name}.{purpose}.{machine()}.{os.getpid()}"
 
-    def clear_leftovers(self) -> None:
-        """Delete what killed runs to this output left beside it; put a replaced output back.
+    def clear_leftovers(self, *, alone: bool) -> None:
+        """Delete what killed runs to this output left there and beside it; put a replaced output back.
 
-        Where the output is locked all others are dead. Elsewhere those are that no longer run on this machine.
+        With the output locked this run is alone, and all others are dead. Elsewhere those are that no longer run on
+        this machine.
         """
+        if self.target.exists(UNFINISHED) and not self.is_complete:
+            self.store.delete(self.name)
         prefix = f".{self.name}."
         for found in self.store.names():
             if not found.startswith(prefix):
                 continue
             purpose, _, owner = found.removeprefix(prefix).partition(".")
             host, _, process = owner.rpartition(".")
-            dead = self.store.is_local or (host == machine() and not is_running(process))
+            dead = alone or (host == machine() and not is_running(process))
             if purpose not in ("staging", "old", "probe") or not dead:
                 continue
             if purpose == "old" and not self.store.exists(self.name):
@@ -155,23 +161,33 @@ class OutputDirectory:
             With tsv, written as labels.tsv and cluster_centers_indices.tsv too: one number a line, points in the
             order of their ids.
         """
-        staging = self.beside("staging")
+        staged = self.beside("staging") if self.store.renames_at_once else self.name
         try:
+            if staged == self.name:
+                self.make_room()
             started = time.perf_counter()
             for name, (table, count) in tables.items():
-                self.write(table, f"{self.store}/{staging}/{name}", output_format, count)
+                self.write(table, f"{self.store}/{staged}/{name}", output_format, count)
             if output_format == "tsv" and numbers is not None:
-                self.write_numbers(numbers, staging)
+                self.write_numbers(numbers, staged)
             summary["seconds"]["write"] = round(time.perf_counter() - started, 3)
             text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
-            self.store.write_text(f"{staging}/summary.json", text)
-            if self.store.renames_at_once:
-                self.store.write_text(f"{staging}/{SUCCESS}", "")  # the last file
-            self.place(staging)
-            if not self.store.renames_at_once:
-                self.target.write_text(SUCCESS, "")
+            self.store.write_text(f"{staged}/summary.json", text)
+            self.store.write_text(f"{staged}/{SUCCESS}", "")  # the last file
+            if staged == self.name:
+                self.store.delete(f"{staged}/{UNFINISHED}")
+            else:
+                self.place(staged)
         finally:
-            self.store.delete(staging)
+            if staged != self.name or not self.is_complete:
+                self.store.delete(staged)
+
+    def make_room(self) -> None:
+        """Begin to write in the output's place. One that stands there is no longer whole from now on."""
+        self.refuse_existing()
+        self.target.delete(SUCCESS)
+        self.store.delete(self.name)
+        self.target.write_text(UNFINISHED, "")
 
     def write(self, table: DataFrame, path: str, output_format: str, count: int) -> None:
         """Write a table of ``count`` rows, sorted by its first column, as few files."""
@@ -188,19 +204,20 @@ class OutputDirectory:
         centers = np.flatnonzero(rows["is_exemplar"].to_numpy())
         self.store.write_text(f"{staging}/cluster_centers_indices.tsv", lines(centers))
 
-    def place(self, staging: str) -> None:
+    def place(self, staged: str) -> None:
         """Rename the complete output to its name; one that stood there goes only now."""
         old = self.beside("old")
         self.refuse_existing()
         replaced = self.replace and self.store.exists(self.name)
-        if replaced:
-            self.store.rename(self.name, old)
         try:
-            self.store.rename(staging, self.name)
+            if replaced:
+                self.store.rename(self.name, old)
+            self.store.rename(staged, self.name)
         except Py4JJavaError as error:
+            raise OutputError(f"the output could not be put in its place, {self.target}: {reason(error)}") from error
+        finally:
             if replaced and not self.store.exists(self.name):
                 self.store.rename(old, self.name)
-            raise OutputError(f"the output could not be put in its place, {self.target}: {reason(error)}") from error
         if replaced:
             self.store.delete(old)
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
-__all__ = ["Store", "reason"]
+from ap_spark.errors import reason
+
+__all__ = ["Store"]
 
 ATOMIC_RENAME = ("file", "hdfs", "viewfs")
 
@@ -118,17 +120,16 @@ class Store:
             raise OSError(f"{place.toString()}: {reason(error)}") from error
 
     @contextmanager
-    def locked(self, name: str) -> Iterator[bool]:
-        """Hold a lock file; False if another process does. It falls with the process, whatever ends that.
+    def locked(self, name: str) -> Iterator[bool | None]:
+        """Hold a lock file: True, or False if another process does, or None where there are no locks.
 
-        Stores other than file systems of this machine know no such lock: there it is granted to all.
+        It falls with the process, whatever ends that. Only file systems of this machine have such locks, not all.
         """
         if not self.is_local:
-            yield True
+            yield None
             return
         root = Path(self.root.toUri().getPath())
         made = [place for place in (root, *root.parents) if not place.exists()]
-        root.mkdir(parents=True, exist_ok=True)
         try:
             with held(root / name) as granted:
                 yield granted
@@ -139,27 +140,32 @@ class Store:
 
 
 @contextmanager
-def held(path: Path) -> Iterator[bool]:
-    """The lock of a file, which is deleted afterwards; False if another process has it."""
-    while True:
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)) as file:  # perhaps of another user
-            try:
+def held(path: Path) -> Iterator[bool | None]:
+    """The lock of a file, which is deleted afterwards; see `Store.locked`."""
+    with ExitStack() as until:
+        try:
+            while True:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                file = until.enter_context(opened(path))
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
-            try:
-                if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                    continue
-            except FileNotFoundError:
-                continue  # another process has deleted it in the meantime
-            try:
-                yield True
-            finally:
-                path.unlink(missing_ok=True)
-            return
+                with suppress(FileNotFoundError):  # another process may have deleted it in the meantime
+                    if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                        break
+            granted: bool | None = True
+        except BlockingIOError:
+            granted = False
+        except OSError:  # a file system without locks
+            granted = None
+        try:
+            yield granted
+        finally:
+            if granted:
+                with suppress(OSError):
+                    path.unlink()
 
 
-def reason(error: Py4JJavaError) -> str:
-    """The first line of what Java says."""
-    return str(error.java_exception.toString()).splitlines()[0]
+def opened(path: Path) -> TextIO:
+    try:
+        return path.open("a")
+    except PermissionError:  # another user's
+        return path.open()
