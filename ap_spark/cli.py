@@ -43,6 +43,7 @@ from ap_spark.settings import (
     option,
     parameters,
 )
+from ap_spark.shortages import shortage
 from ap_spark.similarity import similarities
 from ap_spark.version import __version__
 
@@ -58,22 +59,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
     0 done; 1 a fault of ours; 2 bad input or arguments; 3 not converged, under --require-convergence; 4 no room or no
-    permission in a local directory.
+    permission in a local directory, or not enough memory.
     """
     given = make_parser().parse_args(arguments)
-    logging.basicConfig(format="%(asctime)s ap-spark: %(message)s", datefmt="%H:%M:%S")
+    others = logging.WARNING if given.verbose else logging.CRITICAL  # py4j logs the stack of what it raises as well
+    logging.basicConfig(format="%(asctime)s ap-spark: %(message)s", datefmt="%H:%M:%S", level=others)
     logging.getLogger("ap_spark").setLevel(logging.DEBUG if given.verbose else logging.WARNING)
     logging.getLogger("ap_spark.progress").setLevel(logging.INFO)
     try:
         given.run(given)
     except ApSparkError as error:
         return fail(str(error), error.exit_code, given.verbose)
-    except (PySparkException, Py4JJavaError) as error:
-        if "No space left on device" in str(error):
-            told = "Spark's local directories must have room, but a disk is full (--conf spark.local.dir=DIR: another)"
-            return fail(told, StorageError.exit_code, given.verbose)
-        return fail(f"Spark failed: {first_line(error)} (--verbose shows the stack)", 1, given.verbose)
     except Exception as error:
+        if told := shortage(error):
+            return fail(told, StorageError.exit_code, given.verbose)
+        if isinstance(error, (PySparkException, Py4JJavaError)):
+            return fail(f"Spark failed: {first_line(error)} (--verbose shows the stack)", 1, given.verbose)
         return fail(f"{type(error).__name__}: {error} (--verbose shows the stack)", 1, given.verbose)
     return 0
 
