@@ -4,7 +4,8 @@
 
 Each case's input is made, seeded and in pieces, and `ap-spark cluster` run on it, as a process of its own with its own
 defaults. Prints a line of markdown for each: what came out or the message, the seconds, and the most memory and disk
-that it took (`peaks.py`). The case "edges" has as many as are asked for, 50 a point, and 20 iterations.
+that it took (`peaks.py`); what the command said goes to stderr. The case "edges" has as many as are asked for, 50 a
+point, and 20 iterations.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from benchmarks.peaks import Peaks
 
 PIECE = 1_000_000  # edges, or numbers of points, made and written at once
 STAGES = ("read", "graph", "propagation", "clusters", "write")
-HEADER = "| case | points | edges | result | s | s by stage | GiB JVM | GiB Python | GiB mapped | GiB disk |"
+HEADER = "| case | points | edges | result | s | CPU s | s by stage | GiB JVM | GiB Python | GiB mapped | GiB disk |"
 
 Integers = NDArray[np.int64]
 Edges = tuple[Integers, Integers, NDArray[np.float64]]
@@ -179,12 +180,10 @@ def measure(name: str, make: Callable[[Path], Input], work: Path, options: list[
     else:
         last = told.strip().splitlines()[-1:] or [""]
         result = f"stopped after {timeout:.0f} s" if code == -1 else f"exit code {code}: `{last[0]}`"
-    sizes = " | ".join(f"{size / 2**30:.1f}" for size in (peaks.jvm, peaks.workers, peaks.mapped, peaks.disk))
-    print(
-        f"| {name} | {made.points:,} | {'' if edges is None else f'{edges:,}'} | {result} | {seconds:.0f} | {stages} "
-        f"| {sizes} |",
-        flush=True,
-    )
+    sizes = (f"{size / 2**30:.1f}" for size in (peaks.jvm, peaks.workers, peaks.mapped, peaks.disk))
+    count = "" if edges is None else f"{edges:,}"
+    cells = [name, f"{made.points:,}", count, result, f"{seconds:.0f}", f"{peaks.cpu:.0f}", stages, *sizes]
+    print(f"| {' | '.join(cells)} |", flush=True)
     print(told, file=sys.stderr, flush=True)
 
 
@@ -203,7 +202,7 @@ def main() -> None:
         try:
             measure(name, cases(given.edges)[name], work, options, given.timeout)
         finally:
-            shutil.rmtree(work)
+            shutil.rmtree(work, ignore_errors=True)  # what a stopped run is still clearing
 
 
 if __name__ == "__main__":
