@@ -1,21 +1,27 @@
 """Snapshots of a run, from which the same command goes on after a crash.
 
-    DIR/snapshot-000007/messages/   i, k, r, a
-                        columns/    k, total, a, exemplar
-                        record/     one row, written last: a snapshot without it is not whole
+    DIR/snapshot-000007-9f86d081/messages/   i, k, r, a
+                                 columns/    k, total, a, exemplar
+                                 record/     one row
+                                 _SUCCESS    written last: a snapshot without it is not whole
 
 All of it is Parquet, by whatever engine and for whatever engine (`engines/state.py`). The record tells of which run a
 snapshot is, which iterations that has behind it, and how many rows with which checksum the tables have: one that
-has been damaged is found out, and the one before it taken. The last two are kept, and the one the run started from.
+has been damaged is found out, and the one before it taken. The last two are kept, and one that the engine still reads.
+
+The name ends in letters of the process that wrote it: drivers that do not know of each other leave the other's alone.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import re
+import secrets
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -23,13 +29,13 @@ import pyarrow as pa
 import pyspark.sql.functions as F
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
-from pyspark.sql import Column, DataFrame, Observation, Row, SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark import classic
 from ap_spark.convergence import Iteration
 from ap_spark.engines import Engine, State
 from ap_spark.engines.state import COLUMNS, MESSAGES
-from ap_spark.errors import CheckpointError, SettingError
+from ap_spark.errors import CheckpointError, SettingError, reason
 from ap_spark.graph import Graph
 from ap_spark.settings import Settings, Snapshots
 from ap_spark.stores import Store
@@ -42,7 +48,9 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 1  # of the tables, and of the numbers in them
 KEPT = 2
-NAME = re.compile(r"snapshot-(\d{6,})")
+NAME = re.compile(r"snapshot-(\d{6,})-[0-9a-f]{8}")
+SUCCESS = "_SUCCESS"
+UNREADABLE = (PySparkException, Py4JJavaError, OSError)
 DECISIVE = ("damping", "convergence_iter", "jitter", "seed", "clusters")  # the graph's fingerprint tells of the others
 
 TABLES = {"messages": MESSAGES, "columns": COLUMNS}
@@ -63,6 +71,7 @@ RECORD = pa.schema(
             )
         ),
         "tried": pa.list_(pa.struct({"preference": pa.float64(), "clusters": pa.int64(), "converged": pa.bool_()})),
+        "checksum": pa.string(),
     }
 )
 
@@ -115,67 +124,77 @@ class Checkpoint:
         self.spark = spark
         self.settings = settings
         self.iterations, self.seconds = snapshots.interval
+        if re.search(r"[][{}*?\\]", snapshots.checkpoint):
+            raise CheckpointError(
+                f"the checkpoint must be a path without []{{}}*?\\, a pattern to Spark, got {snapshots.checkpoint!r}"
+            )
         try:
             self.store = Store(spark, snapshots.checkpoint)
             self.store.check_writable(".ap-spark.probe")
         except OSError as error:
             raise CheckpointError(f"the checkpoint must be a directory that can be written, but {error}") from error
-        self.base = ""  # the snapshot that the engine may still come back to
-        self.known = self.names()
+        self.resume = snapshots.resume
+        self.known = self.names()  # our own, and those that were here before us
+        self.states: dict[str, State] = {}
+        self.base = ""
         self.tried: Sequence[Trial] = ()
-        self.found = self.newest() if snapshots.resume else None
+        with classic.spared(spark):
+            self.found = self.newest() if self.resume else None
         self.last, self.at, self.fresh = 0, time.monotonic(), True
 
     def names(self) -> list[str]:
         """The snapshots in the directory, the oldest first, whole or not."""
         return sorted((name for name in self.store.names() if NAME.fullmatch(name)), key=number_of)
 
+    def is_whole(self, name: str) -> bool:
+        return self.store.exists(f"{name}/{SUCCESS}")
+
     def newest(self) -> Snapshot | None:
         """The newest snapshot that is whole."""
-        for name in reversed(self.known):
-            if not self.store.exists(f"{name}/record/_SUCCESS"):
-                continue  # killed while it was written
+        for name in filter(self.is_whole, reversed(self.known)):
             try:
-                record = self.read(name, "record").first()
-                if record is None:
-                    raise OSError("its record is empty")
-                if record.format == FORMAT:
-                    self.check_tables(name, record)
-            except (PySparkException, Py4JJavaError, OSError) as error:
-                problem = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-                logger.warning(
-                    "snapshot %s/%s is damaged, so the one before it is taken: %s", self.store, name, problem
-                )
+                record = self.read_record(name)
+                state = self.state_of(name, record["iteration"])
+                for table in TABLES if record["format"] == FORMAT else ():
+                    if (found := checks(getattr(state, table))) != (record[table], record[f"{table}_checksum"]):
+                        raise OSError(f"{table} has {found[0]:,} rows, or others, than the {record[table]:,} written")
+            except UNREADABLE as error:
+                logger.warning("%s/%s is damaged, so the one before it is taken: %s", self.store, name, reason(error))
                 continue
             self.check_record(record)
             self.base = name
-            self.tried = [Trial(**trial.asDict()) for trial in record.tried]
-            state = State(record.iteration, *(self.read(name, table, columns) for table, columns in TABLES.items()))
-            return Snapshot(record.fingerprint, state, [Iteration(*row) for row in record.trace])
+            self.tried = [Trial(**trial) for trial in record["tried"]]
+            return Snapshot(record["fingerprint"], state, [Iteration(**done) for done in record["trace"]])
         return None
 
-    def read(self, name: str, table: str, columns: str | None = None) -> DataFrame:
-        reader = self.spark.read.schema(columns) if columns else self.spark.read
+    def read(self, name: str, table: str) -> DataFrame:
+        reader = self.spark.read.schema(TABLES[table]) if table in TABLES else self.spark.read
         return reader.parquet(f"{self.store}/{name}/{table}")
 
-    def check_tables(self, name: str, record: Row) -> None:
-        """Raise OSError if a table does not hold what was written."""
-        for table, columns in TABLES.items():
-            found = self.read(name, table, columns)
-            rows, checksum = found.agg(*checks(found)).first() or (0, 0)
-            if (rows, checksum) != (record[table], record[f"{table}_checksum"]):
-                raise OSError(f"{table} has {rows:,} rows with another checksum than the {record[table]:,} written")
+    def read_record(self, name: str) -> dict[str, Any]:
+        """The record of a snapshot; OSError if it is not what was written."""
+        row = self.read(name, "record").first()
+        record = row.asDict(recursive=True) if row else {}
+        if record.pop("checksum", None) != digest(record):
+            raise OSError("its record is not what was written")
+        return record
 
-    def check_record(self, record: Row) -> None:
+    def state_of(self, name: str, iteration: int) -> State:
+        self.states[name] = State(iteration, *(self.read(name, table) for table in TABLES))
+        return self.states[name]
+
+    def check_record(self, record: dict[str, Any]) -> None:
         """Raise CheckpointError if a snapshot is of another format or of a run with other settings."""
-        if record.format != FORMAT:
-            self.refuse(f"format {record.format}, by version {record.version}", f"{FORMAT}, version {__version__}")
-        theirs, ours = json.loads(record.settings), self.decisive
-        for name in DECISIVE:
-            if theirs[name] != ours[name]:
-                self.refuse(f"{name} {theirs[name]}", ours[name])
-        if record.iteration > self.settings.max_iter:
-            self.refuse(f"{record.iteration} iterations done", f"max_iter {self.settings.max_iter}")
+        if record["format"] != FORMAT:
+            self.refuse(
+                f"format {record['format']}, by version {record['version']}", f"{FORMAT}, version {__version__}"
+            )
+        theirs, ours = json.loads(record["settings"]), self.decisive
+        for name in sorted(theirs.keys() | ours.keys()):
+            if theirs.get(name) != ours.get(name):
+                self.refuse(f"{name} {theirs.get(name)}", ours.get(name))
+        if record["iteration"] > self.settings.max_iter:
+            self.refuse(f"{record['iteration']} iterations done", f"max_iter {self.settings.max_iter}")
 
     def refuse(self, theirs: str, ours: object) -> None:
         raise CheckpointError(
@@ -185,10 +204,12 @@ class Checkpoint:
 
     @property
     def decisive(self) -> dict[str, Any]:
-        return {name: value for name, value in asdict(self.settings).items() if name in DECISIVE}
+        """The settings that change the numbers. Where preferences are tried, also how long each is tried."""
+        names = (*DECISIVE, "max_iter") if self.settings.clusters is not None else DECISIVE
+        return {name: value for name, value in asdict(self.settings).items() if name in names}
 
     def begin(self, graph: Graph) -> Snapshot | None:
-        """Begin to iterate, the first time at the snapshot that was found, if any; others are of no use then.
+        """Begin to iterate, the first time at the snapshot that was found, if any.
 
         Raises
         ------
@@ -201,10 +222,8 @@ class Checkpoint:
         self.last = found.state.iteration if found else 0
         if self.fresh:
             self.fresh, self.at = False, time.monotonic()
-            usable = self.known[: self.known.index(self.base) + 1] if found else []
-            for name in self.known[len(usable) :]:
-                self.store.delete(name)
-            self.known = usable
+            if not self.resume:
+                self.discard()
         if found:
             logger.info("going on after iteration %d, from %s/%s", found.state.iteration, self.store, self.base)
         return found
@@ -217,36 +236,27 @@ class Checkpoint:
     def write(self, engine: Engine, graph: Graph, trace: Sequence[Iteration]) -> bool:
         """Take a snapshot; whether that succeeded. A run goes on without one, with a warning."""
         started = time.monotonic()
-        taken = self.names()
-        self.last, self.at = engine.iteration, started
-        if strange := [name for name in taken if name not in self.known]:
-            logger.warning("no snapshot taken: another run has written %s/%s", self.store, strange[0])
-            return False
-        name = f"snapshot-{number_of(self.known[-1]) + 1 if self.known else 1:06d}"
+        name = ""
         try:
+            number = max(map(number_of, self.names()), default=0) + 1
+            name = f"snapshot-{number:06d}-{secrets.token_hex(4)}"
             self.write_tables(name, engine.state(), graph.fingerprint, trace)
-        except (PySparkException, Py4JJavaError, OSError) as error:
-            logger.warning("no snapshot taken: %s", next(iter(str(error).splitlines()), type(error).__name__))
-            self.store.delete(name)
+            self.known.append(name)
+            engine.rebase(self.state_of(name, engine.iteration))
+            self.delete_old(engine.needs)
+            seconds = time.monotonic() - started
+            logger.info("snapshot after iteration %d: %s/%s, %.1f s", engine.iteration, self.store, name, seconds)
+        except UNREADABLE as error:
+            logger.warning("no snapshot taken: %s", reason(error))
+            if name not in self.known:
+                self.delete([name])
             return False
-        self.known.append(name)
-        engine.rebase(State(engine.iteration, *(self.read(name, table, columns) for table, columns in TABLES.items())))
-        for old in self.known[:-KEPT]:
-            if old != self.base:
-                self.store.delete(old)
-        self.known = [kept for kept in self.known if kept == self.base or kept in self.known[-KEPT:]]
-        self.at = time.monotonic()
-        logger.info("snapshot after iteration %d: %s/%s, %.1f s", self.last, self.store, name, self.at - started)
+        finally:
+            self.last, self.at = engine.iteration, time.monotonic()
         return True
 
     def write_tables(self, name: str, state: State, fingerprint: str, trace: Sequence[Iteration]) -> None:
-        counts: dict[str, int] = {}
-        for table in TABLES:
-            rows: DataFrame = getattr(state, table)
-            observed = Observation()
-            rows.observe(observed, *checks(rows)).write.parquet(f"{self.store}/{name}/{table}")
-            counts |= {table: observed.get["rows"], f"{table}_checksum": observed.get["checksum"]}
-        record = {
+        record: dict[str, Any] = {
             "format": FORMAT,
             "version": __version__,
             "fingerprint": fingerprint,
@@ -255,20 +265,42 @@ class Checkpoint:
             "trace": [done._asdict() for done in trace],
             "tried": [asdict(trial) for trial in self.tried],
         }
-        row = self.spark.createDataFrame(pa.Table.from_pylist([record | counts], RECORD))
+        for table in TABLES:
+            rows: DataFrame = getattr(state, table)
+            rows.write.parquet(f"{self.store}/{name}/{table}")
+            record[table], record[f"{table}_checksum"] = checks(self.read(name, table))
+        row = self.spark.createDataFrame(pa.Table.from_pylist([record | {"checksum": digest(record)}], RECORD))
         row.coalesce(1).write.parquet(f"{self.store}/{name}/record")
+        self.store.write_text(f"{name}/{SUCCESS}", "")
+
+    def delete_old(self, needed: State | None) -> None:
+        """Delete all but the last two whole ones, and what the engine would read if it lost something now."""
+        keep = list(filter(self.is_whole, self.known))[-KEPT:]
+        keep += [name for name, state in self.states.items() if state is needed]
+        self.delete([name for name in self.known if name not in keep])
 
     def discard(self) -> None:
         """Delete this run's snapshots: it is over."""
-        for name in self.known:
-            self.store.delete(name)
-        self.known = []
+        self.delete(list(self.known))
+
+    def delete(self, names: Sequence[str]) -> None:
+        for name in filter(None, names):
+            with suppress(*UNREADABLE):  # it may come to be deleted another time
+                self.store.delete(name)
+                self.states.pop(name, None)
+                if name in self.known:
+                    self.known.remove(name)
 
 
 def number_of(name: str) -> int:
-    return int(name.removeprefix("snapshot-"))
+    return int(name.split("-")[1])
 
 
-def checks(table: DataFrame) -> tuple[Column, Column]:
+def checks(table: DataFrame) -> tuple[int, int]:
     """The number of rows, and a checksum for which their order does not matter."""
-    return F.count("*").alias("rows"), F.bit_xor(F.xxhash64(*table.columns)).alias("checksum")
+    rows, checksum = table.agg(F.count("*"), F.bit_xor(F.xxhash64(*table.columns))).first() or (0, 0)
+    return rows, checksum or 0
+
+
+def digest(record: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

@@ -21,7 +21,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark.clustering import Clustering, affinity_propagation, check_target
 from ap_spark.describe import describe_graph
-from ap_spark.errors import ApSparkError, Interrupted, NotConverged, SettingError, StorageError
+from ap_spark.errors import ApSparkError, Interrupted, NotConverged, SettingError, StorageError, reason
 from ap_spark.graph import build_graph, similarities_of
 from ap_spark.interrupts import Interrupts
 from ap_spark.metrics import metric_of
@@ -45,6 +45,7 @@ from ap_spark.settings import (
     option,
     parameters,
 )
+from ap_spark.shortages import shortage
 from ap_spark.similarity import similarities
 from ap_spark.version import __version__
 
@@ -60,10 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
     0 done; 1 a fault of ours; 2 bad input or arguments; 3 not converged, under --require-convergence; 4 no room or no
-    permission in a local directory; 130 or 143 stopped by Ctrl-C or SIGTERM.
+    permission in a local directory, or not enough memory; 130 or 143 stopped by Ctrl-C or SIGTERM.
     """
     given = make_parser().parse_args(arguments)
-    logging.basicConfig(format="%(asctime)s ap-spark: %(message)s", datefmt="%H:%M:%S")
+    others = logging.WARNING if given.verbose else logging.CRITICAL  # py4j logs the stack of what it raises as well
+    logging.basicConfig(format="%(asctime)s ap-spark: %(message)s", datefmt="%H:%M:%S", level=others)
     logging.getLogger("ap_spark").setLevel(logging.DEBUG if given.verbose else logging.WARNING)
     for module in ("progress", "checkpoint"):
         logging.getLogger(f"ap_spark.{module}").setLevel(logging.INFO)
@@ -88,18 +90,15 @@ def explain(error: Exception, interrupts: Interrupts) -> tuple[str, int]:
     if isinstance(error, Interrupted):
         return str(error), interrupts.exit_code
     if interrupts.received:  # which has cancelled what was going on
-        return (
-            f"stopped by {interrupts.received.name} outside of the iterations; nothing was written",
-            interrupts.exit_code,
-        )
+        by = interrupts.received.name
+        how = "nothing was written: the same command starts again, at the last snapshot if there is one"
+        return f"stopped by {by} outside of the iterations; {how}", interrupts.exit_code
     if isinstance(error, ApSparkError):
         return str(error), error.exit_code
-    if not isinstance(error, (PySparkException, Py4JJavaError)):
-        return f"{type(error).__name__}: {error} (--verbose shows the stack)", 1
-    if "No space left on device" in str(error):
-        told = "Spark's local directories must have room, but a disk is full (--conf spark.local.dir=DIR: another)"
+    if told := shortage(error):
         return told, StorageError.exit_code
-    return f"Spark failed: {first_line(error)} (--verbose shows the stack)", 1
+    who = "Spark failed" if isinstance(error, (PySparkException, Py4JJavaError)) else type(error).__name__
+    return f"{who}: {reason(error)} (--verbose shows the stack)", 1
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -143,8 +142,10 @@ def add_options(to: argparse._ArgumentGroup, group: type[Checked]) -> None:
             text += f" ({about['rule']})"
         keywords: dict[str, Any] = {"dest": declared.name, "help": text, "default": declared.default}
         if kind is bool:
-            keywords["action"] = argparse.BooleanOptionalAction if declared.default is True else "store_true"
-            names[0] = names[0].replace("--no-", "--")
+            keywords["action"] = "store_true"
+            if declared.default is True:  # --X is what happens anyhow
+                keywords |= {"action": argparse.BooleanOptionalAction, "help": f"{names[0]}: {text}"}
+                names[0] = names[0].replace("--no-", "--")
         elif kind in (int, float, str):
             keywords |= {
                 "type": number_or(about["none"]) if about["none"] else kind,
@@ -178,6 +179,8 @@ def record(group: type[Checked], given: argparse.Namespace) -> Any:
 def cluster(given: argparse.Namespace, interrupts: Interrupts) -> None:
     """The main job: read, cluster, publish, tell."""
     output, snapshots = record(Output, given), record(Snapshots, given)
+    if snapshots.checkpoint and f"{snapshots.checkpoint.rstrip('/')}/".startswith(f"{output.output.rstrip('/')}/"):
+        raise SettingError(f"--checkpoint must be outside of --output, got {snapshots.checkpoint!r}")
     with job(given, output, interrupts) as (directory, source, seconds):
         settings = source.settings
         progress = Progress(settings.max_iter)
@@ -190,11 +193,12 @@ def cluster(given: argparse.Namespace, interrupts: Interrupts) -> None:
             )
         finally:
             progress.close()
+        can_go_on = snapshots.checkpoint and settings.clusters is None
         if output.require_convergence and not clustering.converged:
             raise NotConverged(
                 f"the run must converge, but after {clustering.n_iter} iterations it had not: "
                 "try more of them (--max-iter"
-                + (f", which goes on from the last snapshot in {snapshots.checkpoint}" if snapshots.checkpoint else "")
+                + (f", which goes on from the last snapshot in {snapshots.checkpoint}" if can_go_on else "")
                 + "), or more damping; nothing was written"
             )
         summary = asdict(clustering.summary)
@@ -209,6 +213,7 @@ def cluster(given: argparse.Namespace, interrupts: Interrupts) -> None:
         }
         assert directory is not None
         directory.publish(tables, output.output_format, summary, numbers=clustering)
+        interrupts.detach()  # what is left is to tell of it
         clustering.discard_snapshots()
         summary["seconds"]["all"] = round(time.perf_counter() - source.started, 3)
         print(in_words(clustering, source.neighbors, output.output, summary["seconds"]["all"]))
@@ -401,12 +406,6 @@ def in_words(clustering: Clustering, neighbors: dict[str, Any] | None, output: s
         words.append("largest clusters: " + ", ".join(f"{row.size:,} around {row.exemplar}" for row in largest))
     words.append(f"written to {output}: assignments, exemplars, trace, summary.json")
     return "\n".join(words)
-
-
-def first_line(error: Exception) -> str:
-    if isinstance(error, Py4JJavaError):
-        return str(error.java_exception.toString()).splitlines()[0]
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,21 @@
 """SIGTERM and Ctrl-C: a run stops after its iteration, everything else at once.
 
-What Spark is doing outside of the iterations is cancelled as a job group. Under spark-submit the signal goes to the
-Java process that started this one: there a shutdown hook passes it on, and waits until we are done.
+What Spark is doing outside of the iterations is cancelled as a job group. Under spark-submit the signal may go to the
+Java process that started this one, and a terminal or a scheduler may send it to both: a shutdown hook in Java passes
+it on, and waits until we are done.
 """
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
 import uuid
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any
 
+from py4j.protocol import Py4JError
 from pyspark.java_gateway import ensure_callback_server_started
 from pyspark.sql import SparkSession
 
@@ -24,7 +26,8 @@ __all__ = ["Interrupts"]
 
 FIRST = 100  # priority of a hook: before Spark's own, which stops the session
 PATIENCE = 600  # seconds that Java waits for an iteration and a snapshot
-ANSWER = 0.5  # seconds for the answer to reach Java, which would show a stack without it
+SAME = 2.0  # seconds within which a second signal is the first one again, that reached us in two ways
+ANSWER = 0.5  # seconds for the hook's answer to reach Java, which would show a stack without it
 
 
 class Interrupts:
@@ -37,10 +40,13 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self.at = 0.0
         self.before: dict[signal.Signals, Any] = {}
         self.spark: SparkSession | None = None
         self.group = f"ap-spark-{uuid.uuid4()}"  # Spark refuses jobs of a cancelled group for ever
-        self.hook = PassOn()
+        self.over = threading.Event()
+        self.java_waits = False
+        self.hook: Any = None
 
     def __enter__(self) -> Interrupts:
         self.take_signals()
@@ -49,7 +55,9 @@ class Interrupts:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
-        self.hook.let_go()
+        self.over.set()
+        if self.java_waits:
+            time.sleep(ANSWER)
 
     def take_signals(self) -> None:
         if threading.current_thread() is threading.main_thread():
@@ -60,31 +68,42 @@ class Interrupts:
     def attach(self, spark: SparkSession) -> None:
         """From now on jobs of this session are cancelled by a signal, but for `classic.spared` ones."""
         if self.received:
-            raise Interrupted("stopped before anything was read")
+            raise Interrupted("stopped before anything was read: the same command starts again")
         self.spark = spark
         self.take_signals()  # the session has set a handler of its own
         spark.sparkContext.setLocalProperty(classic.GROUP, self.group)
-        if "PYSPARK_GATEWAY_PORT" in os.environ:
-            gateway: Any = spark.sparkContext._gateway
-            ensure_callback_server_started(gateway)  # type: ignore[no-untyped-call]
-            hooks = gateway.jvm.org.apache.hadoop.util.ShutdownHookManager.get()
-            hooks.addShutdownHook(self.hook, FIRST, PATIENCE, gateway.jvm.java.util.concurrent.TimeUnit.SECONDS)
+        gateway: Any = spark.sparkContext._gateway
+        ensure_callback_server_started(gateway)  # type: ignore[no-untyped-call]
+        self.hook = gateway.jvm.java.lang.Thread(PassOn(self))
+        seconds = gateway.jvm.java.util.concurrent.TimeUnit.SECONDS
+        self.hooks.addShutdownHook(self.hook, FIRST, PATIENCE, seconds)
+
+    @property
+    def hooks(self) -> Any:
+        assert self.spark is not None
+        jvm: Any = self.spark.sparkContext._jvm
+        return jvm.org.apache.hadoop.util.ShutdownHookManager.get()
 
     def detach(self) -> None:
-        """Leave the session alone."""
+        """Leave the session alone: it is not ours, or about to be stopped."""
         if self.spark:
-            self.spark.sparkContext.setLocalProperty(classic.GROUP, None)  # type: ignore[arg-type]
+            with suppress(Py4JError, OSError):  # Java is about to end
+                self.spark.sparkContext.setLocalProperty(classic.GROUP, None)  # type: ignore[arg-type]
+                self.hooks.removeShutdownHook(self.hook)
             self.spark = None
 
-    def receive(self, number: int, frame: FrameType | None) -> None:
+    def receive(self, number: int, frame: FrameType | None = None) -> None:
         if self.received:
-            raise KeyboardInterrupt
-        self.received = signal.Signals(number)
+            if time.monotonic() - self.at > SAME and threading.current_thread() is threading.main_thread():
+                raise KeyboardInterrupt
+            return
+        self.received, self.at = signal.Signals(number), time.monotonic()
         threading.Thread(target=self.cancel, daemon=True).start()  # Java is not to be called from inside a handler
 
     def cancel(self) -> None:
-        if self.spark:
-            self.spark.sparkContext._jsc.sc().cancelJobGroupAndFutureJobs(self.group)
+        with suppress(Py4JError, OSError, AttributeError):  # the session has ended in the meantime
+            if self.spark:
+                self.spark.sparkContext._jsc.sc().cancelJobGroupAndFutureJobs(self.group)
 
     def requested(self) -> bool:
         return self.received is not None
@@ -96,28 +115,16 @@ class Interrupts:
 
 
 class PassOn:
-    """A shutdown hook of Java's that sends this process SIGTERM and waits for its end."""
+    """What a thread of Java's runs at its end: it tells us, and waits for ours."""
 
-    def __init__(self) -> None:
-        self.over = threading.Event()
-        self.waits = False
+    def __init__(self, interrupts: Interrupts) -> None:
+        self.interrupts = interrupts
 
     def run(self) -> None:
-        if not self.over.is_set():
-            self.waits = True
-            os.kill(os.getpid(), signal.SIGTERM)
-            self.over.wait(PATIENCE)
-
-    def let_go(self) -> None:
-        self.over.set()
-        if self.waits:
-            time.sleep(ANSWER)
-
-    def hashCode(self) -> int:  # noqa: N802 - Java asks when it keeps hooks in a set
-        return 0
-
-    def equals(self, other: object) -> bool:
-        return False
+        if not self.interrupts.over.is_set():
+            self.interrupts.java_waits = True
+            self.interrupts.receive(signal.SIGTERM)
+            self.interrupts.over.wait(PATIENCE)
 
     class Java:
         implements = ("java.lang.Runnable",)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import pyspark.sql.functions as F
@@ -11,12 +14,12 @@ from pyspark.sql import DataFrame
 
 from ap_spark.edges import is_stored
 from ap_spark.exact import exact_sum, unit_of
-from ap_spark.ordering import numbered
 from ap_spark.schema import edge_table, no_similarity, refuse_similarities
 
 __all__ = ["PreferenceRange", "preference_quantile", "preference_range", "quantiles_of"]
 
-COLLECTED_EDGES = 10_000_000  # up to this many similarities (80 MB) the driver sorts them, beyond it the cluster
+COLLECTED_EDGES = 10_000_000  # up to this many similarities (80 MB) the driver sorts them, beyond it the cluster counts
+BUCKETS = 4096  # at once
 
 
 def preference_quantile(similarities: DataFrame, quantile: float = 0.5) -> float:
@@ -53,12 +56,33 @@ def quantiles_of(stored: DataFrame, count: int, quantiles: Sequence[float]) -> l
     if count <= COLLECTED_EDGES:
         return [float(value) for value in np.quantile(stored.select("s").toArrow()["s"].to_numpy(), quantiles)]
     places = [divmod(quantile * (count - 1), 1) for quantile in quantiles]
-    ranked = numbered(stored.select("s"), "rank", "s", count=count)
-    around = ranked.where(F.col("rank").isin([int(rank) + n for rank, _ in places for n in (0, 1)])).collect()
-    ranked.unpersist()
-    value = {row.rank: row.s for row in around}
-    ends = [(value[int(rank)], value.get(int(rank) + 1, 0.0), beyond) for rank, beyond in places]
+    ends = [(*at_rank(stored, int(rank)), beyond) for rank, beyond in places]
     return [float(np.quantile([low, high], beyond)) if beyond else low for low, high, beyond in ends]
+
+
+def at_rank(stored: DataFrame, rank: int) -> tuple[float, float]:
+    """The s of a rank from 0, and of the next rank.
+
+    Nothing is sorted: how many lie in each of many buckets tells in which one the rank is, and so on, until there are
+    few enough left for the driver.
+    """
+    low, high, count = stored.agg(F.min("s"), F.max("s"), F.count("s")).first() or (0.0, 0.0, 0)
+    after = high
+    while count > COLLECTED_EDGES and low < high:
+        scale = 1.0 if math.isfinite(high - low) else 0.25
+        place = (F.col("s") * scale - low * scale) / (high * scale - low * scale)
+        bucket = F.floor(place * BUCKETS).alias("bucket")
+        inside = stored.where(F.col("s").between(low, high)).groupBy(bucket)
+        found = inside.agg(F.min("s"), F.max("s"), F.count("s")).orderBy("bucket").drop("bucket").collect()
+        before = list(accumulate((row[2] for row in found), initial=0))
+        chosen = bisect_right(before, rank) - 1
+        rank -= before[chosen]
+        low, high, count = found[chosen]
+        after = found[chosen + 1][0] if chosen + 1 < len(found) else after
+    if low == high:
+        return low, low if rank + 1 < count else after
+    values = np.sort(stored.where(F.col("s").between(low, high)).select("s").toArrow()["s"].to_numpy())
+    return float(values[rank]), float(values[rank + 1]) if rank + 1 < count else after
 
 
 @dataclass(frozen=True)

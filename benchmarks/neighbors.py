@@ -3,20 +3,17 @@
     python -m benchmarks.neighbors [--points 250000 500000 1000000] [--search approximate] [--spread 10]
 
 Prints a line of markdown for each number of points, for benchmarks/results.md. Recall is measured on 500 points, other
-ones than the search itself has measured it on. Memory is the largest resident set of the JVM, which is driver and
-executor in one here, and the largest sum of all Python workers, looked at four times a second.
+ones than the search itself has measured it on. Memory is the most that the JVM takes, which is driver and executor in
+one here, and all Python workers together (`peaks.py`).
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
-import threading
 import time
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -25,29 +22,10 @@ from scipy.spatial import cKDTree
 
 from ap_spark import nearest_neighbors
 from ap_spark.session import start_session
+from benchmarks.peaks import Peaks
 from benchmarks.workload import clustered_points
 
 SAMPLE = 500
-
-
-class Memory(threading.Thread):
-    """The largest resident sets of the JVM and of its Python workers, in bytes, until stopped."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.stopped = threading.Event()
-        self.jvm = self.workers = 0
-
-    def run(self) -> None:
-        while not self.stopped.wait(0.25):
-            java = workers = 0
-            for process in psutil.Process(os.getpid()).children(recursive=True):
-                try:
-                    size, name = process.memory_info().rss, process.name()
-                except psutil.NoSuchProcess:
-                    continue
-                java, workers = (java + size, workers) if name == "java" else (java, workers + size)
-            self.jvm, self.workers = max(self.jvm, java), max(self.workers, workers)
 
 
 def recall_of(path: str, spark: SparkSession, x: NDArray[np.float64], neighbors: int) -> float:
@@ -64,21 +42,18 @@ def measure(spark: SparkSession, given: argparse.Namespace, n_points: int) -> No
     with tempfile.TemporaryDirectory() as directory:
         features = pa.ListArray.from_arrays(np.arange(0, x.size + 1, given.dimensions, dtype=np.int32), x.ravel())
         pq.write_table(pa.table({"id": np.arange(n_points), "features": features}), f"{directory}/points.parquet")
-        memory = Memory()
-        memory.start()
-        started = time.perf_counter()
-        points = spark.read.parquet(f"{directory}/points.parquet").persist()
-        found = nearest_neighbors(points, given.neighbors, search=given.search)
-        planned = time.perf_counter() - started
-        found.edges.write.parquet(f"{directory}/edges")
-        seconds = time.perf_counter() - started
-        memory.stopped.set()
-        memory.join()
+        with Peaks() as peaks:
+            started = time.perf_counter()
+            points = spark.read.parquet(f"{directory}/points.parquet").persist()
+            found = nearest_neighbors(points, given.neighbors, search=given.search)
+            planned = time.perf_counter() - started
+            found.edges.write.parquet(f"{directory}/edges")
+            seconds = time.perf_counter() - started
         points.unpersist(blocking=True)
         recall = recall_of(f"{directory}/edges", spark, x, given.neighbors)
     print(
         f"| {n_points:,} | {given.spread:g} | {found.search} | {planned:.0f} | {seconds:.0f} | {found.recall:.3f} "
-        f"| {recall:.3f} | {memory.jvm / 2**30:.1f} | {memory.workers / 2**30:.1f} |",
+        f"| {recall:.3f} | {peaks.jvm / 2**30:.1f} | {peaks.workers / 2**30:.1f} |",
         flush=True,
     )
 

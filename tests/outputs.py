@@ -18,11 +18,16 @@ def result(output: Path) -> list[Any]:
     """All but the seconds, and the order of rows."""
     assert (output / "_SUCCESS").exists()
     tables = [pq.read_table(output / name).sort_by(order) for name, order in ORDER.items()]
-    summary = json.loads((output / "summary.json").read_text())
+    numbers = summary(output)
     return [
         *(table.select([name for name in table.column_names if name != "seconds"]).to_pydict() for table in tables),
-        {name: summary[name] for name in NUMBERS},
+        {name: numbers[name] for name in NUMBERS},
     ]
+
+
+def summary(output: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((output / "summary.json").read_text())
+    return found
 
 
 def main() -> None:

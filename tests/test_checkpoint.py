@@ -14,7 +14,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark import CheckpointError, Clustering, Interrupted, Iteration, SettingError, affinity_propagation
-from ap_spark.checkpoint import Checkpoint
+from ap_spark.checkpoint import RECORD, Checkpoint, digest, number_of
 from ap_spark.engines import Engine, State
 from ap_spark.engines.dataframe import DataFrameEngine
 from ap_spark.engines.resident import ResidentEngine
@@ -188,14 +188,16 @@ def cut(path: Path) -> None:
 def replace(path: Path) -> None:
     """By a table that is whole but not the one that was written."""
     table = pq.read_table(path)
-    changed = pa.compute.add(table[3].cast(pa.float64()), 1e-9) if path.parent.name == "messages" else table[1]
-    pq.write_table(table.set_column(3 if path.parent.name == "messages" else 1, table.schema[3], changed), path)
+    name = "iteration" if "iteration" in table.column_names else "r"
+    place = table.column_names.index(name)
+    changed = pa.array([value + 1 for value in table[name].to_pylist()], table.schema[place].type)
+    pq.write_table(table.set_column(place, name, changed), path)
     path.with_name(f".{path.name}.crc").unlink()
 
 
 @pytest.mark.parametrize(
     ("damage", "table"),
-    [(spoil, "messages"), (cut, "columns"), (Path.unlink, "messages"), (replace, "messages"), (cut, "record")],
+    [(spoil, "messages"), (cut, "columns"), (Path.unlink, "messages"), (replace, "messages"), (replace, "record")],
 )
 def test_a_damaged_snapshot_falls_back_to_the_one_before(
     frame: Frame,
@@ -218,7 +220,7 @@ def test_without_a_whole_snapshot_a_run_starts_from_the_beginning(
     frame: Frame, edges: Edges, undisturbed: list[Any], snapshots: Path
 ) -> None:
     before, newest = sorted(snapshots.iterdir())
-    shutil.rmtree(newest / "record")  # killed while it was written
+    (newest / "_SUCCESS").unlink()  # killed while it was written
     cut(next((before / "messages").glob("part-*.parquet")))
     seen: list[Iteration] = []
     assert outcome(cluster(frame, edges, snapshots, report=seen.append)) == undisturbed
@@ -247,8 +249,9 @@ def test_snapshots_of_another_input_or_format_are_refused(frame: Frame, edges: E
     with pytest.raises(CheckpointError, match="fingerprint"):
         cluster(frame, [*edges[:-1], (*edges[-1][:2], -1.5)], snapshots)
     record = next((sorted(snapshots.iterdir())[-1] / "record").glob("part-*.parquet"))
-    table = pq.read_table(record)
-    pq.write_table(table.set_column(0, table.schema[0], pa.array([2], pa.int32())), record)
+    other = pq.read_table(record).to_pylist()[0] | {"format": 2}
+    other["checksum"] = digest({name: value for name, value in other.items() if name != "checksum"})
+    pq.write_table(pa.Table.from_pylist([other], RECORD), record)
     record.with_name(f".{record.name}.crc").unlink()
     with pytest.raises(CheckpointError, match=r"format 2, by version .* there, 1, version .* here .*--no-resume"):
         cluster(frame, edges, snapshots)
@@ -266,20 +269,43 @@ def test_a_run_can_start_again_and_another_be_given_more_iterations(
     assert seen[17].iteration == 18
 
 
-def test_two_runs_do_not_mix_their_snapshots(
-    spark: SparkSession, graph: Graph, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    one, other = (Checkpoint(spark, Settings(), Snapshots(checkpoint=str(tmp_path / "c"))) for _ in range(2))
+def test_drivers_that_do_not_know_of_each_other(spark: SparkSession, graph: Graph, tmp_path: Path) -> None:
+    """As one that is presumed dead and lives on: each leaves the other's snapshots alone, and the newest counts."""
+    how = Snapshots(checkpoint=str(tmp_path))
+    one, other = (Checkpoint(spark, Settings(), how) for _ in range(2))
     engine = ENGINES["one block"](graph)
-    advance(engine, 1)
-    for checkpoint in (one, other):
-        assert checkpoint.begin(graph) is None
-    assert one.write(engine, graph, [])
-    assert not other.write(engine, graph, [])
-    assert "another run has written" in caplog.text
-    other.discard()
-    assert [path.name for path in (tmp_path / "c").iterdir()] == ["snapshot-000001"]
+    for checkpoint in (one, other, one):
+        checkpoint.begin(graph)
+        advance(engine, 1)
+        assert checkpoint.write(engine, graph, [])
+    found = Checkpoint(spark, Settings(), how).begin(graph)
+    assert found is not None
+    assert found.state.iteration == 3
+    one.discard()
+    assert [number_of(path.name) for path in tmp_path.iterdir()] == [2]
     engine.release()
+
+
+def test_what_the_engine_may_read_again_is_kept(
+    spark: SparkSession, graph: Graph, whole: bytes, tmp_path: Path
+) -> None:
+    """A block is made again from the first snapshot; two later, the executor that has it may be lost."""
+    checkpoint = Checkpoint(spark, Settings(), Snapshots(checkpoint=str(tmp_path)))
+    engine = ENGINES["three blocks"](graph)
+    assert isinstance(engine, ResidentEngine)
+    checkpoint.begin(graph)
+    for iteration in range(1, BEFORE + 1):
+        advance(engine, 1)
+        assert checkpoint.write(engine, graph, [])
+        if iteration == 1:
+            paths(engine)[0].unlink()
+    assert sorted(number_of(path.name) for path in tmp_path.iterdir()) == [1, BEFORE - 1, BEFORE]
+    for path in paths(engine):  # as where all executors are lost
+        path.unlink()
+    assert engine.handles is not None
+    engine.handles.unpersist()
+    advance(engine, AFTER)
+    assert end(engine) == whole
 
 
 def test_a_snapshot_that_cannot_be_written_does_not_end_the_run(

@@ -22,12 +22,12 @@ PROJECT = f"ap-spark-test-{os.getpid()}"
 NETWORK = f"{PROJECT}_default"
 TIMEOUT = 20  # seconds of silence after which an executor is given up: Spark's 120 would only make the tests longer
 
-JOB = "jobs/cluster.py /shared/edges.parquet --edges --partitions 2 -i 60 -c 60 -d 0.8 --checkpoint-every 20"
+JOB = "jobs/cluster.py /shared/edges.parquet --edges --partitions 2 -i 80 -c 80 -d 0.8 --checkpoint-every 20"
 LOCAL = f"spark-submit --master local[2] --properties-file conf/local.properties {JOB}"
 ON_CLUSTER = (
     "spark-submit --master spark://master:7077 --properties-file /home/spark/cluster.properties "
-    f"--conf spark.cores.max=2 --conf spark.network.timeout={TIMEOUT}s --conf spark.executor.heartbeatInterval=2s "
-    f"--conf spark.shuffle.io.retryWait=1s {JOB}"
+    f"--conf spark.cores.max=2 --conf spark.network.timeout={TIMEOUT}s --conf spark.network.timeoutInterval=5s "
+    f"--conf spark.executor.heartbeatInterval=2s --conf spark.shuffle.io.retryWait=1s {JOB}"
 )
 EDGES = """
 import numpy as np, pandas as pd
@@ -98,13 +98,7 @@ def job(name: str) -> Iterator[subprocess.Popen[str]]:
     command = [*compose(), "run", "--rm", "-T", "--name", f"{PROJECT}-{name}", "demo", *ON_CLUSTER.split()]
     command += ["--output", f"/shared/{name}", "--checkpoint", f"/shared/{name}-checkpoint"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert process.stdout
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if "snapshot after iteration 20" in line:
-            break
-    assert process.poll() is None, "".join(lines)
+    wait_for(process, "snapshot after iteration 20")
     try:
         yield process
     finally:
@@ -113,18 +107,33 @@ def job(name: str) -> Iterator[subprocess.Popen[str]]:
         process.wait(60)
 
 
+def wait_for(process: subprocess.Popen[str], words: str) -> None:
+    """Until a job has told something."""
+    assert process.stdout
+    lines: list[str] = []
+    for line in process.stdout:
+        lines.append(line)
+        if words in line:
+            return
+    raise AssertionError("".join(lines))
+
+
 def ended(process: subprocess.Popen[str]) -> str:
     told, _ = process.communicate(timeout=900)
     assert process.returncode == 0, told
     return told
 
 
-def test_a_worker_is_killed(expected: str) -> None:
+def test_one_worker_is_killed_and_then_the_other(expected: str) -> None:
     with job("worker-killed") as process:
-        killed = workers()[-1]
-        call("docker", "kill", killed)
-        ended(process)
-    call("docker", "start", killed)
+        first, second = workers()
+        call("docker", "kill", first)
+        wait_for(process, "snapshot after iteration 40")
+        call("docker", "start", first)
+        time.sleep(TIMEOUT)  # it registers, and gets an executor of the job
+        call("docker", "kill", second)
+        assert "Lost executor" in ended(process)
+    call("docker", "start", second)
     assert digest("worker-killed") == expected
 
 
@@ -164,7 +173,7 @@ def test_a_worker_is_paused_for_longer_than_the_heartbeat(expected: str) -> None
             time.sleep(2 * TIMEOUT)
         finally:
             call("docker", "unpause", paused)
-        ended(process)
+        assert "Lost executor" in ended(process)
     assert digest("worker-paused") == expected
 
 
@@ -176,5 +185,5 @@ def test_a_worker_is_cut_off_and_comes_back(expected: str) -> None:
             time.sleep(2 * TIMEOUT)
         finally:
             call("docker", "network", "connect", "--alias", "worker", NETWORK, cut)
-        ended(process)
+        assert "Lost executor" in ended(process)
     assert digest("network-cut") == expected

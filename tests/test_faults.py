@@ -270,3 +270,33 @@ def test_a_local_directory_that_cannot_be_written_is_told(tmp_path: Path) -> Non
     assert ended.returncode == 4, ended.stderr
     assert str(tmp_path / "file" / "below") in ended.stderr
     assert not (tmp_path / "out").exists()
+
+
+FAILING = """
+import os, sys
+from ap_spark import cli
+def hungry(edges, **_):
+    edges.sparkSession.range(1).selectExpr("aggregate(sequence(1, 200000000 + id), 0L, (a, b) -> a + b)").collect()
+def killed(edges, **_):
+    os.kill(edges.sparkSession.sparkContext._gateway.proc.pid, 9)
+    edges.collect()
+cli.affinity_propagation = %s
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("failing", "told"), [("hungry", "must have enough memory, but its heap is full"), ("killed", "must not be killed")]
+)
+def test_a_spark_that_ends_itself_or_is_killed_is_told_in_a_line(tmp_path: Path, failing: str, told: str) -> None:
+    edges = tmp_path / "edges.csv"
+    edges.write_text("i,k,s\n0,1,-1\n1,0,-2\n")
+    command = [sys.executable, "-c", FAILING % failing, "cluster", str(edges), "--edges"]
+    command += ["--output", str(tmp_path / "out"), "--conf", "spark.driver.memory=600m"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert ended.returncode == 4, ended.stderr
+    lines = [line for line in ended.stderr.splitlines() if not line.startswith(("WARNING", "Setting", "To adjust"))]
+    assert len(lines) == 1, ended.stderr
+    assert lines[0].startswith("ap-spark: ")
+    assert told in lines[0]
+    assert not (tmp_path / "out").exists()

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import ROOT
+from tests.outputs import result
 from tests.test_jobs import start
 
 pytestmark = pytest.mark.on_cluster
@@ -46,17 +47,14 @@ def shared() -> Iterator[None]:
 
 
 def submit(spark: list[str], *arguments: str, script: str = JOB) -> list[Any]:
-    """What the job has written, read from its files: all but the times, in an order of its own."""
+    """What the job has written."""
     output = SHARED / "out"
     job = start(["spark-submit", *spark, script, *arguments, "--output", str(output), "--overwrite"], cwd=ROOT)
     told, _ = job.communicate(timeout=PATIENCE)
     assert job.returncode == 0, told
-    assert (output / "_SUCCESS").exists()
-    tables = {"assignments": "id", "exemplars": "label", "trace": "iteration"}
-    found = [pq.read_table(output / name).sort_by(order) for name, order in tables.items()]
-    found[2] = found[2].drop_columns("seconds")
-    assert all(len(table) for table in found)
-    return [table.to_pydict() for table in found]
+    found = result(output)
+    assert all(table for table in found)
+    return found
 
 
 @pytest.fixture(scope="module")

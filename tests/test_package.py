@@ -90,13 +90,15 @@ def test_preferences_of_what_is_no_similarity(spark: SparkSession, bad: float | 
             function(edges)
 
 
-@pytest.mark.parametrize("rows_a_task", [10, 10**6])
-def test_quantiles_are_exact_where_the_cluster_sorts(
-    spark: SparkSession, monkeypatch: pytest.MonkeyPatch, rows_a_task: int
+@pytest.mark.parametrize("decimals", [0, 2, 17])
+def test_quantiles_are_exact_where_the_cluster_counts(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch, decimals: int
 ) -> None:
+    """With few decimals many are equal, and of the 5,001 at most ten are looked at together."""
     monkeypatch.setattr("ap_spark.preference.COLLECTED_EDGES", 10)
-    monkeypatch.setattr("ap_spark.ordering.ROWS_A_TASK", rows_a_task)
-    values = np.random.default_rng(0).normal(size=5001)
+    monkeypatch.setattr("ap_spark.preference.BUCKETS", 16)
+    values = np.round(np.random.default_rng(0).normal(size=5001), decimals)
+    values[:2] = -1e308, 1e308
     edges = spark.createDataFrame([(0, n + 1, float(s)) for n, s in enumerate(values)], "i int, k int, s double")
     for q in (0.0, 0.25, 0.33, 1.0):
         assert ap_spark.preference_quantile(edges.repartition(3), q) == np.quantile(values, q)

@@ -24,26 +24,32 @@ def look(output: Path) -> str:
         directory = os.open(output, os.O_DIRECTORY)
     except FileNotFoundError:
         return "nothing"
-    seen = Path(f"/proc/self/fd/{directory}")  # this very directory, also when it is given another name
     try:
-        if {name for name in os.listdir(directory) if not name.startswith(".")} != NAMES:
-            return "partial"
-        summary = json.loads((seen / "summary.json").read_text())
-        rows = [pq.read_table(f"{seen}/{name}").num_rows for name in ("assignments", "exemplars", "trace")]
-        whole = rows == [summary["n_points"], summary["n_clusters"], summary["n_iter"]]
-        return f"{summary['netsim']!r} {rows}" if whole else "partial"
-    except (OSError, ValueError):
-        return "partial"
+        found = read(Path(f"/proc/self/fd/{directory}"))  # this very directory, also under another name
+        if found == "partial" and not still_there(output, directory):
+            return "replaced"  # this reader has been overtaken, as by any writer
+        return found
     finally:
         os.close(directory)
 
 
-def replaced(output: Path, before: int) -> bool:
-    """Whether this is not the output of a moment ago: a reader of that one has been overtaken, as anywhere."""
+def read(directory: Path) -> str:
     try:
-        return output.stat().st_ino != before
+        if {name for name in os.listdir(directory) if not name.startswith(".")} != NAMES:
+            return "partial"
+        summary = json.loads((directory / "summary.json").read_text())
+        rows = [pq.read_table(f"{directory}/{name}").num_rows for name in ("assignments", "exemplars", "trace")]
+    except (OSError, ValueError):
+        return "partial"
+    whole = rows == [summary["n_points"], summary["n_clusters"], summary["n_iter"]]
+    return f"{summary['netsim']} {rows}" if whole else "partial"
+
+
+def still_there(output: Path, directory: int) -> bool:
+    try:
+        return os.path.samestat(output.stat(), os.fstat(directory))
     except FileNotFoundError:
-        return True
+        return False
 
 
 def main() -> None:
@@ -57,10 +63,7 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, end)
     while running:
-        before = output.stat().st_ino if output.exists() else 0
-        found = look(output)
-        if found != "partial" or not replaced(output, before):
-            seen[found] += 1
+        seen[look(output)] += 1
     report.write_text(json.dumps(seen))
 
 

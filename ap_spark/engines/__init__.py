@@ -34,6 +34,10 @@ class Engine(Protocol):
     def iteration(self) -> int:
         """The last iteration that is done; records of a job over several come after all of it."""
 
+    @property
+    def needs(self) -> State | None:
+        """The state that Spark may read again where something is lost; it has to stay readable."""
+
     def run(self, most: int, stability: Stability) -> Iterator[Iteration]:
         """Up to ``most`` further iterations, one record each; none after the one in which stability is reached."""
 

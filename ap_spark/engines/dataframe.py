@@ -131,6 +131,7 @@ class DataFrameEngine:
     """
 
     name = "dataframe"
+    needs: State | None = None  # what it holds cannot be made again
 
     def __init__(
         self,

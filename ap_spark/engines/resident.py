@@ -100,7 +100,7 @@ class ResidentEngine:
             )
         if blocks is None:
             blocks = 1 if graph.n_edges <= ONE_BLOCK_EDGES else classic.cores(self.spark)
-        self.base = start
+        self.base = self.needs = start
         self.iteration = start.iteration if start else 0
         self.totals = np.zeros(graph.n_points)  # of the last iteration
         self.a = np.zeros(graph.n_points)  # a(k,k), once they have reached it
@@ -167,6 +167,7 @@ class ResidentEngine:
         if self.handles:
             self.handles.unpersist()
         with with_settings(self.spark, PLANNER):
+            self.needs = self.base
             self.handles = self.in_blocks().persist()
             self.located = self.handles.rdd
             problems = [handle.problem for handle in self.located.collect() if handle.problem]
@@ -277,7 +278,7 @@ class ResidentEngine:
         """Bring blocks back that have been lost since the last iteration."""
         if self.blocks == 1:
             self.looped(0, Stability(1))
-        elif self.iteration:
+        elif self.iteration > self.history.first:
             self.reach(self.iteration)
 
     def state(self) -> State:
