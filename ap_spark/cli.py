@@ -69,19 +69,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("ap_spark").setLevel(logging.DEBUG if given.verbose else logging.WARNING)
     for module in ("progress", "checkpoint"):
         logging.getLogger(f"ap_spark.{module}").setLevel(logging.INFO)
-    with Interrupts() as interrupts:
-        try:
+    interrupts = Interrupts()
+    try:
+        with interrupts:
             given.run(given, interrupts)
-        except OutputIsThere as there:
-            print(there)
-        except KeyboardInterrupt:  # a second signal
-            return interrupts.exit_code
-        except Exception as error:
-            if given.verbose:
-                traceback.print_exc()
-            message, code = explain(error, interrupts)
-            print(f"ap-spark: {message}", file=sys.stderr)
-            return code
+    except OutputIsThere as there:
+        print(there)
+    except KeyboardInterrupt:  # a second signal
+        return interrupts.exit_code
+    except Exception as error:
+        if given.verbose:
+            traceback.print_exc()
+        message, code = explain(error, interrupts)
+        print(f"ap-spark: {message}", file=sys.stderr)
+        return code
     return 0
 
 
@@ -89,13 +90,14 @@ def explain(error: Exception, interrupts: Interrupts) -> tuple[str, int]:
     """What to tell of an error, and the exit code."""
     if isinstance(error, Interrupted):
         return str(error), interrupts.exit_code
-    if interrupts.received:  # which has cancelled what was going on
+    told = shortage(error)
+    if interrupts.received and not told:  # which has cancelled what was going on
         by = interrupts.received.name
         how = "nothing was written: the same command starts again, at the last snapshot if there is one"
         return f"stopped by {by} outside of the iterations; {how}", interrupts.exit_code
     if isinstance(error, ApSparkError):
         return str(error), error.exit_code
-    if told := shortage(error):
+    if told:
         return told, StorageError.exit_code
     who = "Spark failed" if isinstance(error, (PySparkException, Py4JJavaError)) else type(error).__name__
     return f"{who}: {reason(error)} (--verbose shows the stack)", 1

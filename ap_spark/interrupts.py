@@ -7,6 +7,7 @@ it on, and waits until we are done.
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -47,6 +48,7 @@ class Interrupts:
         self.over = threading.Event()
         self.java_waits = False
         self.hook: Any = None
+        self.submitted = "PYSPARK_GATEWAY_PORT" in os.environ  # Java has started us, not we Java
 
     def __enter__(self) -> Interrupts:
         self.take_signals()
@@ -115,16 +117,23 @@ class Interrupts:
 
 
 class PassOn:
-    """What a thread of Java's runs at its end: it tells us, and waits for ours."""
+    """What a thread of Java's runs at its end: it tells us, and waits for ours.
+
+    A Java that we have started, and that ends without a signal to us as well, ends for a reason of its own.
+    """
 
     def __init__(self, interrupts: Interrupts) -> None:
         self.interrupts = interrupts
 
     def run(self) -> None:
-        if not self.interrupts.over.is_set():
-            self.interrupts.java_waits = True
-            self.interrupts.receive(signal.SIGTERM)
-            self.interrupts.over.wait(PATIENCE)
+        ours = self.interrupts
+        if not ours.submitted and not ours.received:
+            ours.over.wait(ANSWER)  # the signal may be on its way
+        if ours.over.is_set() or not (ours.submitted or ours.received):
+            return
+        ours.java_waits = True
+        ours.receive(signal.SIGTERM)
+        ours.over.wait(PATIENCE)
 
     class Java:
         implements = ("java.lang.Runnable",)

@@ -32,7 +32,7 @@ ENGINES: dict[str, Callable[..., Engine]] = {
     "three blocks": lambda graph, **start: ResidentEngine(graph, 0.7, 3, "numpy", **start),
     "dataframe": lambda graph, **start: DataFrameEngine(graph, 0.7, 2, **start),
 }
-SETTINGS = {"preference": -2.0, "damping": 0.7, "convergence_iter": 8, "max_iter": 200}
+SETTINGS: dict[str, Any] = {"preference": -2.0, "damping": 0.7, "convergence_iter": 8, "max_iter": 200}
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from ap_spark import affinity_propagation, read_similarities
 from ap_spark.cli import main
 from ap_spark.processes import machine
 from ap_spark.publish import OutputDirectory, claimed
+from ap_spark.stores import Store
 from tests.conftest import ROOT, random_edges
 
 pytestmark = pytest.mark.usefixtures("spark")
@@ -97,7 +98,7 @@ def test_of_two_runs_at_one_output_one_is_refused(
     """Also where the output's directory has to be made first; another process's lock is one like ours."""
     path = str(tmp_path / "new" / "out")
     with claimed(spark, path, "refuse"):
-        assert run(tmp_path, EDGES, "--edges", "--output", path) == 2
+        assert run(tmp_path, EDGES, "--edges", "--output", path) == 1, "which passes"
         assert "another one is at work on" in capsys.readouterr().err
     assert nothing_left(tmp_path, "input.csv")
     assert run(tmp_path, EDGES, "--edges", "--output", path) == 0
@@ -120,6 +121,36 @@ def test_where_files_cannot_be_locked_the_last_one_is_refused(
     assert run(tmp_path, EDGES, "--edges") == 2
     assert "could not be put in its place" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["theirs"]
+    assert nothing_left(tmp_path, "input.csv", "out")
+
+
+def test_an_object_store_gets_the_output_in_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There a directory is not renamed at once: _SUCCESS comes last, and what was killed before is cleared."""
+    monkeypatch.setattr("ap_spark.stores.Store.is_local", False)
+    monkeypatch.setattr("ap_spark.stores.Store.renames_at_once", False)
+    out, write = tmp_path / "out", OutputDirectory.write
+    seen = []
+
+    def watched(directory: OutputDirectory, *arguments: Any) -> None:
+        seen.append({path.name for path in out.iterdir() if not path.name.startswith(".")})
+        write(directory, *arguments)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(OutputDirectory, "write", watched)
+    delete = Store.delete
+    with monkeypatch.context() as killed:
+        killed.setattr(Store, "delete", lambda store, name: None)  # as when nothing can be tidied up
+        assert run(tmp_path, EDGES, "--edges") == 130
+    assert seen == [{"_PUBLISHING"}, {"_PUBLISHING", "assignments"}]
+    assert not (out / "_SUCCESS").exists()
+    assert Store.delete is delete
+    for _ in range(2):  # once where there is half an output, and once where there is a whole one
+        assert run(tmp_path, EDGES, "--edges", "--overwrite") == 0
+        assert seen[-1] == {"_PUBLISHING", "assignments", "exemplars"}
+    assert {path.name for path in out.iterdir() if not path.name.startswith(".")} == {
+        "_SUCCESS", "assignments", "exemplars", "summary.json", "trace",
+    }  # fmt: skip
     assert nothing_left(tmp_path, "input.csv", "out")
 
 
@@ -233,7 +264,12 @@ def test_an_existing_output_is_refused_then_replaced(tmp_path: Path, capsys: pyt
     assert nothing_left(tmp_path, "input.csv", "out")
 
 
-def test_leftovers_of_a_killed_run_are_cleared_and_a_replaced_output_put_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("locked", [True, False])
+def test_leftovers_of_a_killed_run_are_cleared_and_a_replaced_output_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locked: bool
+) -> None:
+    """Where the output is locked there is no other run on other machines either."""
+    monkeypatch.setattr("ap_spark.stores.Store.is_local", locked)
     ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
     owner = f"{machine()}.{int(ended.stdout)}"
     (tmp_path / f".out.staging.{owner}" / "assignments").mkdir(parents=True)
@@ -242,7 +278,7 @@ def test_leftovers_of_a_killed_run_are_cleared_and_a_replaced_output_put_back(tm
     (tmp_path / ".out.staging.another-machine.1").mkdir()
     assert run(tmp_path, EDGES, "--edges") == 2
     assert (tmp_path / "out" / "summary.json").read_text() == "precious"
-    assert nothing_left(tmp_path, "input.csv", "out", ".out.staging.another-machine.1")
+    assert nothing_left(tmp_path, "input.csv", "out", *([] if locked else [".out.staging.another-machine.1"]))
 
 
 def test_require_convergence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
