@@ -69,20 +69,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("ap_spark").setLevel(logging.DEBUG if given.verbose else logging.WARNING)
     for module in ("progress", "checkpoint"):
         logging.getLogger(f"ap_spark.{module}").setLevel(logging.INFO)
-    interrupts = Interrupts()
-    try:
-        with interrupts:
+    with Interrupts() as interrupts:
+        try:
             given.run(given, interrupts)
-    except OutputIsThere as there:
-        print(there)
-    except KeyboardInterrupt:  # a second signal
-        return interrupts.exit_code
-    except Exception as error:
-        if given.verbose:
-            traceback.print_exc()
-        message, code = explain(error, interrupts)
-        print(f"ap-spark: {message}", file=sys.stderr)
-        return code
+        except OutputIsThere as there:
+            print(there)
+        except KeyboardInterrupt:  # a second signal
+            return interrupts.exit_code
+        except Exception as error:
+            if given.verbose:
+                traceback.print_exc()
+            message, code = explain(error, interrupts)
+            print(f"ap-spark: {message}", file=sys.stderr, flush=True)  # Java may be waiting, and end after this
+            return code
     return 0
 
 
