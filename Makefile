@@ -3,13 +3,12 @@
 
 PYTHON ?= python3
 TESTS_AT_ONCE ?= 2
-CLUSTER_TESTS ?= cluster or compose
 BIN := .venv/bin
 PACK := dist/ap-spark-environment.tar.gz
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster test-airflow check format docs bench pack lock audit clean
+.PHONY: help demo test test-cluster test-kills test-compose test-airflow check format docs bench pack lock audit clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -20,8 +19,13 @@ demo: .venv/.run ## cluster the handwritten digits and say what came out
 test: .venv/.dev ## run the tests
 	JAVA_HOME="$$($(BIN)/python -m ap_spark.java)" PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest --numprocesses $(TESTS_AT_ONCE) --dist worksteal
 
-test-cluster: .venv/.dev ## run the tests that kill drivers and executors, and those on a cluster in containers (Docker)
-	JAVA_HOME="$$($(BIN)/python -m ap_spark.java)" PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "$(CLUSTER_TESTS)"
+test-cluster: test-kills test-compose ## run the two below
+
+test-kills: .venv/.dev ## run the tests that kill drivers and executors of this machine
+	JAVA_HOME="$$($(BIN)/python -m ap_spark.java)" PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m cluster --numprocesses $(TESTS_AT_ONCE)
+
+test-compose: .venv/.dev ## run the tests on a cluster in containers, and what befalls it there (Docker)
+	$(BIN)/python -m pytest -m compose --durations 0
 
 test-airflow: .venv-airflow/.done ## read the example DAG with a real Airflow
 	AIRFLOW_HOME="$(CURDIR)/.venv-airflow/home" .venv-airflow/bin/python -m pytest -c /dev/null --rootdir examples examples/test_airflow_dag.py
