@@ -10,11 +10,13 @@ import json
 import os
 import signal
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
+PAUSE = 0.01  # seconds, for what is watched to get on
 NAMES = {"_SUCCESS", "assignments", "exemplars", "summary.json", "trace"}
 
 
@@ -64,6 +66,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, end)
     while running:
         seen[look(output)] += 1
+        time.sleep(PAUSE)
     report.write_text(json.dumps(seen))
 
 
