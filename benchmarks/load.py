@@ -5,7 +5,7 @@
 Each case's input is made, seeded and in pieces, and `ap-spark cluster` run on it, as a process of its own with its own
 defaults. Prints a line of markdown for each: what came out or the message, the seconds, and the most memory and disk
 that it took (`peaks.py`); what the command said goes to stderr. The case "edges" has as many as are asked for, 50 a
-point, and 20 iterations, with so little damping that there are exemplars by then.
+point, and 20 iterations, with so little damping that there are exemplars by then; a snapshot every five.
 """
 
 from __future__ import annotations
@@ -134,7 +134,17 @@ def many_edges(work: Path, edges: int, neighbors: int = 50) -> Input:
     n = edges // neighbors
     ids = pa.array(np.random.default_rng(1).permutation(n))
     edges = write_edges(work / "edges.parquet", on_a_line(n, neighbors), ids)
-    return Input(n, edges, [str(work / "edges.parquet"), "--edges", "--max-iter", "20", "--damping", "0.5"])
+    options = [
+        "--max-iter",
+        "20",
+        "--damping",
+        "0.5",
+        "--checkpoint",
+        str(work / "checkpoint"),
+        "--checkpoint-every",
+        "5",
+    ]
+    return Input(n, edges, [str(work / "edges.parquet"), "--edges", *options])
 
 
 def cases(edges: int) -> dict[str, Callable[[Path], Input]]:

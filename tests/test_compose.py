@@ -1,4 +1,4 @@
-"""The cluster of docker-compose.yml, and what befalls it in a night (make test-cluster; needs a Docker engine).
+"""The cluster of docker-compose.yml, and what befalls it in a night (make test-compose).
 
 Two workers with one core each. Jobs are submitted from containers of their own, and something is done to a container
 once the job has told of its first snapshot. Whatever it is, the output has the bits of an undisturbed run elsewhere.

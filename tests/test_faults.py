@@ -285,6 +285,7 @@ sys.exit(cli.main(sys.argv[1:]))
 """
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize(
     ("failing", "told"), [("hungry", "must have enough memory, but its heap is full"), ("killed", "must not be killed")]
 )

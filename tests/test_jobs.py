@@ -62,6 +62,7 @@ def blocks_of(session: int) -> list[Path]:
     return found
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("moment", ["iterating", "publishing"])
 def test_a_job_killed_halfway_leaves_no_output_and_does_not_disturb_the_next(
     tmp_path: Path, spark: SparkSession, moment: str
@@ -91,7 +92,7 @@ def test_a_job_killed_halfway_leaves_no_output_and_does_not_disturb_the_next(
     assert (tmp_path / "out" / "_SUCCESS").exists()
 
 
-@pytest.mark.parametrize("way", ["ap-spark", "spark-submit"])
+@pytest.mark.parametrize("way", [pytest.param("ap-spark", marks=pytest.mark.cluster), "spark-submit"])
 def test_a_stopped_job_takes_a_snapshot_and_the_same_command_goes_on(
     tmp_path: Path, spark: SparkSession, capsys: pytest.CaptureFixture[str], way: str
 ) -> None:

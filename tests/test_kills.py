@@ -1,4 +1,4 @@
-"""A driver killed at any moment: the run started again ends with the bits of an undisturbed one (make test-cluster)."""
+"""A driver killed at any moment: the run started again ends with the bits of an undisturbed one (make test-kills)."""
 
 from __future__ import annotations
 
