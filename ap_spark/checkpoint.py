@@ -48,6 +48,7 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 1  # of the tables, and of the numbers in them
 KEPT = 2
+SELDOM = 12  # times as long as a snapshot takes, at least, until the next one, where they go by the clock
 NAME = re.compile(r"snapshot-(\d{6,})-[0-9a-f]{8}")
 SUCCESS = "_SUCCESS"
 UNREADABLE = (PySparkException, Py4JJavaError, OSError)
@@ -141,6 +142,7 @@ class Checkpoint:
         with classic.spared(spark):
             self.found = self.newest() if self.resume else None
         self.last, self.at, self.fresh = 0, time.monotonic(), True
+        self.cost = 0.0  # seconds that the last one took
 
     def names(self) -> list[str]:
         """The snapshots in the directory, the oldest first, whole or not."""
@@ -231,7 +233,7 @@ class Checkpoint:
     def is_due(self, iteration: int) -> bool:
         if self.iterations:
             return iteration - self.last >= self.iterations
-        return time.monotonic() - self.at >= self.seconds
+        return time.monotonic() - self.at >= max(self.seconds, SELDOM * self.cost)
 
     def write(self, engine: Engine, graph: Graph, trace: Sequence[Iteration]) -> bool:
         """Take a snapshot; whether that succeeded. A run goes on without one, with a warning."""
@@ -244,8 +246,8 @@ class Checkpoint:
             self.known.append(name)
             engine.rebase(self.state_of(name, engine.iteration))
             self.delete_old(engine.needs)
-            seconds = time.monotonic() - started
-            logger.info("snapshot after iteration %d: %s/%s, %.1f s", engine.iteration, self.store, name, seconds)
+            self.cost = time.monotonic() - started
+            logger.info("snapshot after iteration %d: %s/%s, %.1f s", engine.iteration, self.store, name, self.cost)
         except UNREADABLE as error:
             logger.warning("no snapshot taken: %s", reason(error))
             if name not in self.known:

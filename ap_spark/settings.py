@@ -278,7 +278,7 @@ class Snapshots(Checked):
     )
     checkpoint_every: str = parameter(
         "10min",
-        "time between two snapshots, or how many iterations",
+        "time between two snapshots (at least 12 times what one takes), or how many iterations",
         rule="a number of iterations such as 50, or of minutes such as 10min",
         holds=lambda every: INTERVAL.fullmatch(every) is not None and float(every.removesuffix("min")) > 0,
         metavar="N|Nmin",

@@ -340,6 +340,19 @@ def test_the_search_for_a_number_of_clusters_goes_on_too(
     assert found.summary.settings == expected.summary.settings
 
 
+def test_snapshots_that_take_long_are_taken_seldom(spark: SparkSession, tmp_path: Path) -> None:
+    often, exactly = (
+        Checkpoint(spark, Settings(), Snapshots(checkpoint=str(tmp_path), checkpoint_every=every))
+        for every in ("0.001min", "3")
+    )
+    for checkpoint in (often, exactly):
+        checkpoint.at -= 10.0
+    assert often.is_due(1)
+    often.cost = exactly.cost = 1.0
+    assert not often.is_due(1)
+    assert [exactly.is_due(iteration) for iteration in (2, 3)] == [False, True]
+
+
 def test_every_so_often_is_checked() -> None:
     for every in ("0", "-5", "10 minutes", "1.5", "", "0min"):
         with pytest.raises(SettingError, match="checkpoint_every must be a number of iterations"):
