@@ -5,7 +5,7 @@
 # archive of `make pack`, which brings Python and all packages to every container. The nodes need a Java 17 or newer; where
 # it is not their JAVA_HOME, name it with --conf spark.yarn.appMasterEnv.JAVA_HOME=... and spark.executorEnv.JAVA_HOME=...
 #
-# Blocks lie where YARN keeps local files (yarn.nodemanager.local-dirs): give them room for 60 bytes an edge.
+# Blocks lie where YARN keeps local files (yarn.nodemanager.local-dirs): give them room for 120 bytes an edge.
 #
 # YARN starts a driver that failed once more, and it goes on from the snapshot; so does this script when it is started again.
 # spark-submit ends with 0 or 1: the job's own exit code is in YARN's diagnosis (yarn application -status ID).
