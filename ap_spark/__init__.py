@@ -16,6 +16,7 @@ from ap_spark.errors import (
     JavaNotFound,
     NotConverged,
     OutputError,
+    OutputInUse,
     SettingError,
     StorageError,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "Neighbors",
     "NotConverged",
     "OutputError",
+    "OutputInUse",
     "PreferenceRange",
     "Progress",
     "SettingError",

@@ -27,10 +27,11 @@ MODULES = sorted(module.name for module in pkgutil.walk_packages(ap_spark.__path
 
 def test_exported_names() -> None:
     assert sorted(ap_spark.__all__) == [
-        "ApSparkError", "Clustering", "Description", "InputError", "Iteration", "JavaNotFound", "Neighbors",
-        "NotConverged", "OutputError", "PreferenceRange", "Progress", "SettingError", "StorageError", "Summary",
-        "__version__", "affinity_propagation", "describe", "make_points", "nearest_neighbors", "preference_quantile",
-        "preference_range", "read_points", "read_similarities", "scale", "similarities",
+        "ApSparkError", "CheckpointError", "Clustering", "Description", "InputError", "Interrupted", "Iteration",
+        "JavaNotFound", "Neighbors", "NotConverged", "OutputError", "OutputInUse", "PreferenceRange", "Progress",
+        "SettingError", "StorageError", "Summary", "__version__", "affinity_propagation", "describe", "make_points",
+        "nearest_neighbors", "preference_quantile", "preference_range", "read_points", "read_similarities", "scale",
+        "similarities",
     ]  # fmt: skip
     for name in ap_spark.__all__:
         assert hasattr(ap_spark, name)
