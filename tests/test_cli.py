@@ -514,7 +514,7 @@ def test_files_that_cannot_be_read_or_written(tmp_path: Path, capsys: pytest.Cap
     ("where", "error"),
     [
         ("ap_spark.cli.affinity_propagation", RuntimeError("something is wrong")),
-        ("ap_spark.publish.OutputDirectory.write_text", OSError("No space left on device")),
+        ("ap_spark.stores.Store.write_text", OSError("No space left on device")),
     ],
 )
 def test_a_fault_of_ours_exits_with_1_and_leaves_nothing(
