@@ -32,13 +32,13 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark import classic
-from ap_spark.convergence import Iteration
+from ap_spark.convergence import TRACE, Iteration
 from ap_spark.engines import Engine, State
 from ap_spark.engines.state import COLUMNS, MESSAGES
 from ap_spark.errors import CheckpointError, SettingError, reason
 from ap_spark.graph import Graph
 from ap_spark.settings import Settings, Snapshots
-from ap_spark.stores import Store
+from ap_spark.stores import SUCCESS, Store
 from ap_spark.target import Trial
 from ap_spark.version import __version__
 
@@ -50,7 +50,6 @@ FORMAT = 1  # of the tables, and of the numbers in them
 KEPT = 2
 SELDOM = 12  # times as long as a snapshot takes, at least, until the next one, where they go by the clock
 NAME = re.compile(r"snapshot-(\d{6,})-[0-9a-f]{8}")
-SUCCESS = "_SUCCESS"
 UNREADABLE = (PySparkException, Py4JJavaError, OSError)
 DECISIVE = ("damping", "convergence_iter", "jitter", "seed", "clusters")  # the graph's fingerprint tells of the others
 
@@ -66,11 +65,7 @@ RECORD = pa.schema(
         "messages_checksum": pa.int64(),
         "columns": pa.int64(),
         "columns_checksum": pa.int64(),
-        "trace": pa.list_(
-            pa.struct(
-                {"iteration": pa.int32(), "exemplars": pa.int64(), "changed": pa.int64(), "seconds": pa.float64()}
-            )
-        ),
+        "trace": pa.list_(pa.struct(list(TRACE))),
         "tried": pa.list_(pa.struct({"preference": pa.float64(), "clusters": pa.int64(), "converged": pa.bool_()})),
         "checksum": pa.string(),
     }

@@ -89,15 +89,14 @@ def explain(error: Exception, interrupts: Interrupts) -> tuple[str, int]:
     """What to tell of an error, and the exit code."""
     if isinstance(error, Interrupted):
         return str(error), interrupts.exit_code
-    told = shortage(error)
-    if interrupts.received and not told:  # which has cancelled what was going on
+    if told := shortage(error):
+        return told, StorageError.exit_code
+    if interrupts.received:  # which has cancelled what was going on
         by = interrupts.received.name
         how = "nothing was written: the same command starts again, at the last snapshot if there is one"
         return f"stopped by {by} outside of the iterations; {how}", interrupts.exit_code
     if isinstance(error, ApSparkError):
         return str(error), error.exit_code
-    if told:
-        return told, StorageError.exit_code
     who = "Spark failed" if isinstance(error, (PySparkException, Py4JJavaError)) else type(error).__name__
     return f"{who}: {reason(error)} (--verbose shows the stack)", 1
 

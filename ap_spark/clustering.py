@@ -18,7 +18,7 @@ from pyspark.sql import DataFrame
 
 from ap_spark.checkpoint import Checkpoint
 from ap_spark.clusters import make_clusters
-from ap_spark.convergence import Iteration
+from ap_spark.convergence import TRACE, Iteration
 from ap_spark.describe import least_clusters, stored_similarities
 from ap_spark.engines import Engine, make_engine
 from ap_spark.errors import SettingError
@@ -33,10 +33,6 @@ from ap_spark.version import __version__
 __all__ = ["Clustering", "Summary", "affinity_propagation"]
 
 logger = logging.getLogger(__name__)
-
-TRACE = pa.schema(
-    [("iteration", pa.int32()), ("exemplars", pa.int64()), ("changed", pa.int64()), ("seconds", pa.float64())]
-)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-__all__ = ["Iteration", "Stability"]
+import pyarrow as pa
+
+__all__ = ["TRACE", "Iteration", "Stability"]
 
 
 class Iteration(NamedTuple):
@@ -27,6 +29,11 @@ class Iteration(NamedTuple):
     exemplars: int
     changed: int
     seconds: float
+
+
+TRACE = pa.schema(
+    [("iteration", pa.int32()), ("exemplars", pa.int64()), ("changed", pa.int64()), ("seconds", pa.float64())]
+)
 
 
 @dataclass

@@ -8,7 +8,7 @@ ApSparkError            1  a fault of ours
 ├── CheckpointError     2  snapshots are of another run, or cannot be written where they were asked for
 ├── JavaNotFound        2  no Java 17 or newer to run Spark on
 ├── NotConverged        3  only raised when convergence was required
-├── StorageError        4  no room, or no permission, where messages are kept (the command: nor memory)
+├── StorageError        4  no room, or no permission, where messages are kept; the command: too little memory
 └── Interrupted       130  asked to stop before the end; the command says 143 after SIGTERM
 """
 

@@ -25,11 +25,10 @@ from pyspark.sql import DataFrame, SparkSession
 from ap_spark.clustering import Clustering
 from ap_spark.errors import OutputError, OutputInUse, reason
 from ap_spark.processes import is_running, machine
-from ap_spark.stores import Store
+from ap_spark.stores import SUCCESS, Store
 
 __all__ = ["OutputDirectory", "OutputIsThere", "claimed"]
 
-SUCCESS = "_SUCCESS"
 UNFINISHED = "_PUBLISHING"  # in an output that is written in its place
 ROWS_A_FILE = 1_000_000
 WRITERS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -14,7 +14,9 @@ from pyspark.sql import SparkSession
 
 from ap_spark.errors import reason
 
-__all__ = ["Store"]
+__all__ = ["SUCCESS", "Store"]
+
+SUCCESS = "_SUCCESS"  # written last: what is in the directory is whole
 
 ATOMIC_RENAME = ("file", "hdfs", "viewfs")
 
