@@ -5,10 +5,12 @@ PYTHON ?= python3
 TESTS_AT_ONCE ?= 2
 BIN := .venv/bin
 PACK := dist/ap-spark-environment.tar.gz
+PYTEST = JAVA_HOME="$$($(BIN)/python -m ap_spark.java)" PATH="$(CURDIR)/$(BIN):$$PATH" \
+	$(BIN)/python -m pytest --numprocesses $(TESTS_AT_ONCE) --dist worksteal
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster test-kills test-compose test-airflow check format docs bench pack lock audit clean
+.PHONY: help demo test test-programs test-cluster test-kills test-compose test-airflow check format docs bench pack lock audit clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -17,12 +19,15 @@ demo: .venv/.run ## cluster the handwritten digits and say what came out
 	$(BIN)/ap-spark cluster data/digits.csv.gz --feature-columns 0-63 --output out/digits --overwrite
 
 test: .venv/.dev ## run the tests
-	JAVA_HOME="$$($(BIN)/python -m ap_spark.java)" PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest --numprocesses $(TESTS_AT_ONCE) --dist worksteal
+	$(PYTEST)
+
+test-programs: .venv/.dev ## run the tests that start programs as a user would: what README says, Spark Connect
+	$(PYTEST) -m programs
 
 test-cluster: test-kills test-compose ## run the two below
 
 test-kills: .venv/.dev ## run the tests that kill drivers and executors of this machine
-	JAVA_HOME="$$($(BIN)/python -m ap_spark.java)" PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m cluster --numprocesses $(TESTS_AT_ONCE)
+	$(PYTEST) -m cluster
 
 test-compose: .venv/.dev ## run the tests on a cluster in containers, and what befalls it there (Docker)
 	$(BIN)/python -m pytest -m compose --durations 0

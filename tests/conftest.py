@@ -27,6 +27,7 @@ Edges = list[tuple[int, int, float]]
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
     conf = ["spark.ui.enabled=false", "spark.sql.shuffle.partitions=2", "spark.default.parallelism=2", *INTERPRETED]
+    conf += [f"spark.{name}=50" for name in ("ui.retainedJobs", "ui.retainedStages", "sql.ui.retainedExecutions")]
     session = start_session("local[2,4]", conf)  # four attempts at a task, as on a cluster
     yield session
     session.stop()

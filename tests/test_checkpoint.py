@@ -109,7 +109,7 @@ def test_what_is_lost_after_a_snapshot_is_made_again_from_it(
 
 
 def cluster(frame: Frame, edges: Edges, directory: Path | None, **options: Any) -> Clustering:
-    checkpoint = {"checkpoint": str(directory), "checkpoint_every": "5"} if directory else {}
+    checkpoint = {"checkpoint": str(directory), "checkpoint_every": "10"} if directory else {}
     return affinity_propagation(frame(edges), **(SETTINGS | checkpoint | options))
 
 
@@ -311,7 +311,7 @@ def test_a_snapshot_that_cannot_be_written_does_not_end_the_run(
         cluster(frame, edges, tmp_path / "file" / "below")
 
     def in_the_way(done: Iteration) -> None:
-        if done.iteration == 5:
+        if done.iteration == 10:
             (tmp_path / "c").touch()
 
     assert outcome(cluster(frame, edges, tmp_path / "c", report=in_the_way)) == undisturbed

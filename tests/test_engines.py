@@ -327,27 +327,22 @@ def test_storage_and_plan_do_not_grow_and_are_given_back(spark: SparkSession, fr
 
 
 def bytes_moved(spark: SparkSession, engine: ResidentEngine) -> tuple[int, int]:
-    """What an iteration shuffles, and what its broadcast takes in the memory that Spark counts."""
-    sc = spark.sparkContext._jsc.sc()
-    store = sc.statusStore()
+    """What an iteration shuffles, and what it broadcasts."""
+    store = spark.sparkContext._jsc.sc().statusStore()
     last_job = store.jobsList(None).head().jobId()
-    sent, free = engine.sent, []
-
-    def memory() -> int:
-        return int(sc.getExecutorMemoryStatus().values().head()._2())
+    sent, broadcast = engine.sent, []
 
     @contextmanager
     def watched(totals: NDArray[np.float64]) -> Iterator[Any]:
-        free.append(memory())
         with sent(totals) as variable:
-            free.append(memory())
+            broadcast.append(Path(variable._path).stat().st_size)
             yield variable
 
     engine.sent = watched  # type: ignore[method-assign]
     advance(engine, 1)
     jobs = [job for job in listed(store.jobsList(None)) if job.jobId() > last_job]
     stages = [store.lastStageAttempt(stage) for job in jobs for stage in listed(job.stageIds())]
-    return sum(stage.shuffleWriteBytes() for stage in stages), free[0] - free[1]
+    return sum(stage.shuffleWriteBytes() for stage in stages), sum(broadcast)
 
 
 def listed(sequence: Any) -> list[Any]:

@@ -231,6 +231,7 @@ sys.exit(code)
 """
 
 
+@pytest.mark.programs
 def test_a_disk_without_room_for_the_blocks_is_told_and_nothing_is_left(tmp_path: Path) -> None:
     """No file may be larger than 0.6 MB, and the block needs 1 MB: the error is another, its handling the same."""
     points = tmp_path / "points.csv"

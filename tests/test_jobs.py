@@ -41,17 +41,6 @@ def finish(command: list[str], **options: object) -> str:
     return told
 
 
-@pytest.mark.usefixtures("spark", "compiled")
-def test_spark_submit_and_the_command_give_the_same(tmp_path: Path) -> None:
-    iris = [str(ROOT / "data" / "iris.csv"), "--feature-columns", "0-3", "--neighbors", "50"]
-    assert main(["cluster", *iris, "--output", str(tmp_path / "command")]) == 0
-    told = finish(
-        [*SUBMIT, str(ROOT / "jobs" / "cluster.py"), *iris, "--output", str(tmp_path / "submitted")], cwd=tmp_path
-    )
-    assert "150 points, " in told
-    assert result(tmp_path / "command") == result(tmp_path / "submitted")
-
-
 def blocks_of(session: int) -> list[Path]:
     """The files of blocks that belong to the processes of a session."""
     found = []
@@ -92,7 +81,8 @@ def test_a_job_killed_halfway_leaves_no_output_and_does_not_disturb_the_next(
     assert (tmp_path / "out" / "_SUCCESS").exists()
 
 
-@pytest.mark.parametrize("way", [pytest.param("ap-spark", marks=pytest.mark.cluster), "spark-submit"])
+@pytest.mark.cluster
+@pytest.mark.parametrize("way", ["ap-spark", "spark-submit"])
 def test_a_stopped_job_takes_a_snapshot_and_the_same_command_goes_on(
     tmp_path: Path, spark: SparkSession, capsys: pytest.CaptureFixture[str], way: str
 ) -> None:
@@ -157,6 +147,7 @@ spark.stop()
 """
 
 
+@pytest.mark.programs
 @pytest.mark.usefixtures("quick")
 def test_everything_runs_on_spark_connect(tmp_path: Path) -> None:
     told = finish([sys.executable, "-c", CONNECT], cwd=tmp_path)
@@ -172,15 +163,23 @@ def code_of(language: str, page: str = "README.md") -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S)
 
 
-# Blocks with make build an environment; CI and newcomers run them.
-@pytest.mark.parametrize("block", [block for block in code_of("bash") if not re.search("make |docker ", block)])
+@pytest.mark.programs
 @pytest.mark.usefixtures("quick")
-def test_the_commands_of_the_readme(tmp_path: Path, block: str) -> None:
+def test_the_commands_of_the_readme(tmp_path: Path) -> None:
+    """They work, tell what README shows, and spark-submit does what the command does."""
     for name in ("data", "jobs", "conf"):
         shutil.copytree(ROOT / name, tmp_path / name)
-    finish(["bash", "-euo", "pipefail", "-c", block], cwd=tmp_path)
+    # Blocks with make build an environment; CI and newcomers run them.
+    blocks = [block for block in code_of("bash") if not re.search("make |docker ", block)]
+    told = [finish(["bash", "-euo", "pipefail", "-c", block], cwd=tmp_path) for block in blocks]
+    shown = [line for block in code_of("text") for line in block.splitlines() if line != "..."]
+    assert len(shown) == 10
+    for line in shown:
+        assert re.sub(r"[\d.]+ s in all", "", line) in re.sub(r"[\d.]+ s in all", "", "".join(told)), line
+    assert result(tmp_path / "out" / "iris") == result(tmp_path / "out" / "submitted")
 
 
+@pytest.mark.programs
 @pytest.mark.usefixtures("quick")
 def test_the_python_of_the_readme_and_of_the_page_on_choosing(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "data", tmp_path / "data")
