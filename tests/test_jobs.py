@@ -173,7 +173,7 @@ def test_the_commands_of_the_readme(tmp_path: Path) -> None:
     blocks = [block for block in code_of("bash") if not re.search("make |docker ", block)]
     told = [finish(["bash", "-euo", "pipefail", "-c", block], cwd=tmp_path) for block in blocks]
     shown = [line for block in code_of("text") for line in block.splitlines() if line != "..."]
-    assert len(shown) == 10
+    assert len(shown) == 12
     for line in shown:
         assert re.sub(r"[\d.]+ s in all", "", line) in re.sub(r"[\d.]+ s in all", "", "".join(told)), line
     assert result(tmp_path / "out" / "iris") == result(tmp_path / "out" / "submitted")
