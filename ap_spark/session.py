@@ -14,7 +14,6 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from ap_spark.errors import StorageError
-from ap_spark.java import use_java
 
 __all__ = ["configuration", "start_session", "with_settings"]
 
@@ -42,6 +41,8 @@ def start_session(master: str | None = None, conf: Sequence[str] = ()) -> SparkS
     builder = SparkSession.builder.appName("ap-spark")
     settings: dict[str, Any] = {}
     if "PYSPARK_GATEWAY_PORT" not in os.environ:  # set by spark-submit
+        from ap_spark.java import use_java  # here, or `python -m ap_spark.java` would find itself imported already
+
         use_java()
         # Executors would otherwise start the python3 of their PATH.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)

@@ -21,6 +21,8 @@ from ap_spark.convergence import Stability
 from ap_spark.engines.dataframe import DataFrameEngine
 from ap_spark.engines.resident import ResidentEngine
 from ap_spark.graph import build_graph
+from ap_spark.ordering import numbered
+from ap_spark.session import with_settings
 from ap_spark.settings import Settings
 from tests import oracle
 from tests.conftest import FIXTURES, Edges, all_pairs, assigned, held_tables, load, one_way, random_edges
@@ -355,6 +357,17 @@ def test_string_ids_cluster_as_numbers_do(
     named = spark.createDataFrame([(f"p{i:02}", f"p{k:02}", s) for i, k, s in edges], "i string, k string, s double")
     clustering = affinity_propagation(named, preference=fixture["preference"])
     assert assigned(clustering) == [f"p{k:02}" for k in fixture["expected"]["assignment"]]
+
+
+def test_rows_are_numbered_in_order_over_several_partitions(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ap_spark.ordering.ROWS_A_TASK", 4)
+    with with_settings(spark, {"spark.sql.adaptive.enabled": "false"}):  # which would make one partition of them
+        rows = numbered(spark.range(200).select((F.col("id") * 77 % 200).alias("value")), "number", "value", count=200)
+    assert rows.rdd.getNumPartitions() > 1
+    assert all(row.number == row.value for row in rows.collect())
+    rows.unpersist()
 
 
 def test_reports_never_contain_jitter(frame: Frame) -> None:
