@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
+from warnings import catch_warnings
 
 import pyspark.sql.functions as F
 from py4j.protocol import Py4JJavaError
@@ -292,7 +293,8 @@ def job(
             yield directory, Source(edges, points, preferences, settings, neighbors, options, started), seconds
     finally:
         if ours:
-            spark.stop()
+            with catch_warnings(action="ignore", category=RuntimeWarning):  # Spark ended itself: the error says why
+                spark.stop()
 
 
 def check_together(settings: Settings, source: Input, similarity: Similarity) -> None:
