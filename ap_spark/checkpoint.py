@@ -37,7 +37,7 @@ from ap_spark.engines import Engine, State
 from ap_spark.engines.state import COLUMNS, MESSAGES
 from ap_spark.errors import CheckpointError, SettingError, reason
 from ap_spark.graph import Graph
-from ap_spark.settings import Settings, Snapshots
+from ap_spark.settings import SELDOM, Settings, Snapshots
 from ap_spark.stores import SUCCESS, Store
 from ap_spark.target import Trial
 from ap_spark.version import __version__
@@ -48,7 +48,6 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 1  # of the tables, and of the numbers in them
 KEPT = 2
-SELDOM = 12  # times as long as a snapshot takes, at least, until the next one, where they go by the clock
 NAME = re.compile(r"snapshot-(\d{6,})-[0-9a-f]{8}")
 UNREADABLE = (PySparkException, Py4JJavaError, OSError)
 DECISIVE = ("damping", "convergence_iter", "jitter", "seed", "clusters")  # the graph's fingerprint tells of the others

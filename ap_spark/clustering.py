@@ -184,8 +184,7 @@ def affinity_propagation(
         Directory for snapshots, anywhere Spark can write. If it holds some of a run with the same similarities,
         preferences and settings, that is gone on with.
     checkpoint_every : str
-        Time between two snapshots, as in "10min", and at least 12 times what one takes; or how many iterations, as in
-        "50".
+        Time between two snapshots, as in "10min", longer where one takes long; or how many iterations, as in "50".
     resume : bool
         False: start from the beginning, and delete the snapshots that are there.
     report : callable, optional

@@ -53,6 +53,7 @@ def parameter(
 
 
 INTERVAL = re.compile(r"\d+|\d+(\.\d+)?min")
+SELDOM = 12  # by the clock, a snapshot waits at least so many times what the last one took
 
 
 def positive(value: int) -> bool:
@@ -278,7 +279,7 @@ class Snapshots(Checked):
     )
     checkpoint_every: str = parameter(
         "10min",
-        "time between two snapshots (at least 12 times what one takes), or how many iterations",
+        f"time between two snapshots (at least {SELDOM} times what one takes), or how many iterations",
         rule="a number of iterations such as 50, or of minutes such as 10min",
         holds=lambda every: INTERVAL.fullmatch(every) is not None and float(every.removesuffix("min")) > 0,
         metavar="N|Nmin",

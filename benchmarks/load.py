@@ -134,17 +134,8 @@ def many_edges(work: Path, edges: int, neighbors: int = 50) -> Input:
     n = edges // neighbors
     ids = pa.array(np.random.default_rng(1).permutation(n))
     edges = write_edges(work / "edges.parquet", on_a_line(n, neighbors), ids)
-    options = [
-        "--max-iter",
-        "20",
-        "--damping",
-        "0.5",
-        "--checkpoint",
-        str(work / "checkpoint"),
-        "--checkpoint-every",
-        "5",
-    ]
-    return Input(n, edges, [str(work / "edges.parquet"), "--edges", *options])
+    options = ["--edges", "--max-iter", "20", "--damping", "0.5", "--checkpoint-every", "5"]
+    return Input(n, edges, [str(work / "edges.parquet"), *options, "--checkpoint", str(work / "checkpoint")])
 
 
 def cases(edges: int) -> dict[str, Callable[[Path], Input]]:
