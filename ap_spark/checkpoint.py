@@ -9,7 +9,9 @@ All of it is Parquet, by whatever engine and for whatever engine (`engines/state
 snapshot is, which iterations that has behind it, and how many rows with which checksum the tables have: one that
 has been damaged is found out, and the one before it taken. The last two are kept, and one that the engine still reads.
 
-The name ends in letters of the process that wrote it: drivers that do not know of each other leave the other's alone.
+The name ends in letters of the process that wrote it: drivers that do not know of each other never write one snapshot
+together. Each deletes, of those it found and its own, what it no longer needs itself; a driver that lives on beside its
+successor may lose one that it would read again, or take it from the other, and end.
 """
 
 from __future__ import annotations
@@ -130,20 +132,21 @@ class Checkpoint:
             raise CheckpointError(f"the checkpoint must be a directory that can be written, but {error}") from error
         self.resume = snapshots.resume
         self.known = self.names()  # our own, and those that were here before us
+        self.damaged: set[str] = set()
         self.states: dict[str, State] = {}
         self.base = ""
         self.tried: Sequence[Trial] = ()
         with classic.spared(spark):
             self.found = self.newest() if self.resume else None
         self.last, self.at, self.fresh = 0, time.monotonic(), True
-        self.cost = 0.0  # seconds that the last one took
+        self.cost = 0.0  # seconds that the last one took, or the attempt
 
     def names(self) -> list[str]:
         """The snapshots in the directory, the oldest first, whole or not."""
         return sorted((name for name in self.store.names() if NAME.fullmatch(name)), key=number_of)
 
     def is_whole(self, name: str) -> bool:
-        return self.store.exists(f"{name}/{SUCCESS}")
+        return name not in self.damaged and self.store.exists(f"{name}/{SUCCESS}")
 
     def newest(self) -> Snapshot | None:
         """The newest snapshot that is whole."""
@@ -156,6 +159,7 @@ class Checkpoint:
                         raise OSError(f"{table} has {found[0]:,} rows, or others, than the {record[table]:,} written")
             except UNREADABLE as error:
                 logger.warning("%s/%s is damaged, so the one before it is taken: %s", self.store, name, reason(error))
+                self.damaged.add(name)
                 continue
             self.check_record(record)
             self.base = name
@@ -199,9 +203,14 @@ class Checkpoint:
         )
 
     @property
+    def extensible(self) -> bool:
+        """Whether the same run may be given more iterations."""
+        return self.settings.clusters is None
+
+    @property
     def decisive(self) -> dict[str, Any]:
         """The settings that change the numbers. Where preferences are tried, also how long each is tried."""
-        names = (*DECISIVE, "max_iter") if self.settings.clusters is not None else DECISIVE
+        names = DECISIVE if self.extensible else (*DECISIVE, "max_iter")
         return {name: value for name, value in asdict(self.settings).items() if name in names}
 
     def begin(self, graph: Graph) -> Snapshot | None:
@@ -240,8 +249,8 @@ class Checkpoint:
             self.known.append(name)
             engine.rebase(self.state_of(name, engine.iteration))
             self.delete_old(engine.needs)
-            self.cost = time.monotonic() - started
-            logger.info("snapshot after iteration %d: %s/%s, %.1f s", engine.iteration, self.store, name, self.cost)
+            took = time.monotonic() - started
+            logger.info("snapshot after iteration %d: %s/%s, %.1f s", engine.iteration, self.store, name, took)
         except UNREADABLE as error:
             logger.warning("no snapshot taken: %s", reason(error))
             if name not in self.known:
@@ -249,6 +258,7 @@ class Checkpoint:
             return False
         finally:
             self.last, self.at = engine.iteration, time.monotonic()
+            self.cost = self.at - started
         return True
 
     def write_tables(self, name: str, state: State, fingerprint: str, trace: Sequence[Iteration]) -> None:

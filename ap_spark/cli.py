@@ -94,7 +94,7 @@ def explain(error: Exception, interrupts: Interrupts) -> tuple[str, int]:
         return told, StorageError.exit_code
     if interrupts.received:  # which has cancelled what was going on
         by = interrupts.received.name
-        how = "nothing was written: the same command starts again, at the last snapshot if there is one"
+        how = "nothing was written: the same command starts again, without --no-resume at the last snapshot if any"
         return f"stopped by {by} outside of the iterations; {how}", interrupts.exit_code
     if isinstance(error, ApSparkError):
         return str(error), error.exit_code
@@ -180,9 +180,7 @@ def record(group: type[Checked], given: argparse.Namespace) -> Any:
 def cluster(given: argparse.Namespace, interrupts: Interrupts) -> None:
     """The main job: read, cluster, publish, tell."""
     output, snapshots = record(Output, given), record(Snapshots, given)
-    if snapshots.checkpoint and f"{snapshots.checkpoint.rstrip('/')}/".startswith(f"{output.output.rstrip('/')}/"):
-        raise SettingError(f"--checkpoint must be outside of --output, got {snapshots.checkpoint!r}")
-    with job(given, output, interrupts) as (directory, source, seconds):
+    with job(given, output, interrupts, snapshots.checkpoint) as (directory, source, seconds):
         settings = source.settings
         progress = Progress(settings.max_iter)
         options = asdict(settings) | asdict(snapshots)
@@ -269,7 +267,7 @@ class Source:
 
 @contextmanager
 def job(
-    given: argparse.Namespace, output: GraphOutput, interrupts: Interrupts
+    given: argparse.Namespace, output: GraphOutput, interrupts: Interrupts, checkpoint: str | None = None
 ) -> Iterator[tuple[OutputDirectory | None, Source, dict[str, float]]]:
     """What all commands begin and end with: the checks, the session, the output's place, the input."""
     settings, source, similarity = record(Settings, given), record(Input, given), record(Similarity, given)
@@ -287,6 +285,8 @@ def job(
         with ExitStack() as held:
             held.callback(interrupts.detach)
             directory = held.enter_context(claimed(spark, output.output, output.if_exists)) if output.output else None
+            if directory and checkpoint and directory.target.contains(checkpoint):
+                raise SettingError(f"--checkpoint must be outside of --output, got {checkpoint!r}")
             edges, points, preferences, neighbors = read(spark, given.input, source, similarity, held)
             options = {"input": given.input} | asdict(source) | asdict(similarity)
             seconds["read"] = round(time.perf_counter() - started - seconds["start"], 3)

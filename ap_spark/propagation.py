@@ -92,7 +92,7 @@ def propagate(
                     raise Interrupted(told(trace, checkpoint, saved))
                 if checkpoint and checkpoint.is_due(done.iteration) and not converged:
                     checkpoint.write(engine, graph, trace)
-        if checkpoint and not converged and checkpoint.last < engine.iteration:
+        if checkpoint and not converged and checkpoint.last < engine.iteration and checkpoint.extensible:
             checkpoint.write(engine, graph, trace)  # for a run with a larger max_iter
     lonely = graph.points.where("lonely").select("index")
     return Propagation(engine.exemplars().union(lonely), converged, trace)
@@ -105,7 +105,8 @@ def told(trace: list[Iteration], checkpoint: Checkpoint | None, saved: bool) -> 
         return f"{words}; without --checkpoint DIR the next run starts from the beginning"
     if not saved:
         return f"{words}, without a snapshot: the same command goes on from the last one in {checkpoint.store}, if any"
-    return f"{words}, with a snapshot in {checkpoint.store}: the same command goes on from there"
+    command = "the same command" if checkpoint.resume else "the same command, but without --no-resume,"
+    return f"{words}, with a snapshot in {checkpoint.store}: {command} goes on from there"
 
 
 def lonely_serve_all(graph: Graph) -> bool:

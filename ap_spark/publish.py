@@ -4,13 +4,14 @@ Everything is written to a staging directory beside the output, which is renamed
 cannot rename at once: there it is written in its place, and the file _SUCCESS, written last, says that it is whole.
 
 Of two runs aimed at one output, one is refused: at its beginning where a file can be locked, else when it finds the
-other's output in its place.
+other's output in its place, or that the other has begun to write there.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,13 +24,13 @@ from py4j.protocol import Py4JJavaError
 from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark.clustering import Clustering
-from ap_spark.errors import OutputError, OutputInUse, reason
+from ap_spark.errors import OutputError, OutputInUse
 from ap_spark.processes import is_running, machine
 from ap_spark.stores import SUCCESS, Store
 
 __all__ = ["OutputDirectory", "OutputIsThere", "claimed"]
 
-UNFINISHED = "_PUBLISHING"  # in an output that is written in its place
+UNFINISHED = "_PUBLISHING"  # in an output that is written in its place: by whom
 ROWS_A_FILE = 1_000_000
 WRITERS: dict[str, tuple[str, dict[str, Any]]] = {
     "parquet": ("parquet", {}),
@@ -66,7 +67,7 @@ def claimed(spark: SparkSession, path: str, if_exists: str) -> Iterator[OutputDi
     directory = OutputDirectory(spark, path, replace=if_exists == "replace")
     with directory.store.locked(f".{directory.name}.lock") as granted:
         if granted is False:
-            raise OutputInUse(f"an output must be of one run, but another one is at work on {directory.target}")
+            raise directory.in_use("is at work on")
         directory.clear_leftovers(alone=granted is True)
         if if_exists == "skip" and directory.is_complete:
             raise OutputIsThere(f"{directory.target} is there already: nothing to do")
@@ -93,6 +94,8 @@ class OutputDirectory:
 
     def __init__(self, spark: SparkSession, path: str, *, replace: bool) -> None:
         self.replace = replace
+        self.owner = f"{machine()}.{os.getpid()}"
+        self.mark = f"{self.owner} {secrets.token_hex(8)}"
         try:
             self.target = Store(spark, path)
             if self.target.parent is None:
@@ -107,33 +110,41 @@ class OutputDirectory:
     def is_complete(self) -> bool:
         return self.target.exists(SUCCESS)
 
+    @property
+    def writer(self) -> str | None:
+        """The mark of the run that has begun to write in the output's place, and not ended."""
+        return None if self.is_complete else self.target.read_text(UNFINISHED)
+
     def refuse_existing(self) -> None:
-        if self.store.exists(self.name) and not self.replace:
+        """Half an output is no reason, unless its writer lives: one that does elsewhere will find itself replaced."""
+        writer = self.writer
+        if writer and lives(writer.split()[0]):
+            raise self.in_use("is writing to")
+        if self.store.exists(self.name) and not self.replace and not writer:
             whole = "does" if self.is_complete else f"does, and is no complete output (there is no {SUCCESS})"
             raise OutputError(
                 f"the output must not exist yet, but {self.target} {whole}: give --overwrite to replace it"
             )
 
+    def in_use(self, how: str) -> OutputInUse:
+        return OutputInUse(f"an output must be of one run, but another one {how} {self.target}")
+
     def beside(self, purpose: str) -> str:
         """A hidden name beside the output, of this process on this machine."""
-        return f".{self.name}.{purpose}.{machine()}.{os.getpid()}"
+        return f".{self.name}.{purpose}.{self.owner}"
 
     def clear_leftovers(self, *, alone: bool) -> None:
-        """Delete what killed runs to this output left there and beside it; put a replaced output back.
+        """Delete what killed runs to this output left beside it; put a replaced output back.
 
         With the output locked this run is alone, and all others are dead. Elsewhere those are that no longer run on
         this machine.
         """
-        if self.target.exists(UNFINISHED) and not self.is_complete:
-            self.store.delete(self.name)
         prefix = f".{self.name}."
         for found in self.store.names():
             if not found.startswith(prefix):
                 continue
             purpose, _, owner = found.removeprefix(prefix).partition(".")
-            host, _, process = owner.rpartition(".")
-            dead = alone or (host == machine() and not is_running(process))
-            if purpose not in ("staging", "old", "probe") or not dead:
+            if purpose not in ("staging", "old", "probe") or not (alone or lives(owner) is False):
                 continue
             if purpose == "old" and not self.store.exists(self.name):
                 self.store.rename(found, self.name)  # killed between the two renames of `place`
@@ -159,34 +170,52 @@ class OutputDirectory:
         numbers : Clustering, optional
             With tsv, written as labels.tsv and cluster_centers_indices.tsv too: one number a line, points in the
             order of their ids.
+
+        Raises
+        ------
+        OutputInUse
+            If another run has put an output in this one's place, or is about to.
         """
-        staged = self.beside("staging") if self.store.renames_at_once else self.name
+        in_place = not self.store.renames_at_once
+        staged = self.name if in_place else self.beside("staging")
+        if in_place:
+            self.make_room()
         try:
-            if staged == self.name:
-                self.make_room()
             started = time.perf_counter()
             for name, (table, count) in tables.items():
+                if in_place:
+                    self.check_mark()
                 self.write(table, f"{self.store}/{staged}/{name}", output_format, count)
             if output_format == "tsv" and numbers is not None:
                 self.write_numbers(numbers, staged)
             summary["seconds"]["write"] = round(time.perf_counter() - started, 3)
             text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
             self.store.write_text(f"{staged}/summary.json", text)
+            if in_place:
+                self.check_mark()
             self.store.write_text(f"{staged}/{SUCCESS}", "")  # the last file
-            if staged == self.name:
-                self.store.delete(f"{staged}/{UNFINISHED}")
+            if in_place:
+                self.target.delete(UNFINISHED)
             else:
                 self.place(staged)
         finally:
-            if staged != self.name or not self.is_complete:
+            if not in_place or self.writer == self.mark:
                 self.store.delete(staged)
 
     def make_room(self) -> None:
         """Begin to write in the output's place. One that stands there is no longer whole from now on."""
-        self.refuse_existing()
+        try:
+            self.refuse_existing()
+        except OutputError as error:  # it was not there at the beginning
+            raise self.in_use("has written to") from error
         self.target.delete(SUCCESS)
         self.store.delete(self.name)
-        self.target.write_text(UNFINISHED, "")
+        self.target.write_text(UNFINISHED, self.mark)
+
+    def check_mark(self) -> None:
+        """Raise OutputInUse if another run has made room for itself since we did."""
+        if self.writer != self.mark:
+            raise self.in_use("has written to")
 
     def write(self, table: DataFrame, path: str, output_format: str, count: int) -> None:
         """Write a table of ``count`` rows, sorted by its first column, as few files."""
@@ -206,19 +235,29 @@ class OutputDirectory:
     def place(self, staged: str) -> None:
         """Rename the complete output to its name; one that stood there goes only now."""
         old = self.beside("old")
-        self.refuse_existing()
         replaced = self.replace and self.store.exists(self.name)
         try:
             if replaced:
                 self.store.rename(self.name, old)
             self.store.rename(staged, self.name)
         except Py4JJavaError as error:
-            raise OutputError(f"the output could not be put in its place, {self.target}: {reason(error)}") from error
+            if self.store.exists(self.name):
+                raise self.in_use("has written to") from error
+            raise
         finally:
             if replaced and not self.store.exists(self.name):
                 self.store.rename(old, self.name)
         if replaced:
             self.store.delete(old)
+
+
+def lives(owner: str) -> bool | None:
+    """Whether a process that left something behind still runs; None if it is another machine's.
+
+    One of our own number was before us: a container that is started again may count from the beginning.
+    """
+    host, _, process = owner.rpartition(".")
+    return (process != str(os.getpid()) and is_running(process)) if host == machine() else None
 
 
 def lines(numbers: NDArray[np.int64]) -> str:

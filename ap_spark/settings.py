@@ -66,7 +66,10 @@ class Checked:
 
     def __post_init__(self) -> None:
         for declared, kind in parameters(type(self)):
-            check(declared, kind, getattr(self, declared.name))
+            value = getattr(self, declared.name)
+            check(declared, kind, value)
+            if kind in (int, float) and value is not None:  # a number of NumPy's is no JSON
+                object.__setattr__(self, declared.name, kind(value))
 
 
 @dataclass(frozen=True, kw_only=True)

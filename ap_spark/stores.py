@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from ap_spark.errors import reason
@@ -19,6 +20,12 @@ __all__ = ["SUCCESS", "Store"]
 SUCCESS = "_SUCCESS"  # written last: what is in the directory is whole
 
 ATOMIC_RENAME = ("file", "hdfs", "viewfs")
+REFUSALS = (  # as opposed to what may pass: a store that is overloaded, or starting
+    "java.io.FileNotFoundException",  # also a local directory's "Permission denied" and "Not a directory"
+    "java.nio.file.AccessDeniedException",
+    "org.apache.hadoop.fs.ParentNotDirectoryException",
+    "org.apache.hadoop.security.AccessControlException",
+)
 
 
 class Store:
@@ -44,7 +51,7 @@ class Store:
             given: Any = self.path_of(path)
             self.fs = given.getFileSystem(self.configuration)
             self.root = self.fs.makeQualified(given)
-        except Py4JJavaError as error:
+        except (Py4JJavaError, PySparkException) as error:
             raise OSError(f"{path}: {reason(error)}") from error
 
     def __str__(self) -> str:
@@ -77,6 +84,15 @@ class Store:
     def path(self, name: str) -> Any:
         return self.path_of(self.root, name)
 
+    def contains(self, path: str) -> bool:
+        """Whether a path is this directory, or lies in it."""
+        try:
+            given: Any = self.path_of(path)
+            qualified = given.getFileSystem(self.configuration).makeQualified(given)
+        except (Py4JJavaError, PySparkException):  # no path, or of no file system
+            return False
+        return f"{qualified.toString()}/".startswith(f"{self}/")
+
     def exists(self, name: str) -> bool:
         return bool(self.fs.exists(self.path(name)))
 
@@ -88,6 +104,19 @@ class Store:
 
     def delete(self, name: str) -> None:
         self.fs.delete(self.path(name), True)
+
+    def read_text(self, name: str) -> str | None:
+        """The text of a small file; None if there is none."""
+        try:
+            stream = self.fs.open(self.path(name))
+        except Py4JJavaError as error:
+            if is_a(error, "java.io.FileNotFoundException"):
+                return None
+            raise
+        try:
+            return bytes(stream.readAllBytes()).decode()
+        finally:
+            stream.close()
 
     def write_text(self, name: str, text: str) -> None:
         stream = self.fs.create(self.path(name), True)
@@ -110,15 +139,21 @@ class Store:
         files.rename(self.path(old), self.path(new), options)
 
     def check_writable(self, probe: str) -> None:
-        """Raise OSError unless a file can be written here, or in the nearest directory above, and deleted again."""
+        """Raise OSError unless a file can be written here and deleted again.
+
+        Where there is no such directory yet, the nearest above is asked; object stores have none, and need none. An
+        error that may pass, such as of a store that does not answer, goes on as it is.
+        """
         place = self.root
         try:
-            while not self.fs.exists(place):
+            while self.renames_at_once and not self.fs.exists(place):
                 place = place.getParent()
             file = self.path_of(place, probe)
             self.fs.create(file, True).close()
             self.fs.delete(file, False)
         except Py4JJavaError as error:
+            if not any(is_a(error, name) for name in REFUSALS):
+                raise
             raise OSError(f"{place.toString()}: {reason(error)}") from error
 
     @contextmanager
@@ -161,9 +196,17 @@ def held(path: Path) -> Iterator[bool | None]:
         try:
             yield granted
         finally:
-            if granted:
+            if granted is not False:
                 with suppress(OSError):
                     path.unlink()
+
+
+def is_a(error: Py4JJavaError, name: str) -> bool:
+    """Whether an error of Java's is of a class, or of one below it."""
+    kind = error.java_exception.getClass()
+    while kind is not None and kind.getName() != name:
+        kind = kind.getSuperclass()
+    return kind is not None
 
 
 def opened(path: Path) -> TextIO:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from ap_spark.engines import Engine, State
 from ap_spark.engines.dataframe import DataFrameEngine
 from ap_spark.engines.resident import ResidentEngine
 from ap_spark.graph import Graph, build_graph
+from ap_spark.propagation import Watch, propagate
 from ap_spark.settings import Settings, Snapshots
 from tests.conftest import Edges, random_edges
 from tests.test_engines import advance, bits, bits_of_columns, messages_of
@@ -142,7 +144,7 @@ def undisturbed(frame: Frame, edges: Edges) -> list[Any]:
 def stopped(frame: Frame, edges: Edges, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The snapshots of a run that was stopped after iteration 12 or soon after."""
     directory = tmp_path_factory.mktemp("stopped")
-    with pytest.raises(Interrupted, match=r"stopped after iteration \d+, with a snapshot in .*: the same command"):
+    with pytest.raises(Interrupted, match=r"stopped after iteration \d+, with a snapshot in .*: the same command goes"):
         cluster(frame, edges, directory, **stop_at(12))
     assert len(list(directory.iterdir())) == 2
     return directory
@@ -211,6 +213,21 @@ def test_a_damaged_snapshot_falls_back_to_the_one_before(
     assert checkpoint.found.state.iteration == checkpoint.found.trace[-1].iteration == 10
 
 
+def test_a_damaged_snapshot_is_none_of_the_two_that_are_kept(
+    spark: SparkSession, graph: Graph, snapshots: Path
+) -> None:
+    before, newest = sorted(snapshots.iterdir())
+    cut(next((newest / "messages").glob("part-*.parquet")))
+    checkpoint = Checkpoint(spark, Settings(**SETTINGS), Snapshots(checkpoint=str(snapshots)))
+    found = checkpoint.begin(graph)
+    assert found is not None
+    engine = ENGINES["dataframe"](graph, start=found.state)
+    advance(engine, 1)
+    assert checkpoint.write(engine, graph, [])
+    assert sorted(map(number_of, (path.name for path in snapshots.iterdir()))) == [number_of(before.name), 3]
+    engine.release()
+
+
 def test_without_a_whole_snapshot_a_run_starts_from_the_beginning(
     frame: Frame, edges: Edges, undisturbed: list[Any], snapshots: Path
 ) -> None:
@@ -255,6 +272,8 @@ def test_snapshots_of_another_input_or_format_are_refused(frame: Frame, edges: E
 def test_a_run_can_start_again_and_another_be_given_more_iterations(
     frame: Frame, edges: Edges, undisturbed: list[Any], snapshots: Path
 ) -> None:
+    with pytest.raises(Interrupted, match="the same command, but without --no-resume, goes on"):
+        cluster(frame, edges, snapshots, resume=False, **stop_at(1))
     seen: list[Iteration] = []
     short = cluster(frame, edges, snapshots, resume=False, damping=0.7, max_iter=17, report=seen.append)
     assert not short.converged
@@ -340,9 +359,31 @@ def test_the_search_for_a_number_of_clusters_goes_on_too(
     assert found.summary.settings == expected.summary.settings
 
 
-def test_snapshots_that_take_long_are_taken_seldom(spark: SparkSession, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("clusters", "taken"), [(None, 1), (5, 0)])
+def test_a_run_that_more_iterations_would_go_on_ends_with_a_snapshot(
+    spark: SparkSession, graph: Graph, tmp_path: Path, clusters: int | None, taken: int
+) -> None:
+    """Where a number of clusters is searched for, max_iter decides which trials count: there is nothing to go on."""
+    checkpoint = Checkpoint(spark, Settings(clusters=clusters), Snapshots(checkpoint=str(tmp_path)))
+    checkpoint.begin(graph)
+    engine = ENGINES["one block"](graph)
+    propagate(graph, engine, max_iter=3, convergence_iter=8, watch=Watch(checkpoint=checkpoint))
+    assert len(list(tmp_path.iterdir())) == taken
+    engine.release()
+
+
+def test_numbers_of_numpy_are_settings_too(frame: Frame, edges: Edges, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"seed": np.int64(3), "damping": np.float32(0.75), "convergence_iter": np.int8(8)}
+    for upto in (5, 7):
+        found = cluster(frame, edges, tmp_path, max_iter=np.int32(upto), **given)
+        assert found.n_iter == upto
+    assert len(list(tmp_path.iterdir())) == 2, "the second run has gone on"
+    assert json.loads(json.dumps(found.summary.settings))["damping"] == 0.75
+
+
+def test_snapshots_that_take_long_are_taken_seldom(spark: SparkSession, graph: Graph, tmp_path: Path) -> None:
     often, exactly = (
-        Checkpoint(spark, Settings(), Snapshots(checkpoint=str(tmp_path), checkpoint_every=every))
+        Checkpoint(spark, Settings(), Snapshots(checkpoint=str(tmp_path / "c"), checkpoint_every=every))
         for every in ("0.001min", "3")
     )
     for checkpoint in (often, exactly):
@@ -351,6 +392,12 @@ def test_snapshots_that_take_long_are_taken_seldom(spark: SparkSession, tmp_path
     often.cost = exactly.cost = 1.0
     assert not often.is_due(1)
     assert [exactly.is_due(iteration) for iteration in (2, 3)] == [False, True]
+    often.cost = 0.0
+    (tmp_path / "c").touch()
+    engine = ENGINES["one block"](graph)
+    assert not often.write(engine, graph, []), "there is a file where the directory would be"
+    assert often.cost > 0, "an attempt that fails has taken its time too"
+    engine.release()
 
 
 def test_every_so_often_is_checked() -> None:

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
 from ap_spark import affinity_propagation, read_similarities
 from ap_spark.cli import main
+from ap_spark.errors import OutputInUse
 from ap_spark.processes import machine
 from ap_spark.publish import OutputDirectory, claimed
-from ap_spark.stores import Store
+from ap_spark.stores import Store, is_a
 from tests.conftest import ROOT, random_edges
 
 pytestmark = pytest.mark.usefixtures("spark")
@@ -109,25 +113,30 @@ def test_where_files_cannot_be_locked_the_last_one_is_refused(
 ) -> None:
     """As on HDFS: the other run has put its output in place after this one has last looked."""
     monkeypatch.setattr("ap_spark.stores.Store.is_local", False)
-    first = OutputDirectory.refuse_existing
+    place = OutputDirectory.place
 
-    def overtaken(directory: OutputDirectory) -> None:
-        first(directory)
-        if directory.store.exists(directory.beside("staging")):
-            (tmp_path / "out").mkdir()
-            (tmp_path / "out" / "theirs").touch()
+    def overtaken(directory: OutputDirectory, staged: str) -> None:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "theirs").touch()
+        place(directory, staged)
 
-    monkeypatch.setattr(OutputDirectory, "refuse_existing", overtaken)
-    assert run(tmp_path, EDGES, "--edges") == 2
-    assert "could not be put in its place" in capsys.readouterr().err
+    monkeypatch.setattr(OutputDirectory, "place", overtaken)
+    assert run(tmp_path, EDGES, "--edges") == 1, "which passes: the same command is refused, or skips"
+    assert "another one has written to" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["theirs"]
     assert nothing_left(tmp_path, "input.csv", "out")
 
 
-def test_an_object_store_gets_the_output_in_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There a directory is not renamed at once: _SUCCESS comes last, and what was killed before is cleared."""
+@pytest.fixture
+def object_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There a directory is not renamed at once, and nothing can be locked."""
     monkeypatch.setattr("ap_spark.stores.Store.is_local", False)
     monkeypatch.setattr("ap_spark.stores.Store.renames_at_once", False)
+
+
+@pytest.mark.usefixtures("object_store")
+def test_an_object_store_gets_the_output_in_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """_SUCCESS comes last, and what was killed before is cleared."""
     out, write = tmp_path / "out", OutputDirectory.write
     seen = []
 
@@ -145,13 +154,97 @@ def test_an_object_store_gets_the_output_in_its_place(tmp_path: Path, monkeypatc
     assert seen == [{"_PUBLISHING"}, {"_PUBLISHING", "assignments"}]
     assert not (out / "_SUCCESS").exists()
     assert Store.delete is delete
-    for _ in range(2):  # once where there is half an output, and once where there is a whole one
-        assert run(tmp_path, EDGES, "--edges", "--overwrite") == 0
+    for if_exists in ("skip", "replace"):  # once where there is half an output, and once where there is a whole one
+        assert run(tmp_path, EDGES, "--edges", "--if-exists", if_exists) == 0
         assert seen[-1] == {"_PUBLISHING", "assignments", "exemplars"}
     assert {path.name for path in out.iterdir() if not path.name.startswith(".")} == {
         "_SUCCESS", "assignments", "exemplars", "summary.json", "trace",
     }  # fmt: skip
     assert nothing_left(tmp_path, "input.csv", "out")
+
+
+def named(spark: SparkSession, name: str) -> dict[str, tuple[Any, int]]:
+    """Two tables that tell of their run."""
+    return {table: (spark.createDataFrame([(name,)], "run string"), 1) for table in ("one", "two")}
+
+
+@pytest.mark.usefixtures("object_store")
+@pytest.mark.parametrize("replace", [False, True])
+def test_of_two_runs_at_one_output_of_an_object_store_the_later_wins(
+    tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch, replace: bool
+) -> None:
+    """The first one has written one of its two tables when the second, on another machine, begins."""
+    out, write = str(tmp_path / "out"), OutputDirectory.write
+    first, second, third = (OutputDirectory(spark, out, replace=replace) for _ in range(3))
+    order: list[OutputDirectory] = []
+
+    def overtaken(directory: OutputDirectory, *arguments: Any) -> None:
+        write(directory, *arguments)
+        order.append(directory)
+        if order == [first]:
+            second.publish(named(spark, "second"), "csv", {"seconds": {}})
+
+    monkeypatch.setattr(OutputDirectory, "write", overtaken)
+    with pytest.raises(OutputInUse, match="another one has written to"):
+        first.publish(named(spark, "first"), "csv", {"seconds": {}})
+    assert order == [first, second, second]
+    for name in ("one", "two"):
+        assert table(tmp_path, name).run.tolist() == ["second"]
+    assert (tmp_path / "out" / "_SUCCESS").exists()
+    if not replace:
+        with pytest.raises(OutputInUse, match="another one has written to"):
+            third.publish(named(spark, "third"), "csv", {"seconds": {}})
+        assert table(tmp_path, "one").run.tolist() == ["second"], "it was not there when the third one began"
+
+
+@pytest.mark.usefixtures("object_store")
+def test_an_output_that_another_process_is_writing_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "_PUBLISHING").write_text(f"{machine()}.{os.getppid()} 0123")
+    for if_exists in ("refuse", "replace", "skip"):
+        assert run(tmp_path, EDGES, "--edges", "--if-exists", if_exists) == 1
+        assert "another one is writing to" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["_PUBLISHING"]
+    (tmp_path / "out" / "_PUBLISHING").write_text("another-machine.1 0123")
+    assert run(tmp_path, EDGES, "--edges") == 0
+    assert not (tmp_path / "out" / "_PUBLISHING").exists()
+
+
+def test_a_store_that_does_not_answer_is_no_bad_input(tmp_path: Path, spark: SparkSession) -> None:
+    """That passes, and a scheduler is to try again."""
+
+    def fail(*_: Any) -> None:
+        jvm: Any = spark.sparkContext._jvm
+        jvm.java.util.ArrayList().get(0)  # whatever error of Java's that is none of permission
+
+    store = Store(spark, str(tmp_path))
+    store.fs = SimpleNamespace(exists=lambda path: True, create=fail, getUri=store.fs.getUri)
+    with pytest.raises(Py4JJavaError) as failed:
+        store.check_writable("probe")
+    assert is_a(failed.value, "java.lang.RuntimeException"), "which is above IndexOutOfBoundsException"
+    assert not is_a(failed.value, "java.io.IOException")
+
+
+def test_without_locks_no_lock_is_left(tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError("no locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with Store(spark, str(tmp_path)).locked(".lock") as granted:
+        assert granted is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_snapshots_do_not_lie_in_the_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for inside in (tmp_path / "out", f"file:{tmp_path}/out/c", f"file://{tmp_path}/x/../out/c"):
+        assert run(tmp_path, EDGES, "--edges", "--checkpoint", str(inside)) == 2
+        assert "--checkpoint must be outside of --output" in capsys.readouterr().err
+    assert run(tmp_path, EDGES, "--edges", "--checkpoint", "no:path") == 2
+    assert "the checkpoint must be a directory that can be written, but no:path" in capsys.readouterr().err
+    assert nothing_left(tmp_path, "input.csv")
+    assert run(tmp_path, EDGES, "--edges", "--checkpoint", str(tmp_path / "outside")) == 0
 
 
 def test_secrets_stay_where_they_are(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -507,6 +600,8 @@ def test_files_that_cannot_be_read_or_written(tmp_path: Path, capsys: pytest.Cap
     (tmp_path / "file").write_text("")
     assert run(tmp_path, EDGES, "--edges", "--output", str(tmp_path / "file" / "out")) == 2
     assert "directory that can be written" in capsys.readouterr().err
+    assert run(tmp_path, EDGES, "--edges", "--output", "no:path") == 2
+    assert "directory that can be written, but no:path" in capsys.readouterr().err
     assert nothing_left(tmp_path, "file", "input.csv")
 
 
