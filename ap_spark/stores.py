@@ -23,6 +23,7 @@ ATOMIC_RENAME = ("file", "hdfs", "viewfs")
 REFUSALS = (  # as opposed to what may pass: a store that is overloaded, or starting
     "java.io.FileNotFoundException",  # also a local directory's "Permission denied" and "Not a directory"
     "java.nio.file.AccessDeniedException",
+    "org.apache.hadoop.fs.FileAlreadyExistsException",  # a file, where there would be a directory
     "org.apache.hadoop.fs.ParentNotDirectoryException",
     "org.apache.hadoop.security.AccessControlException",
 )
