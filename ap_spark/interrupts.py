@@ -29,6 +29,7 @@ FIRST = 100  # priority of a hook: before Spark's own, which stops the session
 PATIENCE = 600  # seconds that Java waits for an iteration and a snapshot
 SAME = 2.0  # seconds within which a second signal is the first one again, that reached us in two ways
 ANSWER = 0.5  # seconds for the hook's answer to reach Java, which would show a stack without it
+LAST_WORDS = 10.0  # seconds that a Java with a reason of its own waits, for us to tell of it
 
 
 class Interrupts:
@@ -107,6 +108,16 @@ class Interrupts:
             if self.spark:
                 self.spark.sparkContext._jsc.sc().cancelJobGroupAndFutureJobs(self.group)
 
+    def java_was_signalled(self) -> bool:
+        """Whether a signal ends Java, which takes each in a thread named after it, such as "SIGTERM handler"."""
+        with suppress(Py4JError, OSError, AttributeError):  # it has no memory, or has ended: not by a signal
+            assert self.spark is not None
+            jvm: Any = self.spark.sparkContext._jvm
+            return any(
+                thread.getName().startswith("SIG") for thread in jvm.java.lang.Thread.getAllStackTraces().keySet()
+            )
+        return False
+
     def requested(self) -> bool:
         return self.received is not None
 
@@ -119,7 +130,8 @@ class Interrupts:
 class PassOn:
     """What a thread of Java's runs at its end: it tells us, and waits for ours.
 
-    A Java that we have started, and that ends without a signal to us as well, ends for a reason of its own.
+    A Java that we have started, and that ends without a signal to us as well, ends for a reason of its own, such as
+    too little memory. One that has started us, and ends without a signal to itself, does so too.
     """
 
     def __init__(self, interrupts: Interrupts) -> None:
@@ -132,8 +144,11 @@ class PassOn:
         if ours.over.is_set() or not (ours.submitted or ours.received):
             return
         ours.java_waits = True
-        ours.receive(signal.SIGTERM)
-        ours.over.wait(PATIENCE)
+        if ours.received or ours.java_was_signalled():
+            ours.receive(signal.SIGTERM)
+            ours.over.wait(PATIENCE)
+        else:
+            ours.over.wait(LAST_WORDS)
 
     class Java:
         implements = ("java.lang.Runnable",)

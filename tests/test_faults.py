@@ -24,9 +24,11 @@ from ap_spark.errors import StorageError
 from ap_spark.graph import Graph, build_graph, similarities_of
 from ap_spark.processes import machine
 from ap_spark.settings import Settings
+from ap_spark.shortages import OUT_OF_MEMORY
 from tests.conftest import INTERPRETED, Edges, random_edges
 from tests.test_engines import advance, bits, messages_of
-from tests.test_jobs import BIN, finish
+from tests.test_jobs import BIN, SUBMIT, finish
+from tests.test_jobs import start as start_program
 
 Frame = Callable[[Edges], DataFrame]
 
@@ -301,4 +303,18 @@ def test_a_spark_that_ends_itself_or_is_killed_is_told_in_a_line(tmp_path: Path,
     assert len(lines) == 1, ended.stderr
     assert lines[0].startswith("ap-spark: ")
     assert told in lines[0]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.cluster
+def test_under_spark_submit_a_spark_that_ends_itself_is_not_told_as_a_signal(tmp_path: Path) -> None:
+    edges, job = tmp_path / "edges.csv", tmp_path / "job.py"
+    edges.write_text("i,k,s\n0,1,-1\n1,0,-2\n")
+    job.write_text(FAILING % "hungry")
+    command = [*SUBMIT, "--driver-memory", "600m", str(job), "cluster", str(edges), "--edges"]
+    process = start_program([*command, "--output", str(tmp_path / "out")])
+    told, _ = process.communicate(timeout=200)
+    assert process.returncode == OUT_OF_MEMORY, told
+    assert "ap-spark: Spark must have enough memory, but its heap is full" in told
+    assert "SIGTERM" not in told
     assert not (tmp_path / "out").exists()
