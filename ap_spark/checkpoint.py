@@ -150,6 +150,7 @@ class Checkpoint:
 
     def newest(self) -> Snapshot | None:
         """The newest snapshot that is whole."""
+        unreadable = []
         for name in filter(self.is_whole, reversed(self.known)):
             try:
                 record = self.read_record(name)
@@ -159,10 +160,11 @@ class Checkpoint:
                         raise OSError(f"{table} has {found[0]:,} rows, or others, than the {record[table]:,} written")
             except UNREADABLE as error:
                 logger.warning("%s/%s is damaged, so the one before it is taken: %s", self.store, name, reason(error))
-                self.damaged.add(name)
+                unreadable.append(name)
                 continue
             self.check_record(record)
             self.base = name
+            self.damaged = set(unreadable)  # and not in a store that does not answer
             self.tried = [Trial(**trial) for trial in record["tried"]]
             return Snapshot(record["fingerprint"], state, [Iteration(**done) for done in record["trace"]])
         return None

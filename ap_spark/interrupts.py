@@ -110,12 +110,10 @@ class Interrupts:
 
     def java_was_signalled(self) -> bool:
         """Whether a signal ends Java, which takes each in a thread named after it, such as "SIGTERM handler"."""
-        with suppress(Py4JError, OSError, AttributeError):  # it has no memory, or has ended: not by a signal
-            assert self.spark is not None
-            jvm: Any = self.spark.sparkContext._jvm
-            return any(
-                thread.getName().startswith("SIG") for thread in jvm.java.lang.Thread.getAllStackTraces().keySet()
-            )
+        with suppress(Py4JError, OSError, AttributeError):  # it has no memory, or is let go: not by a signal
+            jvm: Any = self.spark and self.spark.sparkContext._jvm
+            threads = jvm.java.lang.Thread.getAllStackTraces().keySet()
+            return any(thread.getName().startswith("SIG") for thread in threads)
         return False
 
     def requested(self) -> bool:

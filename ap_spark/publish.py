@@ -26,7 +26,7 @@ from pyspark.sql import DataFrame, SparkSession
 from ap_spark.clustering import Clustering
 from ap_spark.errors import OutputError, OutputInUse
 from ap_spark.processes import is_running, machine
-from ap_spark.stores import SUCCESS, Store
+from ap_spark.stores import SUCCESS, Store, is_a
 
 __all__ = ["OutputDirectory", "OutputIsThere", "claimed"]
 
@@ -118,9 +118,9 @@ class OutputDirectory:
     def refuse_existing(self) -> None:
         """Half an output is no reason, unless its writer lives: one that does elsewhere will find itself replaced."""
         writer = self.writer
-        if writer and lives(writer.split()[0]):
-            raise self.in_use("is writing to")
-        if self.store.exists(self.name) and not self.replace and not writer:
+        if writer is not None and lives(writer.partition(" ")[0]):
+            raise self.in_use(f"says in {UNFINISHED} (delete it if that run is dead) that it is writing to")
+        if self.store.exists(self.name) and not self.replace and writer is None:
             whole = "does" if self.is_complete else f"does, and is no complete output (there is no {SUCCESS})"
             raise OutputError(
                 f"the output must not exist yet, but {self.target} {whole}: give --overwrite to replace it"
@@ -195,7 +195,7 @@ class OutputDirectory:
                 self.check_mark()
             self.store.write_text(f"{staged}/{SUCCESS}", "")  # the last file
             if in_place:
-                self.target.delete(UNFINISHED)
+                self.conclude()
             else:
                 self.place(staged)
         finally:
@@ -214,8 +214,17 @@ class OutputDirectory:
 
     def check_mark(self) -> None:
         """Raise OutputInUse if another run has made room for itself since we did."""
-        if self.writer != self.mark:
+        if self.target.read_text(UNFINISHED) != self.mark:
             raise self.in_use("has written to")
+
+    def conclude(self) -> None:
+        """Take our mark away; what another run has made room for in the last moment is not whole."""
+        try:
+            self.check_mark()
+        except OutputInUse:
+            self.target.delete(SUCCESS)
+            raise
+        self.target.delete(UNFINISHED)
 
     def write(self, table: DataFrame, path: str, output_format: str, count: int) -> None:
         """Write a table of ``count`` rows, sorted by its first column, as few files."""
@@ -241,7 +250,7 @@ class OutputDirectory:
                 self.store.rename(self.name, old)
             self.store.rename(staged, self.name)
         except Py4JJavaError as error:
-            if self.store.exists(self.name):
+            if is_a(error, "org.apache.hadoop.fs.FileAlreadyExistsException"):
                 raise self.in_use("has written to") from error
             raise
         finally:

@@ -15,7 +15,7 @@ from pyspark.sql import SparkSession
 
 from ap_spark.errors import reason
 
-__all__ = ["SUCCESS", "Store"]
+__all__ = ["SUCCESS", "Store", "is_a"]
 
 SUCCESS = "_SUCCESS"  # written last: what is in the directory is whole
 
@@ -25,6 +25,7 @@ REFUSALS = (  # as opposed to what may pass: a store that is overloaded, or star
     "java.nio.file.AccessDeniedException",
     "org.apache.hadoop.fs.FileAlreadyExistsException",  # a file, where there would be a directory
     "org.apache.hadoop.fs.ParentNotDirectoryException",
+    "org.apache.hadoop.fs.s3a.UnknownStoreException",
     "org.apache.hadoop.security.AccessControlException",
 )
 
@@ -41,7 +42,7 @@ class Store:
     Raises
     ------
     OSError
-        If it is of none.
+        If it is of none. A name server that does not know the host is an error of Java's, which may pass.
     """
 
     def __init__(self, spark: SparkSession, path: str) -> None:
@@ -53,6 +54,8 @@ class Store:
             self.fs = given.getFileSystem(self.configuration)
             self.root = self.fs.makeQualified(given)
         except (Py4JJavaError, PySparkException) as error:
+            if "UnknownHostException" in str(error):
+                raise
             raise OSError(f"{path}: {reason(error)}") from error
 
     def __str__(self) -> str:
@@ -181,23 +184,25 @@ class Store:
 def held(path: Path) -> Iterator[bool | None]:
     """The lock of a file, which is deleted afterwards; see `Store.locked`."""
     with ExitStack() as until:
+        ours = False
         try:
             while True:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 file = until.enter_context(opened(path))
+                ours = True  # unless another process holds it
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 with suppress(FileNotFoundError):  # another process may have deleted it in the meantime
                     if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                         break
             granted: bool | None = True
         except BlockingIOError:
-            granted = False
+            granted = ours = False
         except OSError:  # a file system without locks
             granted = None
         try:
             yield granted
         finally:
-            if granted is not False:
+            if ours:
                 with suppress(OSError):
                     path.unlink()
 

@@ -205,11 +205,47 @@ def test_an_output_that_another_process_is_writing_is_left_alone(
     (tmp_path / "out" / "_PUBLISHING").write_text(f"{machine()}.{os.getppid()} 0123")
     for if_exists in ("refuse", "replace", "skip"):
         assert run(tmp_path, EDGES, "--edges", "--if-exists", if_exists) == 1
-        assert "another one is writing to" in capsys.readouterr().err
+        assert "says in _PUBLISHING (delete it if that run is dead) that it is writing to" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["_PUBLISHING"]
-    (tmp_path / "out" / "_PUBLISHING").write_text("another-machine.1 0123")
+    for dead in ("another-machine.1 0123", ""):  # killed while it wrote that
+        (tmp_path / "out" / "_PUBLISHING").write_text(dead)
+        assert run(tmp_path, EDGES, "--edges") == 0
+        assert not (tmp_path / "out" / "_PUBLISHING").exists()
+        (tmp_path / "out" / "_SUCCESS").unlink()
+
+
+@pytest.mark.usefixtures("object_store")
+def test_what_is_made_room_for_in_the_last_moment_is_not_whole(
+    tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (OutputDirectory(spark, str(tmp_path / "out"), replace=True) for _ in range(2))
+    write_text = Store.write_text
+
+    def overtaken(store: Store, name: str, text: str) -> None:
+        if name == "out/_SUCCESS":
+            second.make_room()
+        write_text(store, name, text)
+
+    monkeypatch.setattr(Store, "write_text", overtaken)
+    with pytest.raises(OutputInUse, match="another one has written to"):
+        first.publish(named(spark, "first"), "csv", {"seconds": {}})
+    assert second.writer == second.mark
+    assert [path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")] == ["_PUBLISHING"]
+
+
+def test_an_output_that_cannot_be_moved_away_is_told_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the older one stays there is no other run."""
     assert run(tmp_path, EDGES, "--edges") == 0
-    assert not (tmp_path / "out" / "_PUBLISHING").exists()
+    before = (tmp_path / "out").stat().st_ino
+    monkeypatch.setattr(Store, "rename", lambda store, old, new: store.fs.open(store.path("no such file")))
+    assert run(tmp_path, EDGES, "--edges", "--overwrite") == 1
+    told = capsys.readouterr().err
+    assert "FileNotFoundException" in told
+    assert "another one" not in told
+    assert (tmp_path / "out").stat().st_ino == before
+    assert nothing_left(tmp_path, "input.csv", "out")
 
 
 def test_a_store_that_does_not_answer_is_no_bad_input(tmp_path: Path, spark: SparkSession) -> None:
@@ -235,6 +271,11 @@ def test_without_locks_no_lock_is_left(tmp_path: Path, spark: SparkSession, monk
     with Store(spark, str(tmp_path)).locked(".lock") as granted:
         assert granted is None
     assert not list(tmp_path.iterdir())
+    (tmp_path / ".lock").touch()
+    monkeypatch.setattr("ap_spark.stores.opened", refuse)
+    with Store(spark, str(tmp_path)).locked(".lock") as granted:
+        assert granted is None
+    assert (tmp_path / ".lock").exists(), "another user's, who may hold it"
 
 
 def test_snapshots_do_not_lie_in_the_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
