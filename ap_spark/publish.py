@@ -116,7 +116,10 @@ class OutputDirectory:
         return None if self.is_complete else self.target.read_text(UNFINISHED)
 
     def refuse_existing(self) -> None:
-        """Half an output is no reason, unless its writer lives: one that does elsewhere will find itself replaced."""
+        """Raise OutputError if there is an output that may not be replaced, OutputInUse if its writer lives.
+
+        Half an output of a writer that is dead, or on another machine, may be; should it live, `check_mark` tells it.
+        """
         writer = self.writer
         if writer is not None and lives(writer.partition(" ")[0]):
             raise self.in_use(f"says in {UNFINISHED} (delete it if that run is dead) that it is writing to")
@@ -174,7 +177,7 @@ class OutputDirectory:
         Raises
         ------
         OutputInUse
-            If another run has put an output in this one's place, or is about to.
+            If another run has put an output in this one's place, or is about to; nothing of the other's is deleted.
         """
         in_place = not self.store.renames_at_once
         staged = self.name if in_place else self.beside("staging")

@@ -20,6 +20,7 @@ FIXTURES = sorted((Path(__file__).parent / "fixtures").glob("*.json"))
 
 # Spark would compile each query, which takes longer than running it on a few rows. The jobs of test_jobs.py do compile.
 INTERPRETED = ("spark.sql.codegen.wholeStage=false", "spark.sql.codegen.factoryMode=NO_CODEGEN")
+INTERPRETING = [option for setting in INTERPRETED for option in ("--conf", setting)]  # the same, for the command
 
 Edges = list[tuple[int, int, float]]
 

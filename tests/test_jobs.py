@@ -20,7 +20,7 @@ from pyspark.sql import SparkSession
 
 from ap_spark.cli import main
 from ap_spark.interrupts import Interrupts, PassOn
-from tests.conftest import INTERPRETED, ROOT
+from tests.conftest import INTERPRETED, INTERPRETING, ROOT
 from tests.outputs import result
 
 BIN = Path(sys.executable).parent
@@ -61,8 +61,7 @@ def test_a_job_killed_halfway_leaves_no_output_and_does_not_disturb_the_next(
 ) -> None:
     points = tmp_path / "points.csv"
     points.write_text("x\n0\n1\n5\n6\n")
-    interpreted = [option for setting in INTERPRETED for option in ("--conf", setting)]
-    command = ["ap-spark", "cluster", str(points), "--verbose", "--output", str(tmp_path / "out"), *interpreted]
+    command = ["ap-spark", "cluster", str(points), "--verbose", "--output", str(tmp_path / "out"), *INTERPRETING]
     long = ["-i", "100000000", "-c", "10000000"] if moment == "iterating" else []
     process = start([*command, *long], cwd=tmp_path, start_new_session=True)
     assert process.stdout
@@ -110,9 +109,8 @@ def test_a_stopped_job_takes_a_snapshot_and_the_same_command_goes_on(
     points = tmp_path / "points.csv"
     points.write_text("x\n0\n1\n5\n6\n7\n")
     command = ["cluster", str(points), *LONG, "--checkpoint", str(tmp_path / "c"), "--output", str(tmp_path / "out")]
-    interpreted = [option for setting in INTERPRETED for option in ("--conf", setting)]
     program = ["ap-spark", "cluster"] if way == "ap-spark" else [*SUBMIT, str(ROOT / "jobs" / "cluster.py")]
-    process = start([*program, *command[1:], "-i", "100000000", *interpreted], cwd=tmp_path, start_new_session=True)
+    process = start([*program, *command[1:], "-i", "100000000", *INTERPRETING], cwd=tmp_path, start_new_session=True)
     assert process.stdout
     assert any(re.search(r"iteration \d+ of", line) for line in process.stdout), "told once iterations go on"
     if way == "ap-spark":

@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 
 from ap_spark.cli import main
-from tests.conftest import INTERPRETED, ROOT, random_edges
+from tests.conftest import INTERPRETING, ROOT, random_edges
 from tests.outputs import result, summary
 from tests.test_jobs import finish, start
 
@@ -29,7 +29,6 @@ MOMENTS = ("starting", "iterating", "snapshot", "publishing")
 KILLS = [(number, MOMENTS[number % len(MOMENTS)]) for number in range(20)]
 LATER = {"starting": 0.5, "iterating": 0.1}  # kill at most this share of a run's seconds after a phase's beginning
 AT_ONCE = 0.01  # after that of another
-INTERPRETING = [option for setting in INTERPRETED for option in ("--conf", setting)]
 
 
 def reached(moment: str, directory: Path) -> bool:
