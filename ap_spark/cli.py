@@ -20,7 +20,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
-from ap_spark.clustering import Clustering, affinity_propagation, check_target
+from ap_spark.clustering import Clustering, affinity_propagation, check_target, what_is_missing
 from ap_spark.describe import describe_graph
 from ap_spark.errors import ApSparkError, Interrupted, NotConverged, SettingError, StorageError, reason
 from ap_spark.graph import build_graph, similarities_of
@@ -195,7 +195,7 @@ def cluster(given: argparse.Namespace, interrupts: Interrupts) -> None:
         can_go_on = snapshots.checkpoint and settings.clusters is None
         if output.require_convergence and not clustering.converged:
             raise NotConverged(
-                f"the run must converge, but after {clustering.n_iter} iterations it had not: "
+                f"the run must converge, but had not {what_is_missing(clustering.summary)}: "
                 "try more of them (--max-iter"
                 + (f", which goes on from the last snapshot in {snapshots.checkpoint}" if can_go_on else "")
                 + "), or more damping; nothing was written"
@@ -402,7 +402,7 @@ def in_words(clustering: Clustering, neighbors: dict[str, Any] | None, output: s
     if neighbors:
         words.insert(1, neighbors_in_words(neighbors))
     if summary.promoted:
-        words.append(f"{summary.promoted:,} points became exemplars because they are similar to none")
+        words.append(f"{summary.promoted:,} points were made exemplars, since they store no edge to one")
     largest = clustering.exemplars.orderBy(F.desc("size"), "label").limit(5).collect()
     if largest:
         words.append("largest clusters: " + ", ".join(f"{row.size:,} around {row.exemplar}" for row in largest))

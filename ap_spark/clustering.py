@@ -25,12 +25,12 @@ from ap_spark.errors import SettingError
 from ap_spark.graph import Graph, build_graph
 from ap_spark.preference import quantiles_of
 from ap_spark.propagation import Watch, propagate, without_iterating
-from ap_spark.schema import edge_table
+from ap_spark.schema import count_of, edge_table
 from ap_spark.settings import Settings, Snapshots
 from ap_spark.target import Trial, Trials
 from ap_spark.version import __version__
 
-__all__ = ["Clustering", "Summary", "affinity_propagation"]
+__all__ = ["Clustering", "Summary", "affinity_propagation", "check_target", "what_is_missing"]
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class Summary:
     preference : float or None
         The preference of all points; None if they differ.
     promoted : int
-        Points made exemplars because they are similar to none.
+        Points made exemplars because they store no edge to one; 0 where the run converged.
     seconds : dict
         By stage.
     tried : list of dict
@@ -109,7 +109,7 @@ class Clustering:
 
     @property
     def converged(self) -> bool:
-        """Whether the exemplars stood still for ``convergence_iter`` iterations."""
+        """Whether the exemplars stood still for ``convergence_iter`` iterations, and every point had one."""
         return self.summary.converged
 
     @property
@@ -127,7 +127,7 @@ def affinity_propagation(
     clusters: int | None = Settings.clusters,
     damping: float = Settings.damping,
     max_iter: int = Settings.max_iter,
-    convergence_iter: int = Settings.convergence_iter,
+    convergence_iter: int | None = Settings.convergence_iter,
     jitter: bool = Settings.jitter,
     seed: int = Settings.seed,
     on_duplicate: str = Settings.on_duplicate,
@@ -162,8 +162,11 @@ def affinity_propagation(
         number that was found is returned, with a warning if it is another one.
     damping : float
         In [0.5, 1).
-    max_iter, convergence_iter : int
-        Iterations at most; iterations for which the exemplars have to stand still. Both at least 1.
+    max_iter : int
+        Iterations at most, at least 1.
+    convergence_iter : int, optional
+        Iterations for which the exemplars have to stand still, at least 1. By default the larger of 15 and
+        5 / (1 - damping), 50 at damping 0.9.
     jitter : bool
         Break exact ties by a relative 1e-10, a function of ``seed`` and the ids.
     seed : int
@@ -242,6 +245,7 @@ def affinity_propagation(
         engine=engine,
         partitions=partitions,
     )
+    settings = replace(settings, convergence_iter=settings.window)
     snapshots = Snapshots(checkpoint=checkpoint, checkpoint_every=checkpoint_every, resume=resume)
     spark = similarities.sparkSession
     watch = Watch(report, stop, Checkpoint(spark, settings, snapshots) if checkpoint is not None else None)
@@ -349,7 +353,7 @@ def run(graph: Graph, settings: Settings, seconds: dict[str, float], watch: Watc
                     graph,
                     engine,
                     max_iter=settings.max_iter,
-                    convergence_iter=settings.convergence_iter,
+                    convergence_iter=settings.window,
                     watch=watch,
                     past=snapshot.trace if snapshot else (),
                 )
@@ -358,10 +362,6 @@ def run(graph: Graph, settings: Settings, seconds: dict[str, float], watch: Watc
     finally:
         if engine:
             engine.release()
-    if not found.converged:
-        logger.warning(
-            "not converged after %d iterations: try more of them (max_iter), or more damping", len(found.trace)
-        )
     summary = Summary(
         settings=asdict(settings),
         versions={
@@ -385,6 +385,8 @@ def run(graph: Graph, settings: Settings, seconds: dict[str, float], watch: Watc
         promoted=clusters.promoted,
         seconds=seconds,
     )
+    if not found.converged:
+        logger.warning("not converged %s: try more of them (max_iter), or more damping", what_is_missing(summary))
     columns = zip(*found.trace, strict=True) if found.trace else ([],) * len(TRACE)
     rows = pa.Table.from_arrays(
         [pa.array(column, kind) for column, kind in zip(columns, TRACE.types, strict=True)], schema=TRACE
@@ -392,6 +394,18 @@ def run(graph: Graph, settings: Settings, seconds: dict[str, float], watch: Watc
     trace = graph.edges.sparkSession.createDataFrame(rows)
     discard = watch.checkpoint.discard if watch.checkpoint else Clustering.discard_snapshots
     return Clustering(clusters.assignments, clusters.exemplars, trace, summary, discard)
+
+
+def what_is_missing(summary: Summary) -> str:
+    """How far a run has come that has not converged."""
+    words = f"after {count_of(summary.n_iter, 'iteration')}"
+    if not summary.n_clusters:
+        words += ", and there is no exemplar yet"
+    elif summary.promoted:
+        words += f", and {summary.promoted:,} of {count_of(summary.n_points, 'point')} store no edge to an exemplar"
+    if (window := summary.settings["convergence_iter"]) >= summary.settings["max_iter"]:
+        words += f"; exemplars have to stand still for {window:,} (convergence_iter)"
+    return words
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import pyspark.sql.functions as F
 from pyspark.sql import Column, DataFrame
 
 from ap_spark import classic
-from ap_spark.exact import exact_sum, to_units
+from ap_spark.exact import exact_sum, sum_in_units
 from ap_spark.graph import Graph
 from ap_spark.ordering import numbered
 
@@ -94,7 +94,7 @@ def find_clusters(graph: Graph, exemplars: DataFrame, held: ExitStack, result: E
         .select("id", F.col("name").alias("exemplar"), "label", "similarity"),
         result,
     )
-    similarity = exact_sum(F.col("similarity"), graph.report_unit)
+    similarity = exact_sum(F.col("similarity"), graph.report_units)
     sums = assignments.groupBy("label").agg(F.count("*").alias("size"), similarity.alias("sum"))
     exemplar_rows = kept(
         labelled.join(sums, "label")
@@ -103,7 +103,7 @@ def find_clusters(graph: Graph, exemplars: DataFrame, held: ExitStack, result: E
         result,
     )
     objective = exemplar_rows.agg(
-        exact_sum(F.col("sum"), graph.report_unit), exact_sum(F.col("preference"), graph.report_unit)
+        exact_sum(F.col("sum"), graph.report_units), exact_sum(F.col("preference"), graph.report_units)
     ).first()
     assert objective is not None
     return Clusters(
@@ -150,7 +150,7 @@ def refine(graph: Graph, assigned: DataFrame) -> DataFrame:
         graph.edges.join(of_i, "i")
         .join(of_k, ["k", "cluster"])
         .groupBy("cluster", "k")
-        .agg(F.sum(to_units(F.col("similarity"), graph.report_unit)).alias("sum"), F.count("*").alias("reached"))
+        .agg(sum_in_units(F.col("similarity"), graph.report_units).alias("sum"), F.count("*").alias("reached"))
         .join(graph.small(sizes), "cluster")
         .where("reached = size")
         .groupBy("cluster")

@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from ap_spark.exact import Units
 from ap_spark.kernel import Block, Damping, Floats, Integers
 
 __all__ = ["iterate"]
@@ -29,12 +30,12 @@ def jit(function: Callable[..., Any]) -> Callable[..., Any]:
     return compiled
 
 
-def iterate(block: Block, totals: Floats, damping: Damping, unit: float, sums: Integers) -> None:
+def iterate(block: Block, totals: Floats, damping: Damping, units: Units, sums: Integers) -> None:
     """See `kernel.iterate`."""
     matrix = (block.cuts, block.rows, block.starts, block.diagonal, block.columns)
     messages = (block.s, block.r, block.a)
     each = np.atleast_1d(np.asarray(damping, np.float64))
-    parts(*matrix, *messages, totals, each, 1.0 / unit, sums, *block.scratch)
+    parts(*matrix, *messages, totals, each, *units, sums, *block.scratch)
 
 
 @jit
@@ -49,7 +50,8 @@ def parts(
     a: Floats,
     totals: Floats,
     damping: Floats,
-    inverse: float,
+    coarse: float,
+    fine: float,
     sums: Integers,
     value: Floats,
     other: Floats,
@@ -65,7 +67,10 @@ def parts(
         availabilities(rows[low:high], begin, own, columns[entries], r[entries], a[entries], totals, of_row, other)
         add(a[entries], s[entries], value)
         responsibilities(begin, value, s[entries], r[entries], of_row)
-        contributions(columns[entries], r[entries], inverse, sums)
+        if len(sums) == 1:
+            contributions(columns[entries], r[entries], 1.0 / coarse, sums[0])
+        else:
+            contributions_of_two_words(columns[entries], r[entries], coarse, 1.0 / fine, sums)
 
 
 @jit
@@ -143,3 +148,13 @@ def contributions(columns: Columns, r: Floats, inverse: float, sums: Integers) -
     for e in range(len(columns)):
         if r[e] > 0.0:
             sums[columns[e]] += np.int64(np.rint(r[e] * inverse))
+
+
+@jit
+def contributions_of_two_words(columns: Columns, r: Floats, coarse: float, inverse_fine: float, sums: Integers) -> None:
+    inverse = 1.0 / coarse
+    for e in range(len(columns)):
+        if r[e] > 0.0:
+            high = np.int64(r[e] * inverse)
+            sums[0, columns[e]] += high
+            sums[1, columns[e]] += np.int64(np.rint((r[e] - high * coarse) * inverse_fine))

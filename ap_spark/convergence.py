@@ -44,10 +44,10 @@ class Stability:
     ----------
     convergence_iter : int
         Iterations for which they have to stand still.
-    no_answer : int
-        Exemplars by definition, while they alone cannot serve all the others: these still have to find their own.
     last_change : int
         The last iteration in which a point became or ceased to be an exemplar.
+    refused : int, optional
+        The last change before exemplars that have stood still, but leave points without any.
 
     Examples
     --------
@@ -57,11 +57,11 @@ class Stability:
     """
 
     convergence_iter: int
-    no_answer: int = 0
     last_change: int = 0
+    refused: int | None = None
 
     def reached(self, done: Iteration) -> bool:
-        """Take note of an iteration; True once the exemplars have stood still and some have been found.
+        """Take note of an iteration; True once the exemplars have stood still, some have been found, and not refused.
 
         As in scikit-learn the question is first asked after iteration ``convergence_iter`` + 1.
         """
@@ -69,7 +69,12 @@ class Stability:
             self.last_change = done.iteration
         still = done.iteration - self.last_change + 1
         return (
-            done.exemplars > self.no_answer
+            done.exemplars > 0
             and done.iteration > self.convergence_iter
             and still >= self.convergence_iter
+            and self.last_change != self.refused
         )
+
+    def refuse(self) -> None:
+        """Go on until the exemplars change: those there are leave points without any."""
+        self.refused = self.last_change

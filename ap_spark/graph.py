@@ -16,7 +16,7 @@ from pyspark.sql import Column, DataFrame, Row
 
 from ap_spark.edges import changes_pairs, is_stored, thin
 from ap_spark.errors import InputError, SettingError
-from ap_spark.exact import unit_of
+from ap_spark.exact import Units, unit_of, units_of
 from ap_spark.ordering import numbered
 from ap_spark.preference import quantiles_of
 from ap_spark.schema import (
@@ -37,7 +37,7 @@ from ap_spark.settings import Settings
 __all__ = ["Graph", "build_graph", "similarities_of"]
 
 JITTER = 1e-10
-COARSEST = 1e-6  # the unit of exact sums at most, relative to the range of the similarities
+COARSEST = 1e-6  # the unit of exact sums at most, beside the similarities that have to count
 BROADCAST_POINTS = 5_000_000  # a table of one small row a point is broadcast up to this many points
 
 
@@ -55,8 +55,8 @@ class Graph:
         for lonely points.
     n_points, n_edges, n_lonely : int
         Points, stored pairs of different points, lonely points.
-    unit, report_unit : float
-        Units of exact sums, of messages and of reported similarities.
+    units, report_units : Units
+        Of exact sums, of messages and of reported similarities.
     uniform : bool
         Whether all pairs are stored, all with one similarity, and all preferences are equal.
     uniform_gap : float
@@ -74,13 +74,18 @@ class Graph:
     n_points: int
     n_edges: int
     n_lonely: int
-    unit: float
-    report_unit: float
+    units: Units
+    report_units: Units
     uniform: bool
     uniform_gap: float
     preference: float | None
     fingerprint: str
     release: Callable[[], None]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all pairs are stored."""
+        return self.n_edges == self.n_points * (self.n_points - 1)
 
     def small(self, table: DataFrame) -> DataFrame:
         """Mark a table with at most a row a point to be broadcast, while that fits."""
@@ -162,12 +167,9 @@ def make_graph(
     low, high = span(found.low, found.high, about.low, about.high)
     largest = max(abs(low), abs(high))
     tiny = min((x for x in (found.tiny, about.tiny) if x is not None), default=1.0)
-    unit = unit_of((high - low) + 4.0 * JITTER * (largest + tiny), about.in_degree)
-    if found.stored and found.high > found.low and unit > COARSEST * (found.high - found.low):
-        raise InputError(
-            f"preferences must be comparable with the similarities, which lie in {found.low:g} … {found.high:g}, "
-            f"but they reach from {about.low:g} to {about.high:g}: bring them closer"
-        )
+    units = units_of((high - low) + 4.0 * JITTER * (largest + tiny), about.in_degree, tiny)
+    if units.fine > COARSEST * tiny:
+        check_scales(stored, found, about, units)
     edges = indexed_edges(stored, table, settings, tiny).persist()
     held.callback(edges.unpersist)
     if edges.count() != found.stored + n_points - about.lonely:
@@ -180,8 +182,8 @@ def make_graph(
         n_points=n_points,
         n_edges=found.stored,
         n_lonely=about.lonely,
-        unit=unit,
-        report_unit=unit_of(largest, n_points),
+        units=units,
+        report_units=units_of(largest, n_points, tiny),
         uniform=(
             found.stored == n_points * (n_points - 1)
             and (n_points == 1 or found.low == found.high)
@@ -398,6 +400,32 @@ def check_points(points: DataFrame, about: Row, diagonal: int) -> None:
             f"a preference must be that of a point, but {count_of(diagonal - about.preferences, 'row')} (k, k) of the "
             f"similarities {is_are(diagonal - about.preferences)} for an id that is not among the points"
         )
+
+
+def check_scales(stored: DataFrame, found: Row, about: Row, units: Units) -> None:
+    """Raise InputError if similarities, or preferences, are so large that exact sums would swallow the others.
+
+    Those have to count that are the smallest of half of the points; a few that are smaller need not.
+    """
+    size = F.abs("s")
+    smallest = stored.where("s != 0.0").groupBy("i").agg(F.min(size).alias("size"))
+    scale = (smallest.agg(F.median("size")).first() or [None])[0]
+    if scale is None or units.fine <= COARSEST * scale:
+        return
+    allowed = COARSEST * scale / units.fine  # of the range that there is
+    limit = allowed * (max(found.high, about.high) - min(found.low, about.low))
+    if found.high - found.low <= limit:
+        raise InputError(
+            f"preferences must be comparable with the similarities, which lie in {found.low:g} … {found.high:g}, "
+            f"but they reach from {about.low:g} to {about.high:g}: bring them closer"
+        )
+    far = stored.where(size > limit / 2.0)
+    count = far.count()
+    raise InputError(
+        f"similarities must be comparable with each other, but {count_of(count, 'row')} {has_have(count)} one beyond "
+        f"±{limit / 2.0:.2g}, while half of the points have one within ±{scale:.2g}: {examples(far, ['i', 'k', 's'])} "
+        f"(leave out what is too far to count: --min-similarity, or -infinity)"
+    )
 
 
 def span(*values: float | None) -> tuple[float, float]:

@@ -25,7 +25,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Block", "availabilities", "column_totals", "contributions", "iterate", "make_block", "responsibilities"]
+from ap_spark.exact import Units
+
+__all__ = [
+    "Block",
+    "availabilities",
+    "column_totals",
+    "contributions",
+    "iterate",
+    "make_block",
+    "responsibilities",
+    "unserved",
+]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -124,7 +135,7 @@ def make_block(i: NDArray[Any], k: NDArray[Any], s: Floats) -> Block:
     )
 
 
-def iterate(block: Block, totals: Floats, damping: Damping, unit: float, sums: Integers) -> None:
+def iterate(block: Block, totals: Floats, damping: Damping, units: Units, sums: Integers) -> None:
     """Send the block's messages of one iteration, in place.
 
     Parameters
@@ -134,25 +145,25 @@ def iterate(block: Block, totals: Floats, damping: Damping, unit: float, sums: I
         T of the last iteration, see `availabilities`; before the first one 0, which leaves the availabilities at 0.
     damping : float, or float64 of shape (m,)
         In [0.5, 1); one number, or one for each row of the block.
-    unit : float
-        The unit u of exact sums, see `exact.unit_of`.
-    sums : int64, shape (n_points,)
-        What the block contributes to the new totals, in units of u, is added here.
+    units : Units
+        Of exact sums, see `exact.units_of`.
+    sums : int64, shape (words, n_points)
+        What the block contributes to the new totals, in units, is added here.
 
     Examples
     --------
     >>> block = make_block(np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]), np.array([-2.0, -1.0, -1.0, -2.0]))
-    >>> sums = np.zeros(2, np.int64)
-    >>> iterate(block, np.zeros(2), 0.5, 0.25, sums)
+    >>> sums = np.zeros((1, 2), np.int64)
+    >>> iterate(block, np.zeros(2), 0.5, Units(0.25, 0.25), sums)
     >>> block.r, sums
-    (array([-0.5,  0.5,  0.5, -0.5]), array([2, 2]))
+    (array([-0.5,  0.5,  0.5, -0.5]), array([[2, 2]]))
     """
     row = 0
     for part in block.parts:
         own = damping if isinstance(damping, float) else damping[row : row + len(part.rows)]
         availabilities(part, totals, own, block.scratch)
         responsibilities(part, own, block.scratch)
-        contributions(part, unit, sums)
+        contributions(part, units, sums)
         row += len(part.rows)
 
 
@@ -226,41 +237,43 @@ def responsibilities(block: Block, damping: Damping, scratch: Floats | None = No
     damp(block.r, new, of_entries(damping, block))
 
 
-def contributions(block: Block, unit: float, sums: Integers) -> None:
+def contributions(block: Block, units: Units, sums: Integers) -> None:
     """Add what the block's rows contribute to the totals of the columns: max(0, r(i,k)), in whole units.
 
     Parameters
     ----------
     block : Block
-    unit : float
-        The unit u of exact sums, see `exact.unit_of`.
-    sums : int64, shape (n_points,)
-        In units of u; added to in place.
+    units : Units
+        Of exact sums, see `exact.units_of`.
+    sums : int64, shape (words, n_points)
+        In units; added to in place.
 
     Examples
     --------
     >>> block = make_block(np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]), np.array([-2.0, -1.0, -1.0, -2.0]))
     >>> block.r[:] = [-0.5, 1.0, 0.5, -0.5]
-    >>> sums = np.zeros(2, np.int64)
-    >>> contributions(block, 0.25, sums)
+    >>> sums = np.zeros((1, 2), np.int64)
+    >>> contributions(block, Units(0.25, 0.25), sums)
     >>> sums
-    array([2, 4])
+    array([[2, 4]])
     """
     positive = np.flatnonzero(block.r > 0)
-    np.add.at(sums, block.columns[positive], in_units(block.r[positive], unit))
+    columns = block.columns[positive]
+    for word, addends in zip(sums, in_units(block.r[positive], units), strict=True):
+        np.add.at(word, columns, addends)
 
 
-def column_totals(sums: Integers, r: Floats, a: Floats, damping: Damping, unit: float) -> tuple[Floats, Floats, Flags]:
+def column_totals(sums: Integers, r: Floats, a: Floats, damping: Damping, units: Units) -> tuple[Floats, Floats, Flags]:
     """The totals T of some columns, and what they make of their diagonal entries.
 
     Parameters
     ----------
-    sums : int64, shape (columns,)
-        The contributions of all blocks, in units of u.
+    sums : int64, shape (words, columns)
+        The contributions of all blocks, in units.
     r, a : float64, shape (columns,)
         r(k,k), and a(k,k) of the last iteration. r is not a number where k has no row: an exemplar by definition.
     damping : float, or float64 of shape (columns,)
-    unit : float
+    units : Units
 
     Returns
     -------
@@ -273,7 +286,8 @@ def column_totals(sums: Integers, r: Floats, a: Floats, damping: Damping, unit: 
 
     Examples
     --------
-    >>> column_totals(np.array([6, 0]), np.array([-0.5, np.nan]), np.array([0.0, 0.0]), 0.5, 0.25)
+    >>> units = Units(0.25, 0.25)
+    >>> column_totals(np.array([[6, 0]]), np.array([-0.5, np.nan]), np.array([0.0, 0.0]), 0.5, units)
     (array([ 1., inf]), array([0.75,  nan]), array([ True, False]))
     """
     totals, after, exemplars = np.empty(len(r)), np.empty(len(r)), np.empty(len(r), bool)
@@ -282,15 +296,42 @@ def column_totals(sums: Integers, r: Floats, a: Floats, damping: Damping, unit: 
         keep = damping if isinstance(damping, float) else damping[part]
         without_row = np.isnan(r[part])
         negative = np.where(without_row, 0.0, np.minimum(r[part], 0.0))
-        totals[part] = (sums[part] + in_units(negative, unit)) * unit
+        totals[part] = 0.0
+        for word, addends, unit in zip(sums, in_units(negative, units), units, strict=False):
+            totals[part] += (word[part] + addends) * unit
         totals[part][without_row] = np.inf
         after[part] = a[part] * keep + (totals[part] - r[part]) * (1.0 - keep)
         exemplars[part] = after[part] + r[part] > 0.0
     return totals, after, exemplars
 
 
-def in_units(values: Floats, unit: float) -> Integers:
-    """Whole numbers of units, rounded half to even."""
+def unserved(block: Block, serving: Flags) -> int:
+    """Count the block's rows without an entry in a column that serves: points that are left without an exemplar.
+
+    Parameters
+    ----------
+    block : Block
+    serving : bool, shape (n_points,)
+        Whether k is an exemplar; a row's own diagonal counts.
+
+    Examples
+    --------
+    >>> block = make_block(np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]), np.array([-2.0, -1.0, -1.0, -2.0]))
+    >>> unserved(block, np.array([False, True])), unserved(block, np.array([False, False]))
+    (0, 2)
+    """
+    return int(np.count_nonzero(~np.logical_or.reduceat(serving[block.columns], block.starts[:-1])))
+
+
+def in_units(values: Floats, units: Units) -> list[Integers]:
+    """Whole numbers of units, as `exact.words_of` makes them."""
+    if units.words == 1:
+        return [rounded(values, units.coarse)]
+    high = (values * (1.0 / units.coarse)).astype(np.int64)
+    return [high, rounded(values - high * units.coarse, units.fine)]
+
+
+def rounded(values: Floats, unit: float) -> Integers:
     return np.rint(values * (1.0 / unit)).astype(np.int64)
 
 

@@ -13,7 +13,7 @@ import pyspark.sql.functions as F
 from pyspark.sql import DataFrame
 
 from ap_spark.edges import is_stored
-from ap_spark.exact import exact_sum, unit_of
+from ap_spark.exact import exact_sum, units_of
 from ap_spark.schema import edge_table, no_similarity, refuse_similarities
 
 __all__ = ["PreferenceRange", "preference_quantile", "preference_range", "quantiles_of"]
@@ -124,10 +124,10 @@ def preference_range(similarities: DataFrame) -> PreferenceRange:
     stored = off_diagonal(similarities)
     largest = stored.agg(F.max(F.abs("s")), F.count("s")).first()
     assert largest is not None
-    unit = unit_of(largest[0] or 0.0, largest[1])
+    units = units_of(largest[0] or 0.0, largest[1])
     rows = stored.groupBy("i").agg(F.max("s").alias("m")).persist()
-    columns = stored.groupBy("k").agg(exact_sum(F.col("s"), unit).alias("d"), F.count("s").alias("n"))
-    found = rows.agg(exact_sum(F.col("m"), unit), F.max("m"), F.count("m")).first()
+    columns = stored.groupBy("k").agg(exact_sum(F.col("s"), units).alias("d"), F.count("s").alias("n"))
+    found = rows.agg(exact_sum(F.col("m"), units), F.max("m"), F.count("m")).first()
     two_smallest = [row.m for row in rows.orderBy("m").limit(2).collect()]
     assert found is not None
     total, p_max, n_rows = found

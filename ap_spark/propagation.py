@@ -56,7 +56,7 @@ class Propagation:
 def propagate(
     graph: Graph, engine: Engine, *, max_iter: int, convergence_iter: int, watch: Watch, past: Sequence[Iteration] = ()
 ) -> Propagation:
-    """Iterate until the exemplars have stood still, or ``max_iter`` is reached (semantics.md, section 4).
+    """Iterate until the exemplars have stood still and serve all points, or to ``max_iter`` (semantics.md, section 4).
 
     Parameters
     ----------
@@ -71,20 +71,25 @@ def propagate(
     Interrupted
         When asked to stop.
     """
-    no_answer = 0 if lonely_serve_all(graph) else graph.n_lonely
-    stability = Stability(convergence_iter, no_answer)
+    stability = Stability(convergence_iter)
     trace = list(past)
-    converged = False
-    for done in past:
-        converged = stability.reached(done)
     checkpoint = watch.checkpoint
+
+    def has_converged(*, still: bool) -> bool:
+        """Whether exemplars that stand still serve all points. As long as they stand still the answer is the same."""
+        if still and not graph.is_complete and engine.unserved():
+            stability.refuse()
+            return False
+        return still
+
     with classic.spared(graph.edges.sparkSession):
+        converged = has_converged(still=any([stability.reached(done) for done in past][-1:]))
         while not converged and engine.iteration < max_iter:
             most = min(max_iter - engine.iteration, (checkpoint and checkpoint.iterations) or max_iter)
             for done in engine.run(most, replace(stability)):
                 trace.append(done)
                 watch.report(done)
-                converged = stability.reached(done)
+                converged = has_converged(still=stability.reached(done))
                 if done.iteration < engine.iteration:
                     continue  # the engine's job has come further
                 if watch.stop():
@@ -107,18 +112,6 @@ def told(trace: list[Iteration], checkpoint: Checkpoint | None, saved: bool) -> 
         return f"{words}, without a snapshot: the same command goes on from the last one in {checkpoint.store}, if any"
     command = "the same command" if checkpoint.resume else "the same command, but without --no-resume,"
     return f"{words}, with a snapshot in {checkpoint.store}: {command} goes on from there"
-
-
-def lonely_serve_all(graph: Graph) -> bool:
-    """Whether every other point is similar to an exemplar by definition, as where records are matched to a catalogue.
-
-    Then those alone are an answer, and no other exemplar need be found.
-    """
-    if not graph.n_lonely:
-        return False
-    lonely = graph.small(graph.points.where("lonely").select(F.col("index").alias("k")))
-    served = graph.edges.join(lonely, "k").select("i").distinct().count()
-    return served == graph.n_points - graph.n_lonely
 
 
 def without_iterating(graph: Graph) -> Propagation | None:

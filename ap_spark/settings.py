@@ -118,9 +118,10 @@ class Settings(Checked):
         holds=lambda damping: 0.5 <= damping < 1,
     )
     max_iter: int = parameter(500, "iterations at most", short="i", rule="at least 1", holds=positive)
-    convergence_iter: int = parameter(
-        15,
-        "iterations for which the exemplars have to stand still",
+    convergence_iter: int | None = parameter(
+        None,
+        "iterations for which the exemplars have to stand still (default: the larger of 15 and 5 / (1 - damping), "
+        "which outlasts the damping: 50 at 0.9)",
         short="c",
         rule="at least 1",
         holds=positive,
@@ -157,6 +158,17 @@ class Settings(Checked):
         rule="at least 1",
         holds=positive,
     )
+
+    @property
+    def window(self) -> int:
+        """Iterations for which the exemplars have to stand still, given or by default (semantics.md, section 4).
+
+        >>> Settings().window, Settings(damping=0.5).window, Settings(damping=0.98).window
+        (50, 15, 250)
+        """
+        if self.convergence_iter is not None:
+            return self.convergence_iter
+        return max(15, math.ceil(round(5.0 / (1.0 - self.damping), 6)))  # 1 - 0.9 is a little less than 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -40,7 +40,7 @@ def bare_kernel(plan: Plan, number: int, path: str, totals: Floats, iterations: 
     block = Block(**{field.name: getattr(block, field.name).copy() for field in fields(Block)})
     for _ in range(iterations):
         together.wait()
-        plan.iterate(block, totals, plan.damping, plan.unit, np.zeros(plan.n_points, np.int64))
+        plan.iterate(block, totals, plan.damping, plan.units, np.zeros((plan.units.words, plan.n_points), np.int64))
         together.wait()
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pyspark.sql import SparkSession
 from scipy.spatial import cKDTree
 
-from ap_spark.exact import unit_of
+from ap_spark.exact import Units, units_of
 from ap_spark.graph import Graph
 
 DIMENSIONS = 8
@@ -65,7 +65,8 @@ def ready_graph(spark: SparkSession, n_points: int, neighbors: int, directory: P
         )
         edges = shifted if edges is None else edges.union(shifted)
     assert edges is not None
-    low, high, median = edges.agg(F.min("s"), F.max("s"), F.percentile_approx("s", 0.5)).first() or (0.0, 0.0, 0.0)
+    figures = F.min("s"), F.max("s"), F.percentile_approx("s", 0.5), F.min(F.abs("s"))
+    low, high, median, smallest = edges.agg(*figures).first() or (0.0, 0.0, 0.0, 0.0)
     in_degree = edges.groupBy("k").count().agg(F.max("count")).first()
     assert in_degree is not None
     own = spark.range(n_points).select(F.col("id").alias("i"), F.col("id").alias("k"), F.lit(median).alias("s"))
@@ -78,8 +79,8 @@ def ready_graph(spark: SparkSession, n_points: int, neighbors: int, directory: P
         n_points=n_points,
         n_edges=n_points * neighbors,
         n_lonely=0,
-        unit=unit_of(high - low, in_degree[0]),
-        report_unit=1.0,
+        units=units_of(high - low, in_degree[0], smallest),
+        report_units=Units(1.0, 1.0),
         uniform=False,
         uniform_gap=0.0,
         preference=median,

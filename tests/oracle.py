@@ -62,18 +62,13 @@ def exemplars(s: Floats, messages: Messages) -> NDArray[np.bool_]:
 
 
 def run(s: Floats, damping: float, max_iter: int, convergence_iter: int) -> tuple[NDArray[np.bool_], int, bool]:
-    """Exemplars, iterations and whether they converged, with scikit-learn's rule: a window of memberships.
-
-    Points that store no edge are exemplars by definition; alone they are an answer only if they serve all the others.
-    """
-    lonely = np.isfinite(s).sum(axis=1) == 1
-    served = lonely.any() and np.isfinite(s[np.ix_(~lonely, lonely)]).any(axis=1).all()
+    """Exemplars, iterations and whether they converged: a window of memberships, and nobody without an exemplar."""
     window: list[NDArray[np.bool_]] = []
     for n_iter, messages in enumerate(iterate(s, damping), start=1):
         found = exemplars(s, messages)
         window = [*window, found][-convergence_iter:]
         still = n_iter > convergence_iter and all(np.array_equal(found, before) for before in window)
-        if still and (found[~lonely].any() or served):
+        if still and np.isfinite(s[:, found]).any(axis=1).all():
             return found, n_iter, True
         if n_iter == max_iter:
             return found, n_iter, False

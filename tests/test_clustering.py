@@ -55,6 +55,7 @@ def test_fixture(frame: Frame, path: Path) -> None:
 
 
 DAMPINGS = (0.5, 0.7, 0.95)
+SKLEARN_WINDOW = 15
 
 
 def blobs(seed: int) -> tuple[np.ndarray, float]:
@@ -151,7 +152,14 @@ def test_blobs_as_scikit_learn_on_the_resident_engine(components: tuple[Componen
         others = blobs.graph.n_points - len(names)
         own = replace(blobs.graph, edges=edges, n_edges=edges.count() - len(names), n_lonely=others)
         engine = ResidentEngine(own, damping, 1)
-        n_iter[seed] = len(list(engine.run(500, Stability(Settings.convergence_iter, no_answer=others))))
+        stability, still = Stability(SKLEARN_WINDOW), False
+        while not still and engine.iteration < 500:
+            for done in engine.run(500 - engine.iteration, replace(stability)):
+                still = stability.reached(done)
+            if still and done.exemplars == others:  # those of the other components
+                stability.refuse()
+                still = False
+        n_iter[seed] = engine.iteration
         exemplars[seed] = {row["index"] for row in engine.exemplars().collect()}
         engine.release()
     blobs.check(exemplars, n_iter)
@@ -163,7 +171,7 @@ def test_blobs_as_scikit_learn_on_the_resident_engine(components: tuple[Componen
 def test_blobs_as_scikit_learn_on_the_dataframe_engine(components: tuple[Components, float]) -> None:
     """One engine for all of them, each component with a stop of its own."""
     blobs, damping = components
-    watched = {seed: Stability(Settings.convergence_iter) for seed in blobs.expected}
+    watched = {seed: Stability(SKLEARN_WINDOW) for seed in blobs.expected}
     exemplars: dict[int, set[int]] = {}
     n_iter: dict[int, int] = {}
     now: set[int] = set()

@@ -41,6 +41,9 @@ class Engine(Protocol):
     def run(self, most: int, stability: Stability) -> Iterator[Iteration]:
         """Up to ``most`` further iterations, one record each; none after the one in which stability is reached."""
 
+    def unserved(self) -> int:
+        """How many points are no exemplars and store no edge to one."""
+
     def exemplars(self) -> DataFrame:
         """The points (``index``) with a(k,k) + r(k,k) > 0, exemplars by definition left out."""
 

@@ -25,7 +25,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from ap_spark import classic
 from ap_spark.convergence import Iteration, Stability
 from ap_spark.engines.state import State
-from ap_spark.exact import exact_sum
+from ap_spark.exact import Units, exact_sum
 from ap_spark.graph import Graph
 from ap_spark.session import with_settings
 
@@ -67,14 +67,14 @@ def responsibilities(edges: DataFrame, damping: float) -> DataFrame:
     )
 
 
-def column_totals(edges: DataFrame, damping: float, unit: float) -> DataFrame:
+def column_totals(edges: DataFrame, damping: float, units: Units) -> DataFrame:
     """(k, total, a, exemplar): T(k) = r(k,k) + sum over i' != k of max(0, r(i',k)), exactly; what that makes of a(k,k).
 
     A column without a row of its own is an exemplar by definition: its total is infinite.
     """
     contribution = F.when(own(), F.col("r")).otherwise(F.greatest(F.lit(0.0), F.col("r")))
     columns = edges.groupBy("k").agg(
-        exact_sum(contribution, unit).alias("total"),
+        exact_sum(contribution, units).alias("total"),
         F.max(F.when(own(), F.col("r"))).alias("r"),
         F.max(F.when(own(), F.col("a"))).alias("a"),
     )
@@ -203,7 +203,7 @@ class DataFrameEngine:
 
     def new_columns(self) -> DataFrame:
         """The totals of the edges' responsibilities, and whether k was an exemplar before."""
-        now = column_totals(self.edges, self.damping, self.graph.unit)
+        now = column_totals(self.edges, self.damping, self.graph.units)
         if self.columns is None:
             return now.withColumn("before", F.lit(False))
         before = self.columns.select("k", F.col("exemplar").alias("before"))
@@ -218,6 +218,12 @@ class DataFrameEngine:
             return availabilities(self.edges, F.broadcast(totals), self.damping)
         addressed = totals.join(self.routes.hint("shuffle_hash"), "k").repartition(self.partitions, "block")
         return availabilities(self.edges, unique(addressed, "block", "k").hint("shuffle_hash"), self.damping)
+
+    def unserved(self) -> int:
+        assert self.columns is not None, "run at least one iteration first"
+        serving = self.columns.where("exemplar or total = double('infinity')").select("k")
+        served = self.edges.join(serving.hint("shuffle_hash"), "k").select("i").distinct().count()
+        return self.graph.n_points - self.graph.n_lonely - served
 
     def exemplars(self) -> DataFrame:
         assert self.columns is not None, "run at least one iteration first"

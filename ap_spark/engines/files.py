@@ -19,7 +19,6 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -228,6 +227,7 @@ class BlockFile:
             name: np.frombuffer(self.map, kind, length, places[name]) for name, (kind, length) in shape.arrays.items()
         }
         self.block = Block(**arrays)
+        self.sums: Integers | None = None
 
     @property
     def iteration(self) -> int:
@@ -245,10 +245,12 @@ class BlockFile:
         whole = (there.st_dev, there.st_ino, there.st_size) == (mine.st_dev, mine.st_ino, len(self.map))
         return whole and self.header[:ITERATION].tolist() == self.shape.header
 
-    @cached_property
-    def sums(self) -> Integers:
-        """Room for what the block contributes to all columns; a process works on one block at a time."""
-        return np.zeros(self.shape.points, np.int64)
+    def room_for_sums(self, words: int) -> Integers:
+        """Zeros for what the block contributes to all columns, shape (words, points): the same array every time."""
+        if self.sums is None:
+            self.sums = np.zeros((words, self.shape.points), np.int64)
+        self.sums.fill(0)
+        return self.sums
 
     @contextmanager
     def update_to(self, iteration: int) -> Iterator[None]:

@@ -23,10 +23,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pickle import PicklingError
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyspark.sql.functions as F
+from numpy.typing import NDArray
 from py4j.protocol import Py4JError
 from pyspark import RDD, Broadcast
 from pyspark.errors import PySparkException
@@ -36,7 +38,7 @@ from ap_spark import classic
 from ap_spark.convergence import Iteration, Stability
 from ap_spark.engines import tasks
 from ap_spark.engines.state import MESSAGES, State
-from ap_spark.engines.tasks import Burst, Plan, Range, Share
+from ap_spark.engines.tasks import MISSING, Burst, Plan, Range, Share
 from ap_spark.errors import ApSparkError, SettingError, StorageError
 from ap_spark.graph import Graph
 from ap_spark.kernel import Flags, Floats, column_totals
@@ -128,7 +130,7 @@ class ResidentEngine:
         """Cut the rows into blocks of about as many entries; the plan, and the block of a row ``i``."""
         n = self.graph.n_points
         run = secrets.randbits(63)
-        plan = partial(Plan, run, self.iteration, damping=damping, unit=self.graph.unit, kernel=kernel)
+        plan = partial(Plan, run, self.iteration, damping=damping, units=self.graph.units, kernel=kernel)
         if blocks == 1:
             own = n - self.graph.n_lonely
             return plan(np.array([0, n]), np.array([own]), np.array([own + self.graph.n_edges])), F.lit(0)
@@ -215,9 +217,12 @@ class ResidentEngine:
         classic.describe(self.spark, f"ap: iteration {number}")
         ranges = self.reach(number)
         classic.describe(self.spark, "")
-        sums, r = np.concatenate([found.sums for found in ranges]), np.concatenate([found.r for found in ranges])
+        sums, r = (
+            np.concatenate([found.sums for found in ranges], axis=1),
+            np.concatenate([found.r for found in ranges]),
+        )
         before = self.exemplar
-        self.totals, self.a, self.exemplar = column_totals(sums, r, self.a, self.plan.damping, self.plan.unit)
+        self.totals, self.a, self.exemplar = column_totals(sums, r, self.a, self.plan.damping, self.plan.units)
         self.history.append(self.totals)
         self.iteration = number
         exemplars, changed = np.count_nonzero(self.exemplar), np.count_nonzero(self.exemplar != before)
@@ -257,19 +262,31 @@ class ResidentEngine:
                 self.located.mapPartitions(task).collect()
 
     @contextmanager
-    def sent(self, totals: Floats) -> Iterator[Broadcast[Floats]]:
-        """Totals, one iteration a row, on all executors."""
-        broadcast = self.broadcast(totals)
+    def sent(self, of_points: NDArray[Any]) -> Iterator[Broadcast[NDArray[Any]]]:
+        """An array with a value a point, or totals, one iteration a row, on all executors."""
+        broadcast = self.broadcast(of_points)
         try:
             yield broadcast
         finally:
             broadcast.destroy()
 
-    def broadcast(self, totals: Floats) -> Broadcast[Floats]:
+    def broadcast(self, of_points: NDArray[Any]) -> Broadcast[NDArray[Any]]:
         try:
-            return self.spark.sparkContext.broadcast(totals)
+            return self.spark.sparkContext.broadcast(of_points)
         except (OSError, PicklingError) as error:  # it is written to a file of the driver's first
             raise no_storage(f"{self.history.directory}: {error}") from error
+
+    def unserved(self) -> int:
+        serving = self.exemplar | np.isinf(self.totals)
+        for attempt in range(PATIENCE):
+            with self.sent(serving) as sent:
+                task = partial(tasks.unserved, plan=self.plan, serving=sent)
+                found = self.located.mapPartitions(task).collect()
+            if MISSING not in found:
+                return sum(found)
+            if attempt:  # as in `reach`
+                self.build()
+        raise lost(self.iteration)
 
     def exemplars(self) -> DataFrame:
         return self.spark.createDataFrame(pa.table({"index": np.flatnonzero(self.exemplar)}))

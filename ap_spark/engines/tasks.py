@@ -4,6 +4,7 @@ build      edges of a block         ──►  its file, and a handle: where it 
 advance    handle, column totals    ──►  what the block contributes to the next totals, by column range
 add        shares of a column range ──►  their sum
 loop       handle of the one block  ──►  records of many iterations, the last totals and exemplars
+unserved   handle, exemplars        ──►  how many of its points have none
 messages   handle                   ──►  r and a of each entry
 """
 
@@ -37,6 +38,7 @@ from ap_spark.engines.files import (
     path_of,
     write_block,
 )
+from ap_spark.exact import Units
 from ap_spark.kernel import Block, Damping, Flags, Floats, Integers, column_totals
 
 __all__ = [
@@ -52,6 +54,7 @@ __all__ = [
     "delete",
     "loop",
     "messages",
+    "unserved",
 ]
 
 BURST_SECONDS = 5.0  # a job longer than this would keep the driver in the dark
@@ -71,7 +74,7 @@ class Share(NamedTuple):
     ----------
     columns : int32 or int64
         Places in the range; only those to which the block contributes.
-    sums : int64
+    sums : int64, shape (words, columns)
         The contributions there, in units.
     r : float64, shape (columns of the range,)
         r(k,k), with which the block of these rows completes its share; not a number where k has no row.
@@ -80,7 +83,7 @@ class Share(NamedTuple):
     """
 
     columns: Integers = np.empty(0, np.int64)
-    sums: Integers = np.empty(0, np.int64)
+    sums: Integers = np.empty((1, 0), np.int64)
     r: Floats | None = None
     reached: int = MISSING
 
@@ -117,7 +120,8 @@ class Plan:
         Block b holds the rows of the points ``cuts[b]:cuts[b + 1]``, which are also column range b.
     rows, entries : int64, shape (blocks,)
         How many of them each block has.
-    damping, unit : float
+    damping : float
+    units : Units
     kernel : {"auto", "numpy", "numba"}
     """
 
@@ -127,7 +131,7 @@ class Plan:
     rows: Integers
     entries: Integers
     damping: float
-    unit: float
+    units: Units
     kernel: str
 
     @property
@@ -138,7 +142,7 @@ class Plan:
         return Shape(self.run, block, int(self.rows[block]), int(self.entries[block]), self.n_points)
 
     @cached_property
-    def iterate(self) -> Callable[[Block, Floats, Damping, float, Integers], None]:
+    def iterate(self) -> Callable[[Block, Floats, Damping, Units, Integers], None]:
         """`kernel.iterate`, or the same compiled where that is worth it and numba is installed."""
         if self.kernel == "numpy" or (self.kernel == "auto" and self.entries.sum() < COMPILED_ENTRIES):
             return kernel.iterate
@@ -201,24 +205,25 @@ def advance(
 
 def iterate(file: BlockFile, plan: Plan, totals: Floats) -> Integers:
     """One iteration of a block; its contributions to all columns."""
-    file.sums.fill(0)
+    sums = file.room_for_sums(plan.units.words)
     with file.update_to(file.iteration + 1):
-        plan.iterate(file.block, totals, plan.damping, plan.unit, file.sums)
-    return file.sums
+        plan.iterate(file.block, totals, plan.damping, plan.units, sums)
+    return sums
 
 
 def contributions(file: BlockFile, plan: Plan) -> Integers:
     """The contributions of a block that has done its iteration."""
-    file.sums.fill(0)
+    sums = file.room_for_sums(plan.units.words)
     for part in file.block.parts:
-        kernel.contributions(part, plan.unit, file.sums)
-    return file.sums
+        kernel.contributions(part, plan.units, sums)
+    return sums
 
 
 def shares(block: Block, plan: Plan, number: int, sums: Integers, reached: int) -> Iterator[tuple[int, Share]]:
     for range_, (low, high) in enumerate(pairwise(plan.cuts.tolist())):
-        columns = np.flatnonzero(sums[low:high])
-        share = Share(columns.astype(block.columns.dtype), sums[low:high][columns])
+        of_range = sums[:, low:high]
+        columns = np.flatnonzero(of_range.any(axis=0))
+        share = Share(columns.astype(block.columns.dtype), of_range[:, columns])
         yield range_, share._replace(r=own(block, low, high), reached=reached) if range_ == number else share
 
 
@@ -233,9 +238,10 @@ def add(shares: Iterable[tuple[int, Share]], plan: Plan) -> Iterator[Range]:
     """Add what is addressed to each range."""
     ranges: dict[int, Range] = {}
     for number, share in shares:
-        size = plan.cuts[number + 1] - plan.cuts[number]
-        range_ = ranges.setdefault(number, Range(number, np.zeros(size, np.int64), np.empty(0), MISSING))
-        range_.sums[share.columns] += share.sums
+        shape = plan.units.words, plan.cuts[number + 1] - plan.cuts[number]
+        range_ = ranges.setdefault(number, Range(number, np.zeros(shape, np.int64), np.empty(0), MISSING))
+        for word, addends in zip(range_.sums, share.sums, strict=False):  # who has nothing to share has one word of it
+            word[share.columns] += addends
         if share.r is not None or share.reached != MISSING:
             ranges[number] = range_._replace(r=share.r if share.r is not None else range_.r, reached=share.reached)
     yield from ranges.values()
@@ -260,7 +266,7 @@ def loop(handles: Handles, plan: Plan, start: int, most: int, stability: Stabili
                 a[block.rows] = block.a[block.diagonal]
 
                 def totals_of(sums: Integers, a: Floats, block: Block = block) -> tuple[Floats, Floats, Flags]:
-                    return column_totals(sums, own(block, 0, n), a, plan.damping, plan.unit)
+                    return column_totals(sums, own(block, 0, n), a, plan.damping, plan.units)
 
                 totals, a, before = totals_of(contributions(file, plan), a)
                 records: list[Iteration] = []
@@ -279,6 +285,16 @@ def loop(handles: Handles, plan: Plan, start: int, most: int, stability: Stabili
                 yield Burst(records, totals, a, before)
         except UnusableFile:
             return
+
+
+def unserved(handles: Handles, plan: Plan, serving: Broadcast[Flags]) -> Iterator[int]:
+    """How many points of each block store no edge to one that serves, themselves included; MISSING without a file."""
+    for handle in handles:
+        try:
+            with opened(Path(handle.path), plan.shape(handle.block)) as file:
+                yield sum(kernel.unserved(part, serving.value) for part in file.block.parts)
+        except UnusableFile:
+            yield MISSING
 
 
 def messages(handles: Batches, plan: Plan, reached: int) -> Iterator[pa.RecordBatch]:
