@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NoReturn
 from warnings import catch_warnings
 
 import pyspark.sql.functions as F
@@ -78,9 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:  # a second signal
             return interrupts.exit_code
         except Exception as error:
-            if given.verbose:
-                traceback.print_exc()
             message, code = explain(error, interrupts)
+            if given.verbose and code == ApSparkError.exit_code:
+                traceback.print_exc()
             print(f"ap-spark: {message}", file=sys.stderr, flush=True)  # Java may be waiting, and end after this
             return code
     return 0
@@ -102,11 +102,16 @@ def explain(error: Exception, interrupts: Interrupts) -> tuple[str, int]:
     return f"{who}: {reason(error)} (--verbose shows the stack)", 1
 
 
-def make_parser() -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """Tells of a mistake in a line, as of all others, and not with the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"ap-spark: {message} (see {self.prog} --help)\n")
+
+
+def make_parser() -> Parser:
     """The parser, made from the declared parameters."""
-    parser = argparse.ArgumentParser(
-        prog="ap-spark", description="Affinity propagation clustering on Apache Spark.", allow_abbrev=False
-    )
+    parser = Parser(prog="ap-spark", description="Affinity propagation clustering on Apache Spark.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"ap-spark {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     about: list[tuple[Command, str, type[GraphOutput]]] = [

@@ -331,6 +331,11 @@ def check_target(target: int, graph: Graph) -> None:
     """Raise SettingError if no clustering of the graph has so few or so many clusters."""
     if target > graph.n_points:
         raise SettingError(f"clusters must be at most the number of points, {graph.n_points:,}, got {target:,}")
+    if graph.uniform and 1 < target < graph.n_points:
+        raise SettingError(
+            f"clusters must be 1 or {graph.n_points:,} where all similarities are equal, got {target:,}: "
+            "nothing tells one point from another"
+        )
     least = least_clusters(graph)
     if target < least:
         raise SettingError(

@@ -130,15 +130,18 @@ def make_graph(
     preferences: DataFrame | None,
     held: ExitStack,
 ) -> Graph:
-    given = pairs = merge(edge_table(similarities), settings.on_duplicate).persist()
+    table = edge_table(similarities)
+    given = pairs = merge(table, settings.on_duplicate).persist()
     held.callback(pairs.unpersist)
     found = look_at(pairs)
-    check_pairs(pairs, found, settings.on_duplicate)
+    check_pairs(table, pairs, found, settings.on_duplicate)
+    if points is not None:
+        points = ids_of(points, like=pairs)
+        if found.pairs > found.stored + found.diagonal or changes_pairs(settings):
+            check_ends(pairs, points)  # also of pairs that are not stored, or will be left out
     if changes_pairs(settings):
         if points is None:
             points = ends_of(pairs)
-        elif settings.min_similarity is not None or settings.top is not None:
-            check_ends(pairs, points)  # of those that will be left out too
         pairs = thin(pairs, settings).select("*", F.lit(1).alias("rows"), F.lit(0).alias("bad")).persist()
         held.callback(pairs.unpersist)
         found = look_at(pairs)
@@ -267,7 +270,7 @@ def look_at(pairs: DataFrame) -> Row:
     return found
 
 
-def check_pairs(pairs: DataFrame, found: Row, on_duplicate: str) -> None:
+def check_pairs(given: DataFrame, pairs: DataFrame, found: Row, on_duplicate: str) -> None:
     if found.null_ids:
         bad = pairs.where("i is null or k is null")
         raise InputError(
@@ -275,7 +278,7 @@ def check_pairs(pairs: DataFrame, found: Row, on_duplicate: str) -> None:
             f"{has_have(found.null_ids)} one: {examples(bad, ['i', 'k', 's'])}"
         )
     if found.bad:
-        refuse_similarities(found.bad, pairs.where("bad > 0"))
+        refuse_similarities(found.bad, given.where(no_similarity(F.col("s"))))  # merging may have hidden them
     if found.stored:
         unit_of(found.high - found.low, found.stored)  # raises where they lie too far apart
     if found.duplicates and on_duplicate == "error":
@@ -308,14 +311,18 @@ def all_ids(pairs: DataFrame, points: DataFrame | None) -> DataFrame:
     degrees = ends.groupBy("id").agg(F.sum("out").alias("similar_to"), F.sum("into").alias("represents"))
     if points is None:
         return degrees.withColumn("count", F.lit(1))
+    return points.groupBy("id").count().join(degrees, "id", "left").fillna(0, ["similar_to", "represents"])
+
+
+def ids_of(points: DataFrame, like: DataFrame) -> DataFrame:
+    """The points as (id), of the type that the ids of some pairs have."""
     require_columns(points, ("id",), "the points")
     kind = id_type(points.schema["id"].dataType, "id")
-    if kind != dict(pairs.dtypes)["i"]:
+    if kind != dict(like.dtypes)["i"]:
         raise InputError(
-            f"ids must have one type, but the points hold {kind}, the similarities {dict(pairs.dtypes)['i']}"
+            f"ids must have one type, but the points hold {kind}, the similarities {dict(like.dtypes)['i']}"
         )
-    given = points.groupBy(F.col("id").cast(kind).alias("id")).count()
-    return given.join(degrees, "id", "left").fillna(0, ["similar_to", "represents"])
+    return points.select(F.col("id").cast(kind))
 
 
 def ends_of(pairs: DataFrame) -> DataFrame:
@@ -325,7 +332,7 @@ def ends_of(pairs: DataFrame) -> DataFrame:
 
 def check_ends(pairs: DataFrame, points: DataFrame) -> None:
     """Every end of an edge is one of the points."""
-    known = points.select(F.col("id").cast(dict(pairs.dtypes)["i"]).alias("end"))
+    known = points.select(F.col("id").alias("end"))
     ends = pairs.select("i", "k", F.explode(F.array("i", "k")).alias("end"))
     unknown = ends.join(known, "end", "left_anti").select("i", "k").distinct()
     if count := unknown.count():

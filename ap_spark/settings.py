@@ -41,12 +41,16 @@ def parameter(
     short: str = "",
     metavar: str = "",
     none: str = "",
+    most: int = 2**31 - 1,
 ) -> Any:
-    """Declare one parameter: its default, its help, the rule its value has to keep, and a word for None."""
+    """Declare one parameter: its default, its help, the rule its value has to keep, and a word for None.
+
+    Whole numbers are at most ``most``.
+    """
     if choices:
         rule = "one of " + ", ".join(choices)
     about = {"help": help, "rule": rule, "holds": holds, "choices": choices}
-    about |= {"short": short, "metavar": metavar, "none": none}
+    about |= {"short": short, "metavar": metavar, "none": none, "most": most}
     if isinstance(default, list):
         return field(default_factory=list, metadata=about)
     return field(default=default, metadata=about)
@@ -129,7 +133,13 @@ class Settings(Checked):
     jitter: bool = parameter(
         True, "leave exact ties as they are, instead of changing each similarity by a seeded 1e-10 of itself"
     )
-    seed: int = parameter(0, "seed of the jitter", rule="a 64-bit integer", holds=lambda s: -(2**63) <= s < 2**63)
+    seed: int = parameter(
+        0,
+        "seed of the jitter",
+        rule="a 64-bit integer",
+        holds=lambda seed: -(2**63) <= seed < 2**63,
+        most=2**63 - 1,
+    )
     on_duplicate: str = parameter(
         "error", "what to do with a pair given more than once", choices=("error", "max", "min", "mean")
     )
@@ -157,6 +167,7 @@ class Settings(Checked):
         "edges, and for each core)",
         rule="at least 1",
         holds=positive,
+        most=1_000_000,
     )
 
     @property
@@ -313,7 +324,7 @@ class Snapshots(Checked):
 class Run(Checked):
     """The parameters of the Spark session that the command starts."""
 
-    verbose: bool = parameter(False, "log each stage, and the stack of an error", short="v")
+    verbose: bool = parameter(False, "log each stage, and the stack of a fault of ours", short="v")
     master: str | None = parameter(None, "Spark master (default: local[*,4], or what spark-submit says)")
     conf: list[str] = parameter([], "a Spark setting; can be given again", metavar="KEY=VALUE")
 
@@ -343,6 +354,8 @@ def check(declared: Field[Any], kind: type, value: Any) -> None:
     if not right_type or (about["choices"] and value not in about["choices"]) or not about["holds"](value):
         rule = about["rule"] or {bool: "True or False", str: "a string"}.get(kind, "a list")
         raise SettingError(f"{declared.name} must be {rule}, got {value!r}")
+    if kind is int and value > about["most"]:
+        raise SettingError(f"{declared.name} must be at most {about['most']:,}, got {value!r}")
 
 
 def is_required(declared: Field[Any]) -> bool:

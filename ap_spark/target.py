@@ -63,7 +63,7 @@ class Trials:
     @property
     def ended(self) -> bool:
         """Whether the target has been met, or is not to be met by further trials."""
-        closed = self.too_few <= CLOSE * self.too_many
+        closed = self.too_few <= max(CLOSE * self.too_many, (CLOSE - 1.0) * abs(self.largest))
         return self.reached or closed or self.stuck or len(self.tried) >= MOST_TRIALS
 
     @property

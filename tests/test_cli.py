@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import asdict
@@ -460,6 +461,9 @@ BAD = {
     "recall": (POINTS, ["--neighbors", "2", "--recall", "1.5"], "recall must be in (0, 1], got 1.5"),
     "search without neighbors": (POINTS, ["--search", "exact"], "--neighbors N are found: give it too"),
     "recall of the exact search": (POINTS, ["--neighbors", "2", "--search", "exact", "--recall", "0.9"], "--recall is for the approximate search"),
+    "an end that is unknown and not stored": ("i,k,s\n0,1,-1\n1,0,-1\n1,9,-inf\n", ["--edges", "--points", "POINTS"], "both ends of an edge must be among the points, but 1 edge has an end that is not: i=1, k=9"),
+    "a null that merging hides": ("i,k,s\n0,1,-1\n0,1,\n1,0,-1\n", ["--edges", "--on-duplicate", "min"], "1 row is null, NaN or +infinite: i=0, k=1, s=None"),
+    "similarities near 0": ("i,k,s\n0,1,-1e-300\n1,0,-2e-300\n", ["--edges"], "multiply them all by a power of ten"),
     "an end that is cut off": ("i,k,s\n0,1,-1\n1,0,-1\n1,9,-5\n", ["--edges", "--top", "1", "--points", "POINTS"], "both ends of an edge must be among the points, but 1 edge has an end that is not: i=1, k=9"),
     "approximate dot": (POINTS, ["--id-column", "id", "--neighbors", "2", "--metric", "dot", "--search", "approximate"], "needs a metric that is a distance, not dot"),
     "zero vector": ("x,y\n0,0\n1,0\n-0,0\n", ["--metric", "cosine"], "no vector may be zero, since it has no similarity to others, but 2 vectors are: id=0; id=2"),
@@ -471,6 +475,7 @@ BAD = {
     "nothing complete": ("x,y\n1,\n,2\n", ["--drop-missing"], "there must be at least one complete row, but all 2 of"),
     "infinite beside missing": ("x,y\n1,\ninf,2\n", ["--drop-missing"], "in 1 row it is missing, no number, NaN, infinite or beyond 1e150: id=1, x='inf'"),
     "clusters": (EDGES, ["--edges", "--clusters", "0"], "clusters must be at least 1, got 0"),
+    "clusters of equal similarities": ("i,k,s\n" + "".join(f"{i},{k},-1\n" for i in range(4) for k in range(4) if i != k), ["--edges", "--clusters", "3"], "clusters must be 1 or 4 where all similarities are equal, got 3"),
     "more clusters than points": (EDGES, ["--edges", "--clusters", "5"], "clusters must be at most the number of points, 4, got 5"),
     "fewer clusters than components": (EDGES, ["--edges", "--clusters", "1", "--min-similarity", "-2"], "clusters must be at least 2 in this graph, got 1"),
     "clusters and a preference": (EDGES, ["--edges", "--clusters", "2", "-p", "-1"], "give either preference or clusters, not both"),
@@ -626,10 +631,22 @@ def test_duplicates_merged(tmp_path: Path, rule: str, dpsim: float) -> None:
 @pytest.mark.parametrize(
     "arguments", [["cluster"], ["cluster", "x.csv"], ["cluster", "x", "--output", "y", "-d", "much"], []]
 )
-def test_bad_arguments_exit_with_2(arguments: list[str]) -> None:
+def test_bad_arguments_exit_with_2_and_a_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert re.fullmatch(r"ap-spark: .+ \(see ap-spark( cluster)? --help\)\n", told), told
+
+
+def test_a_mistake_shows_no_stack_and_a_fault_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(tmp_path, "a,b\n1,2\n", "--edges", "--verbose") == 2
+    assert "Traceback" not in capsys.readouterr().err
+    monkeypatch.setattr("ap_spark.cli.affinity_propagation", None)
+    assert run(tmp_path, EDGES, "--edges", "--verbose") == 1
+    assert "Traceback" in capsys.readouterr().err
 
 
 def test_files_that_cannot_be_read_or_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

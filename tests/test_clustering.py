@@ -199,7 +199,13 @@ def test_random_sparse_graphs_cluster_as_the_oracle(frame: Frame) -> None:
         found, n_iter, converged = oracle.run(s, 0.8, 300, 15)
         points = frame([(p, p, 0.0) for p in range(n)]).selectExpr("i as id")
         clustering = affinity_propagation(
-            frame(edges), points=points, preference=-6.0, damping=0.8, max_iter=300, jitter=False
+            frame(edges),
+            points=points,
+            preference=-6.0,
+            damping=0.8,
+            max_iter=300,
+            convergence_iter=15,
+            jitter=False,
         )
         assert (clustering.n_iter, clustering.converged) == (n_iter, converged)
         assert assigned(clustering) == oracle.clusters(s, found).tolist()
@@ -225,10 +231,88 @@ def test_exemplars_by_definition_are_an_answer_where_they_serve_all(frame: Frame
     rng = np.random.default_rng(6)
     edges = [(q, 100 + c, -float(rng.gamma(2.0))) for q in range(12) for c in rng.choice(5, 3, replace=False).tolist()]
     clustering = affinity_propagation(frame(edges), preference=-50.0)
-    assert (clustering.converged, clustering.n_iter) == (True, 16)
+    assert (clustering.converged, clustering.n_iter) == (True, 51)
     best = {q: max((s, k) for i, k, s in edges if i == q)[1] for q in range(12)}
     assert assigned(clustering)[:12] == list(best.values())
     assert assigned(clustering)[12:] == sorted({k for _, k, _ in edges})
+
+
+@pytest.mark.parametrize(("window", "least"), [(None, -1715.0), (15, -1800.0)])
+def test_a_run_has_not_converged_while_points_are_without_an_exemplar(
+    frame: Frame, window: int | None, least: float
+) -> None:
+    """Of nine blobs with 35 one-sided neighbours a single point is an exemplar at first, and stands still for long."""
+    x, _ = make_blobs(220, n_features=3, centers=9, cluster_std=2.0, random_state=32)
+    s = -((x[:, None, :] - x[None, :, :]) ** 2).sum(axis=-1)
+    near = np.argsort(-s, axis=1)[:, 1:36]
+    edges = [(i, int(k), float(s[i, k])) for i in range(len(x)) for k in near[i]]
+    clustering = affinity_propagation(frame(edges), convergence_iter=window)
+    assert clustering.converged
+    assert clustering.n_iter > 35
+    assert clustering.summary.promoted == 0
+    assert clustering.summary.netsim > least, "the optimum is -1,694.8; with 209 points promoted it was -4,544"
+    assert clustering.summary.settings["convergence_iter"] == (window or 50)
+
+
+@pytest.mark.parametrize(("engine", "partitions"), [("resident", 1), ("resident", 2), ("dataframe", 2)])
+def test_exemplars_that_leave_points_without_are_refused_and_the_run_goes_on(
+    spark: SparkSession,
+    frame: Frame,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    engine: str,
+    partitions: int,
+) -> None:
+    """0 and 1 have each other. 2, 3 and 4 are alike, and none of them is worth its preference to two others."""
+    edges = [(0, 1, -1.0), (1, 0, -1.0)] + [(i, k, -2.0) for i in (2, 3, 4) for k in (2, 3, 4) if i != k]
+    preferences = [(0, -0.5), (1, -9.0), (2, -1e6), (3, -1e6), (4, -1e6)]
+    table = spark.createDataFrame(preferences, "id bigint, preference double")
+    for max_iter in (6, 9):  # the second goes on from the snapshot of the first
+        clustering = affinity_propagation(
+            frame(edges),
+            preference=table,
+            damping=0.5,
+            convergence_iter=3,
+            max_iter=max_iter,
+            engine=engine,
+            partitions=partitions,
+            checkpoint=str(tmp_path),
+        )
+        assert (clustering.converged, clustering.n_iter, clustering.summary.promoted) == (False, max_iter, 3)
+        words = f"not converged after {max_iter} iterations, and 3 of 5 points store no edge to an exemplar"
+        assert words in caplog.text
+
+
+@pytest.mark.parametrize("scale", [1e3, 1e18])
+def test_a_number_for_too_far_is_as_good_as_no_edge(frame: Frame, scale: float) -> None:
+    rng = np.random.default_rng(3)
+    group = np.repeat(range(3), 5)
+    x = rng.normal(size=(15, 2)) + 100.0 * group[:, None]
+    near = [(i, k, s) for i, k, s in all_pairs(x) if group[i] == group[k]]
+    far = [(i, k, -scale) for i in range(15) for k in range(15) if group[i] != group[k]]
+    apart, together = (affinity_propagation(frame(edges), preference=-10.0) for edges in (near, near + far))
+    assert assigned(together) == assigned(apart)
+    assert together.summary.netsim == pytest.approx(apart.summary.netsim, rel=1e-12)
+
+
+def test_similarities_too_far_apart_to_be_added_are_named(spark: SparkSession, frame: Frame) -> None:
+    edges = [(i, k, -1e40 if (i, k) == (2, 5) else -1.0 - i) for i in range(6) for k in range(6) if i != k]
+    with pytest.raises(
+        InputError, match=r"1 row has one beyond .*: i=2, k=5, s=-1e\+40 \(leave out .*--min-similarity"
+    ):
+        affinity_propagation(frame(edges), preference=-3.0)
+    table = spark.createDataFrame([(p, -1e40 if p == 3 else -3.0) for p in range(6)], "id bigint, preference double")
+    with pytest.raises(InputError, match=r"but they reach from -1e\+40 to -3: bring them closer"):
+        affinity_propagation(frame([(i, k, max(s, -9.0)) for i, k, s in edges]), preference=table)
+
+
+def test_the_one_outlier_does_not_swallow_the_sum(frame: Frame) -> None:
+    """A feature of 1e8: similarities of 1e16 beside such of 1."""
+    x = np.append(np.random.default_rng(0).normal(size=(60, 2)), [[1e8, 0.0]], axis=0)
+    clustering = affinity_propagation(frame(all_pairs(x)), preference=-4.0)
+    total = sum(row.similarity or 0.0 for row in clustering.assignments.collect())
+    assert clustering.summary.dpsim == pytest.approx(total, rel=1e-12)
+    assert -100.0 < total < -10.0
 
 
 # What scikit-learn's own tests pin down
@@ -406,6 +490,8 @@ def test_everything_is_released(spark: SparkSession, frame: Frame) -> None:
         ({"max_iter": 0}, "max_iter must be at least 1, got 0"),
         ({"convergence_iter": 0}, "convergence_iter must be at least 1, got 0"),
         ({"max_iter": 1.5}, "max_iter must be at least 1, got 1.5"),
+        ({"top": 2**63}, "top must be at most 2,147,483,647, got 9223372036854775808"),
+        ({"partitions": 2**40}, "partitions must be at most 1,000,000, got 1099511627776"),
         ({"engine": "gpu"}, "engine must be one of auto, resident, dataframe, got 'gpu'"),
         ({"preference": float("nan")}, "preference must be a finite number, got nan"),
         ({"preference_quantile": 1.5}, "preference_quantile must be in [0, 1], got 1.5"),
