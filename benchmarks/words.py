@@ -1,0 +1,66 @@
+"""The price of exact sums of two words: iterations with one and with two, in turn.
+
+    python -m benchmarks.words [--points 100000 1000000] [--kernels numpy numba]
+
+Both engines iterate on the same k-NN graph, which one word is enough for; one is made to use two. Prints the median
+seconds of each and of the ratios of pairs, as lines of markdown for benchmarks/results.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from dataclasses import replace
+from pathlib import Path
+
+from ap_spark import classic
+from ap_spark.engines.resident import ONE_BLOCK_EDGES, ResidentEngine
+from ap_spark.exact import units_of
+from ap_spark.session import start_session
+from benchmarks.run import DAMPING, engine_seconds
+from benchmarks.workload import ready_graph
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--points", type=int, nargs="+", default=[100_000, 1_000_000])
+    parser.add_argument("--neighbors", type=int, default=50)
+    parser.add_argument("--kernels", nargs="+", default=["numpy", "numba"])
+    parser.add_argument("--pairs", type=int, default=15)
+    parser.add_argument("--at-once", type=int, default=5, help="iterations of an engine before it is the other's turn")
+    parser.add_argument("--directory", type=Path, default=Path("out/benchmarks"), help="where the graphs are kept")
+    given = parser.parse_args()
+    java = "spark.driver.extraJavaOptions=-XX:+UseParallelGC"  # the full compiler, as in benchmarks.run
+    spark = start_session("local[*]", ["spark.driver.memory=8g", java])
+    spark.sparkContext.setLogLevel("ERROR")
+    print(
+        "| edges | blocks | kernel | one word, s | two words, s | two to one, median (range) |\n"
+        "|---|---|---|---|---|---|"
+    )
+    for n_points in given.points:
+        one = ready_graph(spark, n_points, given.neighbors, given.directory)
+        assert one.units.words == 1
+        two = replace(one, units=units_of(one.units.coarse * 2.0**60 / n_points, n_points))
+        assert two.units.words == 2
+        blocks = 1 if one.n_edges <= ONE_BLOCK_EDGES else classic.cores(spark)
+        for kernel in given.kernels:
+            engines = [ResidentEngine(graph, DAMPING, blocks, kernel) for graph in (one, two)]
+            seconds: list[list[float]] = [[], []]
+            for _ in range(given.pairs + 2):
+                for own, engine in zip(seconds, engines, strict=True):
+                    own.append(statistics.median(engine_seconds(engine, given.at_once)))
+            first, second = (own[2:] for own in seconds)  # without the warm-up
+            ratios = [b / a for a, b in zip(first, second, strict=True)]
+            print(
+                f"| {one.n_edges:,} | {blocks} | {kernel} | {statistics.median(first):.4f} "
+                f"| {statistics.median(second):.4f} "
+                f"| {statistics.median(ratios):.3f} ({min(ratios):.2f} – {max(ratios):.2f}) |",
+                flush=True,
+            )
+            for engine in engines:
+                engine.release()
+    spark.stop()
+
+
+if __name__ == "__main__":
+    main()
