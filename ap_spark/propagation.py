@@ -104,7 +104,7 @@ def told(trace: list[Iteration], checkpoint: Checkpoint | None, saved: bool) -> 
     if checkpoint is None:
         return f"{words}; without --checkpoint DIR the next run starts from the beginning"
     if not saved:
-        return f"{words}, without a snapshot: the same command goes on from the last one in {checkpoint.store}, if any"
+        return f"{words}, without a snapshot of it; {checkpoint.last_words}"
     command = "the same command" if checkpoint.resume else "the same command, but without --no-resume,"
     return f"{words}, with a snapshot in {checkpoint.store}: {command} goes on from there"
 

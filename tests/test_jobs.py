@@ -12,14 +12,11 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
-from unittest.mock import MagicMock
 
 import pytest
 from pyspark.sql import SparkSession
 
 from ap_spark.cli import main
-from ap_spark.interrupts import Interrupts, PassOn
 from tests.conftest import INTERPRETED, INTERPRETING, ROOT
 from tests.outputs import result
 
@@ -81,23 +78,6 @@ def test_a_job_killed_halfway_leaves_no_output_and_does_not_disturb_the_next(
     assert not any(path.exists() for path in blocks), "cleared by the next run"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "points.csv"]
     assert (tmp_path / "out" / "_SUCCESS").exists()
-
-
-@pytest.mark.parametrize(
-    ("threads", "received"), [(["main", "SIGTERM handler"], signal.SIGTERM), (["main", "shutdown-hook-0"], None)]
-)
-def test_the_end_of_a_java_that_has_started_us_is_a_signal_only_if_it_had_one(
-    monkeypatch: pytest.MonkeyPatch, threads: list[str], received: signal.Signals | None
-) -> None:
-    monkeypatch.setattr("ap_spark.interrupts.PATIENCE", 0)
-    monkeypatch.setattr("ap_spark.interrupts.LAST_WORDS", 0)
-    monkeypatch.setenv("PYSPARK_GATEWAY_PORT", "1")
-    interrupts, session = Interrupts(), MagicMock()
-    names = [SimpleNamespace(getName=lambda name=name: name) for name in threads]
-    session.sparkContext._jvm.java.lang.Thread.getAllStackTraces().keySet.return_value = names
-    interrupts.spark = session
-    PassOn(interrupts).run()
-    assert interrupts.received == received
 
 
 @pytest.mark.cluster
