@@ -135,7 +135,8 @@ class Checkpoint:
         What can be gone on from, for whoever ends the run; of the last one that this process has begun.
     """
 
-    last_words: ClassVar[str] = "without a snapshot the next run starts from the beginning"
+    NONE_KEPT: ClassVar[str] = "without --checkpoint DIR the next run starts from the beginning"
+    last_words: ClassVar[str] = NONE_KEPT
 
     def __init__(self, spark: SparkSession, settings: Settings, snapshots: Snapshots) -> None:
         assert snapshots.checkpoint is not None

@@ -107,8 +107,7 @@ def explain(error: Exception, interrupts: Interrupts) -> tuple[str, int]:
         return told, StorageError.exit_code
     if interrupts.received:  # which has cancelled what was going on
         by = interrupts.received.name
-        how = "nothing was written: the same command starts again, without --no-resume at the last snapshot if any"
-        return f"stopped by {by} outside of the iterations; {how}", interrupts.exit_code
+        return f"stopped by {by} outside of the iterations; {Checkpoint.last_words}", interrupts.exit_code
     if isinstance(error, ApSparkError):
         return str(error), error.exit_code
     who = "Spark failed" if isinstance(error, (PySparkException, Py4JJavaError)) else type(error).__name__
@@ -286,6 +285,11 @@ def job(
     settings, source, similarity = record(Settings, given), record(Input, given), record(Similarity, given)
     session = record(Run, given)
     interrupts.grace = session.grace
+    Checkpoint.last_words = (
+        f"the same command goes on from the last snapshot in {checkpoint}, if there is one"
+        if checkpoint
+        else Checkpoint.NONE_KEPT
+    )
     check_together(settings, source, similarity)
     if similarity.neighbors is not None and settings.symmetrize is None:
         settings = replace(settings, symmetrize="union")

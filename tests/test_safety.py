@@ -14,7 +14,9 @@ from pyspark.sql import SparkSession
 
 from ap_spark.checkpoint import Checkpoint
 from ap_spark.cli import main
+from ap_spark.describe import Degrees, Description
 from ap_spark.errors import ApSparkError, OutputError
+from ap_spark.preference import PreferenceRange
 from ap_spark.publish import OutputDirectory, claimed
 from ap_spark.safety import Place, conflict, places_read
 from ap_spark.settings import Settings, Snapshots
@@ -352,6 +354,30 @@ def test_a_mount_is_not_replaced(here: Path, spark: SparkSession) -> None:
             OutputDirectory(spark, f"{here}/data/deep/out", replace=True, apart_from=read)
     finally:
         subprocess.run(["umount", str(here / "m")], check=True)
+
+
+def test_ids_are_escaped_in_words() -> None:
+    degrees = Degrees(1, 1.0, 1.0, 1)
+    words = str(
+        Description(
+            2,
+            2,
+            degrees,
+            degrees,
+            {ESCAPES: 1},
+            1,
+            [2],
+            0,
+            0,
+            1,
+            {0.5: -1.0},
+            -1.0,
+            PreferenceRange(-2.0, -1.0),
+            "resident",
+            9,
+        )
+    )
+    assert "most of them: 1 to \\x1b[31mred\\u202e\\nb" in words
 
 
 ESCAPES = "\x1b[31mred\u202e\nb"
