@@ -25,7 +25,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pyarrow as pa
 import pyspark.sql.functions as F
@@ -44,7 +44,7 @@ from ap_spark.stores import SUCCESS, Store
 from ap_spark.target import Trial
 from ap_spark.version import __version__
 
-__all__ = ["Checkpoint", "Snapshot"]
+__all__ = ["Checkpoint", "Snapshot", "store_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +55,7 @@ UNREADABLE = (PySparkException, Py4JJavaError, OSError)
 DECISIVE = ("damping", "convergence_iter", "jitter", "seed", "clusters")  # the graph's fingerprint tells of the others
 
 TABLES = {"messages": MESSAGES, "columns": COLUMNS}
+ENTRIES = (*TABLES, "record", SUCCESS)
 RECORD = pa.schema(
     {
         "format": pa.int32(),
@@ -90,6 +91,24 @@ class Snapshot(NamedTuple):
     trace: list[Iteration]
 
 
+def store_of(spark: SparkSession, path: str) -> Store:
+    """The directory of snapshots.
+
+    Raises
+    ------
+    CheckpointError
+        If it cannot be written.
+    """
+    if re.search(r"[][{}*?\\]", path):
+        raise CheckpointError(f"the checkpoint must be a path without []{{}}*?\\, a pattern to Spark, got {path!r}")
+    try:
+        store = Store(spark, path)
+        store.check_writable(f".ap-spark.probing.{secrets.token_hex(8)}")
+    except OSError as error:
+        raise CheckpointError(f"the checkpoint must be a directory that can be written, but {error}") from error
+    return store
+
+
 class Checkpoint:
     """The snapshots of one run in one directory.
 
@@ -112,7 +131,12 @@ class Checkpoint:
     ----------
     tried : sequence of Trial
         With a number of clusters asked for: the trials that were over when the snapshot was taken.
+    last_words : str
+        What can be gone on from, for whoever ends the run; of the last one that this process has begun.
     """
+
+    NONE_KEPT: ClassVar[str] = "without --checkpoint DIR the next run starts from the beginning"
+    last_words: ClassVar[str] = NONE_KEPT
 
     def __init__(self, spark: SparkSession, settings: Settings, snapshots: Snapshots) -> None:
         assert snapshots.checkpoint is not None
@@ -121,16 +145,9 @@ class Checkpoint:
         self.spark = spark
         self.settings = settings
         self.iterations, self.seconds = snapshots.interval
-        if re.search(r"[][{}*?\\]", snapshots.checkpoint):
-            raise CheckpointError(
-                f"the checkpoint must be a path without []{{}}*?\\, a pattern to Spark, got {snapshots.checkpoint!r}"
-            )
-        try:
-            self.store = Store(spark, snapshots.checkpoint)
-            self.store.check_writable(".ap-spark.probe")
-        except OSError as error:
-            raise CheckpointError(f"the checkpoint must be a directory that can be written, but {error}") from error
+        self.store = store_of(spark, snapshots.checkpoint)
         self.resume = snapshots.resume
+        self.tell_saved("", 0)
         self.known = self.names()  # our own, and those that were here before us
         self.damaged: set[str] = set()
         self.states: dict[str, State] = {}
@@ -140,6 +157,15 @@ class Checkpoint:
             self.found = self.newest() if self.resume else None
         self.last, self.at, self.fresh = 0, time.monotonic(), True
         self.cost = 0.0  # seconds that the last one took, or the attempt
+
+    def tell_saved(self, name: str, iteration: int) -> None:
+        """Note which snapshot is the last one that is whole, "" for none."""
+        command = "the same command" if self.resume else "the same command, but without --no-resume,"
+        Checkpoint.last_words = (
+            f"the last snapshot is {self.store}/{name}, after iteration {iteration}: {command} goes on from it"
+            if name
+            else f"there is no snapshot in {self.store}: the same command starts from the beginning"
+        )
 
     def names(self) -> list[str]:
         """The snapshots in the directory, the oldest first, whole or not."""
@@ -164,6 +190,7 @@ class Checkpoint:
                 continue
             self.check_record(record)
             self.base = name
+            self.tell_saved(name, state.iteration)
             self.damaged = set(unreadable)  # and not in a store that does not answer
             self.tried = [Trial(**trial) for trial in record["tried"]]
             return Snapshot(record["fingerprint"], state, [Iteration(**done) for done in record["trace"]])
@@ -249,6 +276,7 @@ class Checkpoint:
             name = f"snapshot-{number:06d}-{secrets.token_hex(4)}"
             self.write_tables(name, engine.state(), graph.fingerprint, trace)
             self.known.append(name)
+            self.tell_saved(name, engine.iteration)
             engine.rebase(self.state_of(name, engine.iteration))
             self.delete_old(engine.needs)
             took = time.monotonic() - started
@@ -273,6 +301,9 @@ class Checkpoint:
             "trace": [done._asdict() for done in trace],
             "tried": [asdict(trial) for trial in self.tried],
         }
+        if not self.store.exists():
+            self.store.make_private()
+        self.store.make_private(name)
         for table in TABLES:
             rows: DataFrame = getattr(state, table)
             rows.write.parquet(f"{self.store}/{name}/{table}")
@@ -289,15 +320,25 @@ class Checkpoint:
 
     def discard(self) -> None:
         """Delete this run's snapshots: it is over."""
+        self.tell_saved("", 0)
         self.delete(list(self.known))
 
     def delete(self, names: Sequence[str]) -> None:
         for name in filter(None, names):
             with suppress(*UNREADABLE):  # it may come to be deleted another time
-                self.store.delete(name)
+                if foreign := self.foreign(name):
+                    logger.warning("%s/%s is left as it is: %s is not of a snapshot", self.store, name, foreign)
+                else:
+                    self.store.delete(name)
                 self.states.pop(name, None)
                 if name in self.known:
                     self.known.remove(name)
+
+    def foreign(self, name: str) -> str | None:
+        """The first thing in a directory that is not of a snapshot."""
+        if self.store.is_file(name):
+            return name
+        return next((found for found in sorted(self.store.entries(name)) if found not in ENTRIES), None)
 
 
 def number_of(name: str) -> int:

@@ -20,9 +20,19 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
+from ap_spark.checkpoint import Checkpoint, store_of
 from ap_spark.clustering import Clustering, affinity_propagation, check_target, what_is_missing
 from ap_spark.describe import describe_graph
-from ap_spark.errors import ApSparkError, Interrupted, NotConverged, SettingError, StorageError, reason
+from ap_spark.errors import (
+    ApSparkError,
+    CheckpointError,
+    Interrupted,
+    NotConverged,
+    SettingError,
+    StorageError,
+    printable,
+    reason,
+)
 from ap_spark.graph import build_graph, similarities_of
 from ap_spark.interrupts import Interrupts
 from ap_spark.metrics import metric_of
@@ -31,6 +41,7 @@ from ap_spark.preference import PreferenceRange
 from ap_spark.progress import Progress
 from ap_spark.publish import OutputDirectory, OutputIsThere, claimed
 from ap_spark.readers import make_points, read_points, read_similarities, read_table
+from ap_spark.safety import Place, conflict, places_read
 from ap_spark.scaling import scale
 from ap_spark.session import start_session
 from ap_spark.settings import (
@@ -70,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("ap_spark").setLevel(logging.DEBUG if given.verbose else logging.WARNING)
     for module in ("progress", "checkpoint"):
         logging.getLogger(f"ap_spark.{module}").setLevel(logging.INFO)
-    with Interrupts() as interrupts:
+    with Interrupts(lambda: Checkpoint.last_words) as interrupts:
         try:
             given.run(given, interrupts)
         except OutputIsThere as there:
@@ -81,7 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             message, code = explain(error, interrupts)
             if given.verbose and code == ApSparkError.exit_code:
                 traceback.print_exc()
-            print(f"ap-spark: {message}", file=sys.stderr, flush=True)  # Java may be waiting, and end after this
+            # Java may be waiting for this line, and end after it.
+            print(f"ap-spark: {printable(message)}", file=sys.stderr, flush=True)
             return code
     return 0
 
@@ -94,8 +106,7 @@ def explain(error: Exception, interrupts: Interrupts) -> tuple[str, int]:
         return told, StorageError.exit_code
     if interrupts.received:  # which has cancelled what was going on
         by = interrupts.received.name
-        how = "nothing was written: the same command starts again, without --no-resume at the last snapshot if any"
-        return f"stopped by {by} outside of the iterations; {how}", interrupts.exit_code
+        return f"stopped by {by} outside of the iterations; {Checkpoint.last_words}", interrupts.exit_code
     if isinstance(error, ApSparkError):
         return str(error), error.exit_code
     who = "Spark failed" if isinstance(error, (PySparkException, Py4JJavaError)) else type(error).__name__
@@ -277,6 +288,12 @@ def job(
     """What all commands begin and end with: the checks, the session, the output's place, the input."""
     settings, source, similarity = record(Settings, given), record(Input, given), record(Similarity, given)
     session = record(Run, given)
+    interrupts.grace = session.grace
+    Checkpoint.last_words = (
+        f"the same command goes on from the last snapshot in {checkpoint}, if there is one"
+        if checkpoint
+        else Checkpoint.NONE_KEPT
+    )
     check_together(settings, source, similarity)
     if similarity.neighbors is not None and settings.symmetrize is None:
         settings = replace(settings, symmetrize="union")
@@ -289,9 +306,17 @@ def job(
         interrupts.attach(spark)
         with ExitStack() as held:
             held.callback(interrupts.detach)
-            directory = held.enter_context(claimed(spark, output.output, output.if_exists)) if output.output else None
-            if directory and checkpoint and directory.target.contains(checkpoint):
-                raise SettingError(f"--checkpoint must be outside of --output, got {checkpoint!r}")
+            apart = places_read(spark, {"INPUT": given.input, "--points": source.points})
+            if checkpoint is not None:
+                place = Place.of("--checkpoint", store_of(spark, checkpoint))
+                if found := conflict(place, apart):
+                    raise CheckpointError(
+                        f"the checkpoint must lie apart from what is read, but {found}: choose another directory"
+                    )
+                apart.append(place)
+            directory = None
+            if output.output is not None:
+                directory = held.enter_context(claimed(spark, output.output, output.if_exists, apart))
             edges, points, preferences, neighbors = read(spark, given.input, source, similarity, held)
             options = {"input": given.input} | asdict(source) | asdict(similarity)
             seconds["read"] = round(time.perf_counter() - started - seconds["start"], 3)
@@ -300,6 +325,7 @@ def job(
         if ours:
             with catch_warnings(action="ignore", category=RuntimeWarning):  # Spark ended itself: the error says why
                 spark.stop()
+            interrupts.end_java()
 
 
 def check_together(settings: Settings, source: Input, similarity: Similarity) -> None:
@@ -412,7 +438,7 @@ def in_words(clustering: Clustering, neighbors: dict[str, Any] | None, output: s
     if largest:
         words.append("largest clusters: " + ", ".join(f"{row.size:,} around {row.exemplar}" for row in largest))
     words.append(f"written to {output}: assignments, exemplars, trace, summary.json")
-    return "\n".join(words)
+    return "\n".join(map(printable, words))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pyspark.sql import DataFrame, Window
 
 from ap_spark import classic
 from ap_spark.engines import engine_of
+from ap_spark.errors import printable
 from ap_spark.graph import Graph, build_graph
 from ap_spark.preference import PreferenceRange, preference_range, quantiles_of
 from ap_spark.settings import Settings
@@ -97,23 +98,22 @@ class Description:
 
         quantiles = ", ".join(f"{100 * q:g} % {value:.6g}" for q, value in self.similarity_quantiles.items())
         low, high = self.preference_range.p_min, self.preference_range.p_max
-        return "\n".join(
-            [
-                f"{self.n_points:,} points, {self.n_edges:,} similarities",
-                f"similar to others: {degrees(self.degrees_out)}",
-                f"others similar to a point: {degrees(self.degrees_in)}",
-                "most of them: " + ", ".join(f"{degree:,} to {hub}" for hub, degree in self.hubs.items()),
-                f"connected components: {self.n_components:,}, the largest of "
-                f"{', '.join(f'{size:,}' for size in self.largest_components)} points",
-                f"points without similarities: {self.n_isolated:,}; "
-                f"exemplars since they are similar to none: {self.n_exemplars_by_definition:,}",
-                f"clusters: at least {self.least_clusters:,}",
-                f"similarities: {quantiles}",
-                "preference: " + ("each point its own" if self.preference is None else f"{self.preference:.6g}"),
-                f"preferences from one cluster to all points: {low:.6g} to {high:.6g}",
-                f"a run: {self.engine} engine, about {size_of(self.bytes_needed)}",
-            ]
+        lines = (
+            f"{self.n_points:,} points, {self.n_edges:,} similarities",
+            f"similar to others: {degrees(self.degrees_out)}",
+            f"others similar to a point: {degrees(self.degrees_in)}",
+            "most of them: " + ", ".join(f"{degree:,} to {hub}" for hub, degree in self.hubs.items()),
+            f"connected components: {self.n_components:,}, the largest of "
+            f"{', '.join(f'{size:,}' for size in self.largest_components)} points",
+            f"points without similarities: {self.n_isolated:,}; "
+            f"exemplars since they are similar to none: {self.n_exemplars_by_definition:,}",
+            f"clusters: at least {self.least_clusters:,}",
+            f"similarities: {quantiles}",
+            "preference: " + ("each point its own" if self.preference is None else f"{self.preference:.6g}"),
+            f"preferences from one cluster to all points: {low:.6g} to {high:.6g}",
+            f"a run: {self.engine} engine, about {size_of(self.bytes_needed)}",
         )
+        return "\n".join(map(printable, lines))
 
 
 def describe(

@@ -27,6 +27,7 @@ __all__ = [
     "OutputInUse",
     "SettingError",
     "StorageError",
+    "printable",
     "reason",
 ]
 
@@ -91,7 +92,16 @@ class Interrupted(ApSparkError):
     exit_code = 130
 
 
+def printable(text: str) -> str:
+    r"""Escape control characters, line ends and the like in what comes from data, for a terminal or a log.
+
+    >>> print(printable("caf\u00e9 \x1b[31m\u202e"))
+    café \x1b[31m\u202e
+    """
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 def reason(error: Exception) -> str:
     """An error in a line: of Java's, what Java says, without the stack."""
     text = str(error.java_exception.toString()) if isinstance(error, Py4JJavaError) else str(error)
-    return next((line for line in text.splitlines() if line.strip()), type(error).__name__)
+    return printable(next((line for line in text.splitlines() if line.strip()), type(error).__name__))

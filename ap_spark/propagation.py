@@ -107,9 +107,9 @@ def told(trace: list[Iteration], checkpoint: Checkpoint | None, saved: bool) -> 
     """Where the run was stopped, and how to go on."""
     words = f"stopped after iteration {trace[-1].iteration}"
     if checkpoint is None:
-        return f"{words}; without --checkpoint DIR the next run starts from the beginning"
+        return f"{words}; {Checkpoint.NONE_KEPT}"
     if not saved:
-        return f"{words}, without a snapshot: the same command goes on from the last one in {checkpoint.store}, if any"
+        return f"{words}, without a snapshot of it; {checkpoint.last_words}"
     command = "the same command" if checkpoint.resume else "the same command, but without --no-resume,"
     return f"{words}, with a snapshot in {checkpoint.store}: {command} goes on from there"
 

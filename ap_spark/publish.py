@@ -1,7 +1,9 @@
 """Output that appears whole or not at all.
 
-Everything is written to a staging directory beside the output, which is renamed when it is complete. Object stores
+Everything is written to a staging directory beside the output, and renamed when it is complete. Object stores
 cannot rename at once: there it is written in its place, and the file _SUCCESS, written last, says that it is whole.
+
+An output lies apart from all that is read. It replaces nothing but an output of ours, or an empty directory.
 
 Of two runs aimed at one output, one is refused: at its beginning where a file can be locked, else when it finds the
 other's output in its place, or that the other has begun to write there.
@@ -10,11 +12,13 @@ other's output in its place, or that the other has begun to write there.
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
 import secrets
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -26,10 +30,17 @@ from pyspark.sql import DataFrame, SparkSession
 from ap_spark.clustering import Clustering
 from ap_spark.errors import OutputError, OutputInUse
 from ap_spark.processes import is_running, machine
+from ap_spark.safety import Place, conflict, irreplaceable
 from ap_spark.stores import SUCCESS, Store, is_a
 
 __all__ = ["OutputDirectory", "OutputIsThere", "claimed"]
 
+logger = logging.getLogger(__name__)
+
+FORMAT = "ap_spark/1"  # in summary.json: by this an output of ours is known
+TABLES = ("assignments", "exemplars", "trace", "similarities")
+SUMMARY, LABELS, CENTERS = "summary.json", "labels.tsv", "cluster_centers_indices.tsv"
+IN_A_TABLE = re.compile(r"part-.*|_SUCCESS|_temporary|__magic.*")  # what Spark, and its committers, write there
 UNFINISHED = "_PUBLISHING"  # in an output that is written in its place: by whom
 ROWS_A_FILE = 1_000_000
 WRITERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -45,7 +56,9 @@ class OutputIsThere(Exception):
 
 
 @contextmanager
-def claimed(spark: SparkSession, path: str, if_exists: str) -> Iterator[OutputDirectory]:
+def claimed(
+    spark: SparkSession, path: str, if_exists: str, apart_from: Sequence[Place] = ()
+) -> Iterator[OutputDirectory]:
     """An output that no other run is at work on, for as long as this one is.
 
     Parameters
@@ -54,24 +67,29 @@ def claimed(spark: SparkSession, path: str, if_exists: str) -> Iterator[OutputDi
     path : str
         A directory anywhere Spark can write.
     if_exists : {"refuse", "replace", "skip"}
+    apart_from : sequence of Place
+        What it may not be, contain or lie in.
 
     Raises
     ------
     OutputError
-        If there is an output already and it is to be refused, or it cannot be written.
+        If there is an output already and it is to be refused, or it cannot be written, or not be replaced.
     OutputInUse
         If another run is at work on it.
     OutputIsThere
         If there is a complete one and it is to be skipped.
     """
-    directory = OutputDirectory(spark, path, replace=if_exists == "replace")
-    with directory.store.locked(f".{directory.name}.lock") as granted:
+    directory = OutputDirectory(spark, path, replace=if_exists == "replace", apart_from=apart_from)
+    with ExitStack() as until:
+        with directory.writable():
+            granted = until.enter_context(directory.store.locked(f".{directory.name}.lock"))
         if granted is False:
             raise directory.in_use("is at work on")
         directory.clear_leftovers(alone=granted is True)
-        if if_exists == "skip" and directory.is_complete:
+        if if_exists == "skip" and directory.is_complete and directory.is_ours(directory.name):
             raise OutputIsThere(f"{directory.target} is there already: nothing to do")
         directory.refuse_existing()
+        directory.refuse_foreign()
         yield directory
 
 
@@ -85,6 +103,8 @@ class OutputDirectory:
         A directory anywhere Spark can write.
     replace : bool
         Whether an existing output may be replaced.
+    apart_from : sequence of Place
+        What it may not be, contain or lie in.
 
     Raises
     ------
@@ -92,19 +112,20 @@ class OutputDirectory:
         If that is no place for an output, or cannot be written: now, not after hours.
     """
 
-    def __init__(self, spark: SparkSession, path: str, *, replace: bool) -> None:
+    def __init__(self, spark: SparkSession, path: str, *, replace: bool, apart_from: Sequence[Place] = ()) -> None:
         self.replace = replace
-        self.owner = f"{machine()}.{os.getpid()}"
-        self.mark = f"{self.owner} {secrets.token_hex(8)}"
-        try:
+        self.apart_from = apart_from
+        self.owner, self.token = f"{machine()}.{os.getpid()}", secrets.token_hex(8)
+        self.mark = f"{self.owner} {self.token}"
+        self.tables: tuple[str, ...] = TABLES
+        with self.writable():
             self.target = Store(spark, path)
             if self.target.parent is None:
                 raise OutputError(f"the output must be a directory of its own, got {path!r}")
             self.name = self.target.name
             self.store = Store(spark, self.target.parent)
-            self.store.check_writable(self.beside("probe"))
-        except OSError as error:
-            raise OutputError(f"the output must be in a directory that can be written, but {error}") from error
+            self.check_apart()
+            self.store.check_writable(self.beside("probing"))
 
     @property
     def is_complete(self) -> bool:
@@ -115,6 +136,18 @@ class OutputDirectory:
         """The mark of the run that has begun to write in the output's place, and not ended."""
         return None if self.is_complete else self.target.read_text(UNFINISHED)
 
+    @contextmanager
+    def writable(self) -> Iterator[None]:
+        """Make an OSError the refusal of this place."""
+        try:
+            yield
+        except OSError as error:
+            raise OutputError(f"the output must be in a directory that can be written, but {error}") from error
+
+    def check_apart(self) -> None:
+        if found := conflict(Place.of("the output", self.target), self.apart_from):
+            raise OutputError(f"the output must lie apart from what is read, but {found}: choose another directory")
+
     def refuse_existing(self) -> None:
         """Raise OutputError if there is an output that may not be replaced, OutputInUse if its writer lives.
 
@@ -123,18 +156,57 @@ class OutputDirectory:
         writer = self.writer
         if writer is not None and lives(writer.partition(" ")[0]):
             raise self.in_use(f"says in {UNFINISHED} (delete it if that run is dead) that it is writing to")
+        if self.store.is_file(self.name):
+            raise OutputError(f"the output must be a directory, but {self.target} is a file: move it away")
         if self.store.exists(self.name) and not self.replace and writer is None:
             whole = "does" if self.is_complete else f"does, and is no complete output (there is no {SUCCESS})"
             raise OutputError(
                 f"the output must not exist yet, but {self.target} {whole}: give --overwrite to replace it"
             )
 
+    def refuse_foreign(self) -> None:
+        """Raise OutputError if what is in the output's place is none of ours, or holds something that is not of it."""
+        if not self.store.exists(self.name):
+            return
+        self.check_apart()
+        problem = self.target.local and irreplaceable(self.target.local)
+        problem = problem or self.foreign(self.name)
+        if problem:
+            raise OutputError(f"only an output of ap-spark is replaced, but {self.target} {problem}")
+
+    def foreign(self, name: str) -> str | None:
+        """Why a directory is no output of ours, or an empty directory; None if it is."""
+        found = self.store.entries(name)
+        if not found:
+            return None
+        if not self.is_ours(name):
+            return f"is none (by its {SUMMARY}): choose another directory, or move it away"
+        files = (SUCCESS, UNFINISHED, SUMMARY, LABELS, CENTERS)
+        for entry, is_directory in found.items():
+            if entry not in (self.tables if is_directory else files):
+                return f"holds {entry!r}, which is not of an output: move it away"
+            for part in self.store.entries(f"{name}/{entry}") if is_directory else ():
+                if not IN_A_TABLE.fullmatch(part):
+                    return f"holds {f'{entry}/{part}'!r}, which is not of an output: move it away"
+        return None
+
+    def is_ours(self, name: str) -> bool:
+        """Whether a directory is an output: by its summary or, where that is not written yet, by our mark."""
+        try:
+            summary = json.loads(self.store.read_text(f"{name}/{SUMMARY}") or "null")
+        except ValueError:
+            return False
+        if not isinstance(summary, dict):
+            return summary is None and self.store.is_file(f"{name}/{UNFINISHED}")
+        before = {"settings", "seconds"} <= summary.keys() and bool({"fingerprint", "graph"} & summary.keys())
+        return summary.get("format") == FORMAT or before
+
     def in_use(self, how: str) -> OutputInUse:
         return OutputInUse(f"an output must be of one run, but another one {how} {self.target}")
 
     def beside(self, purpose: str) -> str:
-        """A hidden name beside the output, of this process on this machine."""
-        return f".{self.name}.{purpose}.{self.owner}"
+        """A hidden name beside the output, of this process on this machine, which nobody can guess."""
+        return f".{self.name}.{purpose}.{self.owner}.{self.token}"
 
     def clear_leftovers(self, *, alone: bool) -> None:
         """Delete what killed runs to this output left beside it; put a replaced output back.
@@ -142,17 +214,18 @@ class OutputDirectory:
         With the output locked this run is alone, and all others are dead. Elsewhere those are that no longer run on
         this machine.
         """
-        prefix = f".{self.name}."
-        for found in self.store.names():
-            if not found.startswith(prefix):
+        pattern = re.compile(rf"\.{re.escape(self.name)}\.(staging|old|probing)\.(.+-\d+\.\d+)\.[0-9a-f]{{16}}")
+        for match in filter(None, map(pattern.fullmatch, self.store.names())):
+            found, purpose, owner = match[0], match[1], match[2]
+            if not (alone or lives(owner) is False):
                 continue
-            purpose, _, owner = found.removeprefix(prefix).partition(".")
-            if purpose not in ("staging", "old", "probe") or not (alone or lives(owner) is False):
-                continue
-            if purpose == "old" and not self.store.exists(self.name):
+            if purpose == "old" and (not self.is_ours(found) or self.foreign(found)):
+                logger.warning("%s/%s is left as it is: it is no output of ap-spark, or holds more", self.store, found)
+            elif purpose == "old" and not self.store.exists(self.name):
                 self.store.rename(found, self.name)  # killed between the two renames of `place`
             else:
-                self.store.delete(found)
+                with suppress(Py4JJavaError):  # another user's
+                    self.store.delete(found)
 
     def publish(
         self,
@@ -180,9 +253,13 @@ class OutputDirectory:
             If another run has put an output in this one's place, or is about to; nothing of the other's is deleted.
         """
         in_place = not self.store.renames_at_once
-        staged = self.name if in_place else self.beside("staging")
+        self.tables = (*TABLES, *tables)
+        staging = self.beside("staging")
+        staged = self.name if in_place else f"{staging}/output"
         if in_place:
             self.make_room()
+        else:
+            self.store.make_private(staging)
         try:
             started = time.perf_counter()
             for name, (table, count) in tables.items():
@@ -192,8 +269,8 @@ class OutputDirectory:
             if output_format == "tsv" and numbers is not None:
                 self.write_numbers(numbers, staged)
             summary["seconds"]["write"] = round(time.perf_counter() - started, 3)
-            text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
-            self.store.write_text(f"{staged}/summary.json", text)
+            text = json.dumps({"format": FORMAT} | summary, indent=2, allow_nan=False) + "\n"
+            self.store.write_text(f"{staged}/{SUMMARY}", text)
             if in_place:
                 self.check_mark()
             self.store.write_text(f"{staged}/{SUCCESS}", "")  # the last file
@@ -202,8 +279,10 @@ class OutputDirectory:
             else:
                 self.place(staged)
         finally:
-            if not in_place or self.writer == self.mark:
-                self.store.delete(staged)
+            if not in_place:
+                self.store.delete(staging)
+            elif self.writer == self.mark:
+                self.store.delete(self.name)
 
     def make_room(self) -> None:
         """Begin to write in the output's place. One that stands there is no longer whole from now on."""
@@ -211,9 +290,12 @@ class OutputDirectory:
             self.refuse_existing()
         except OutputError as error:  # it was not there at the beginning
             raise self.in_use("has written to") from error
+        self.refuse_foreign()
         self.target.delete(SUCCESS)
-        self.store.delete(self.name)
-        self.target.write_text(UNFINISHED, self.mark)
+        self.target.write_text(UNFINISHED, self.mark)  # what is half deleted is still an output of ours
+        for name in self.target.names():
+            if name != UNFINISHED:
+                self.target.delete(name)
 
     def check_mark(self) -> None:
         """Raise OutputInUse if another run has made room for itself since we did."""
@@ -236,18 +318,20 @@ class OutputDirectory:
         few = table.repartitionByRange(files, key) if files > 1 else table.coalesce(1)
         few.sortWithinPartitions(key).write.format(kind).options(**options).save(path)
 
-    def write_numbers(self, clustering: Clustering, staging: str) -> None:
+    def write_numbers(self, clustering: Clustering, staged: str) -> None:
         """Labels, and rows of the exemplars, as plain columns of numbers: the files of Concurrent_AP."""
         is_exemplar = F.col("id") == F.col("exemplar")
         rows = clustering.assignments.orderBy("id").select("label", is_exemplar.alias("is_exemplar")).toArrow()
-        self.store.write_text(f"{staging}/labels.tsv", lines(rows["label"].to_numpy()))
+        self.store.write_text(f"{staged}/{LABELS}", lines(rows["label"].to_numpy()))
         centers = np.flatnonzero(rows["is_exemplar"].to_numpy())
-        self.store.write_text(f"{staging}/cluster_centers_indices.tsv", lines(centers))
+        self.store.write_text(f"{staged}/{CENTERS}", lines(centers))
 
     def place(self, staged: str) -> None:
         """Rename the complete output to its name; one that stood there goes only now."""
         old = self.beside("old")
         replaced = self.replace and self.store.exists(self.name)
+        if replaced:
+            self.refuse_foreign()
         try:
             if replaced:
                 self.store.rename(self.name, old)

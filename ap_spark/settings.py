@@ -56,6 +56,13 @@ def parameter(
     return field(default=default, metadata=about)
 
 
+def is_directory_path(path: str) -> bool:
+    """Whether a path can name a directory of its own: Hadoop takes a colon in the last part for a scheme."""
+    name = path.rstrip("/").rpartition("/")[2]
+    return bool(path.strip()) and ":" not in name
+
+
+DIRECTORY = "the path of a directory, without ':' in its last part"
 INTERVAL = re.compile(r"\d+|\d+(\.\d+)?min")
 SELDOM = 12  # by the clock, a snapshot waits at least so many times what the last one took
 
@@ -260,7 +267,11 @@ class GraphOutput(Checked):
     """The parameters that say whether the graph is written."""
 
     output: str | None = parameter(
-        None, "directory to write the similarities to; it appears whole or not at all", metavar="DIR"
+        None,
+        "directory to write the similarities to; it appears whole or not at all",
+        metavar="DIR",
+        rule=DIRECTORY,
+        holds=is_directory_path,
     )
     output_format: str = parameter("parquet", "format of the tables", choices=("parquet", "csv", "tsv", "json"))
     if_exists: str = parameter(
@@ -269,7 +280,7 @@ class GraphOutput(Checked):
         "so and exit with 0, for schedulers that try again",
         choices=("refuse", "replace", "skip"),
     )
-    overwrite: bool = parameter(False, "the same as --if-exists replace")
+    overwrite: bool = parameter(False, "the same as --if-exists replace; only an output of ap-spark is replaced")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -283,7 +294,13 @@ class GraphOutput(Checked):
 class Output(GraphOutput):
     """The parameters that say what is written."""
 
-    output: str = parameter(MISSING, "directory to write; it appears whole or not at all", metavar="DIR")
+    output: str = parameter(
+        MISSING,
+        "directory to write; it appears whole or not at all",
+        metavar="DIR",
+        rule=DIRECTORY,
+        holds=is_directory_path,
+    )
     require_convergence: bool = parameter(False, "write nothing and exit with 3 when the run has not converged")
 
 
@@ -302,6 +319,8 @@ class Snapshots(Checked):
         "directory for snapshots, anywhere Spark can write: the same command goes on from the newest; "
         "deleted once the output is published",
         metavar="DIR",
+        rule=DIRECTORY,
+        holds=is_directory_path,
     )
     checkpoint_every: str = parameter(
         "10min",
@@ -327,6 +346,13 @@ class Run(Checked):
     verbose: bool = parameter(False, "log each stage, and the stack of a fault of ours", short="v")
     master: str | None = parameter(None, "Spark master (default: local[*,4], or what spark-submit says)")
     conf: list[str] = parameter([], "a Spark setting; can be given again", metavar="KEY=VALUE")
+    grace: float = parameter(
+        30.0,
+        "from SIGTERM or Ctrl-C to the end at most, whatever hangs; a snapshot that takes longer is given up",
+        rule="a finite number above 0",
+        holds=lambda seconds: 0 < seconds < math.inf,
+        metavar="SECONDS",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
-from ap_spark.errors import reason
+from ap_spark.errors import ApSparkError, reason
 
 __all__ = ["SUCCESS", "Store", "is_a"]
 
 SUCCESS = "_SUCCESS"  # written last: what is in the directory is whole
 
 ATOMIC_RENAME = ("file", "hdfs", "viewfs")
+MAY_PASS = (errno.EAGAIN, errno.EDQUOT, errno.EINTR, errno.EIO, errno.ENOSPC, errno.ESTALE, errno.ETIMEDOUT)
+PRIVATE = 0o700  # for directories that nobody else is to read, or to put something into
 REFUSALS = (  # as opposed to what may pass: a store that is overloaded, or starting
     "java.io.FileNotFoundException",  # also a local directory's "Permission denied" and "Not a directory"
     "java.nio.file.AccessDeniedException",
@@ -37,15 +41,24 @@ class Store:
     ----------
     spark : SparkSession
     path : str
-        Of any scheme that Spark knows; without one, of Spark's default file system.
+        Of any scheme that Spark knows; without one, of Spark's default file system. Links of this machine are resolved.
+    dangling : bool
+        Whether it may be a link to nothing, or below one: what is to be read may, for reading it tells.
+
+    Attributes
+    ----------
+    root : org.apache.hadoop.fs.Path
+    local : pathlib.Path or None
+        The same, where it is of this machine.
 
     Raises
     ------
     OSError
-        If it is of none. A name server that does not know the host is an error of Java's, which may pass.
+        If it is of no scheme, or a link to nothing. A name server that does not know the host is an error of Java's,
+        which may pass.
     """
 
-    def __init__(self, spark: SparkSession, path: str) -> None:
+    def __init__(self, spark: SparkSession, path: str, *, dangling: bool = False) -> None:
         self.jvm: Any = spark.sparkContext._jvm
         self.gateway: Any = spark.sparkContext._gateway
         self.configuration = spark.sparkContext._jsc.hadoopConfiguration()
@@ -56,10 +69,19 @@ class Store:
         except (Py4JJavaError, PySparkException) as error:
             if "UnknownHostException" in str(error):
                 raise
-            raise OSError(f"{path}: {reason(error)}") from error
+            raise OSError(f"{path}: {without_class(error)}") from error
+        self.spark = spark
+        self.local: Path | None = None
+        if self.is_local:
+            named = Path(self.root.toUri().getPath())
+            if not dangling:
+                refuse_dangling(named)
+            self.local = Path(os.path.realpath(named))
+            self.root = self.path_of(f"file:{self.local}")
+        self.shown = str(self.root.toString())
 
     def __str__(self) -> str:
-        return str(self.root.toString())
+        return self.shown
 
     @property
     def parent(self) -> str | None:
@@ -86,18 +108,14 @@ class Store:
         return self.jvm.org.apache.hadoop.fs.Path(*parts)
 
     def path(self, name: str) -> Any:
-        return self.path_of(self.root, name)
+        return self.path_of(self.root, name) if name else self.root
 
-    def contains(self, path: str) -> bool:
-        """Whether a path is this directory, or lies in it."""
-        try:
-            given: Any = self.path_of(path)
-            qualified = given.getFileSystem(self.configuration).makeQualified(given)
-        except (Py4JJavaError, PySparkException):  # no path, or of no file system
-            return False
-        return f"{qualified.toString()}/".startswith(f"{self}/")
+    def matching(self) -> list[Store]:
+        """What the path names, as a pattern: itself, where it is none."""
+        found = self.fs.globStatus(self.root)
+        return [Store(self.spark, status.getPath().toString(), dangling=True) for status in found or ()]
 
-    def exists(self, name: str) -> bool:
+    def exists(self, name: str = "") -> bool:
         return bool(self.fs.exists(self.path(name)))
 
     def names(self) -> list[str]:
@@ -105,6 +123,26 @@ class Store:
         if not self.fs.exists(self.root):
             return []
         return sorted(found.getPath().getName() for found in self.fs.listStatus(self.root))
+
+    def is_file(self, name: str) -> bool:
+        """Whether there is something of this name that is no directory."""
+        return self.exists(name) and not self.fs.getFileStatus(self.path(name)).isDirectory()
+
+    def entries(self, name: str) -> dict[str, bool]:
+        """What lies in a directory, and whether each is a directory itself."""
+        return {found.getPath().getName(): found.isDirectory() for found in self.fs.listStatus(self.path(name))}
+
+    def make_private(self, name: str = "") -> None:
+        """Make a directory, and those above it, that only this user may read, where the file system has modes."""
+        if self.local is not None:
+            path = self.local / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir(mode=PRIVATE)
+        else:
+            private: Any = self.jvm.org.apache.hadoop.fs.permission.FsPermission(f"{PRIVATE:o}")
+            path = self.path(name)
+            self.fs.mkdirs(path.getParent())
+            self.fs.mkdirs(path, private)
 
     def delete(self, name: str) -> None:
         self.fs.delete(self.path(name), True)
@@ -148,17 +186,23 @@ class Store:
         Where there is no such directory yet, the nearest above is asked; object stores have none, and need none. An
         error that may pass, such as of a store that does not answer, goes on as it is.
         """
+        if self.local is not None:
+            with refused(self.local):
+                nearest = next(place for place in (self.local, *self.local.parents) if os.path.lexists(place))
+                os.close(os.open(nearest / probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+                os.unlink(nearest / probe)
+            return
         place = self.root
         try:
             while self.renames_at_once and not self.fs.exists(place):
                 place = place.getParent()
             file = self.path_of(place, probe)
-            self.fs.create(file, True).close()
+            self.fs.create(file, False).close()
             self.fs.delete(file, False)
         except Py4JJavaError as error:
             if not any(is_a(error, name) for name in REFUSALS):
                 raise
-            raise OSError(f"{place.toString()}: {reason(error)}") from error
+            raise OSError(f"{place.toString()}: {without_class(error)}") from error
 
     @contextmanager
     def locked(self, name: str) -> Iterator[bool | None]:
@@ -166,10 +210,10 @@ class Store:
 
         It falls with the process, whatever ends that. Only file systems of this machine have such locks, not all.
         """
-        if not self.is_local:
+        root = self.local
+        if root is None:
             yield None
             return
-        root = Path(self.root.toUri().getPath())
         made = [place for place in (root, *root.parents) if not place.exists()]
         try:
             with held(root / name) as granted:
@@ -189,15 +233,18 @@ def held(path: Path) -> Iterator[bool | None]:
             while True:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 file = until.enter_context(opened(path))
-                ours = True  # unless another process holds it
+                ours = is_lock(os.fstat(file))  # unless another process holds it
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 with suppress(FileNotFoundError):  # another process may have deleted it in the meantime
-                    if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    if os.path.samestat(os.fstat(file), path.stat()):
                         break
+                until.pop_all().close()
             granted: bool | None = True
         except BlockingIOError:
             granted = ours = False
-        except OSError:  # a file system without locks
+        except OSError as error:  # a file system without locks
+            if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+                raise OSError(f"{path} is where the lock would be, and no file: move it away") from error
             granted = None
         try:
             yield granted
@@ -205,6 +252,11 @@ def held(path: Path) -> Iterator[bool | None]:
             if ours:
                 with suppress(OSError):
                     path.unlink()
+
+
+def without_class(error: Exception) -> str:
+    """What Java says of a path, for somebody who knows no Java."""
+    return reason(error).rpartition("Exception: ")[2]
 
 
 def is_a(error: Py4JJavaError, name: str) -> bool:
@@ -215,8 +267,37 @@ def is_a(error: Py4JJavaError, name: str) -> bool:
     return kind is not None
 
 
-def opened(path: Path) -> TextIO:
+@contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """The descriptor of a lock file, made where there is none; never what a link leads to."""
+    flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        return path.open("a")
+        file = os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o666)
     except PermissionError:  # another user's
-        return path.open()
+        file = os.open(path, os.O_RDONLY | flags)
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
+def is_lock(found: os.stat_result) -> bool:
+    """Whether a file is one that `held` makes, and may delete."""
+    return stat.S_ISREG(found.st_mode) and found.st_size == 0 and found.st_uid == os.geteuid()
+
+
+def refuse_dangling(path: Path) -> None:
+    for place in (path, *path.parents):
+        if place.is_symlink() and not place.exists():
+            raise OSError(f"{place} is a link to {os.readlink(place)}, which does not exist")
+
+
+@contextmanager
+def refused(place: Path) -> Iterator[None]:
+    """Name the directory in an OSError; one that may pass becomes a fault that is no refusal."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in MAY_PASS:
+            raise ApSparkError(f"file:{place} cannot be written for now ({error.strerror}): start again") from error
+        raise OSError(f"file:{place}: {error.strerror}") from error

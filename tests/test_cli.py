@@ -33,6 +33,9 @@ POINTS = "id,x,y\na,0.0,0.0\nb,0.1,0.0\nc,0.0,0.2\nd,5.0,5.0\ne,5.1,5.0\nf,5.0,5
 EDGES = "i,k,s\n0,1,-1.0\n1,0,-1.0\n2,3,-1.0\n3,2,-1.5\n1,2,-9.0\n"
 
 
+OURS = '{"format": "ap_spark/1"}'  # the least by which an output is known
+
+
 def run(tmp_path: Path, text: str, *options: str, name: str = "input.csv") -> int:
     """Run the command on a file with this text; the output goes to tmp_path/out."""
     (tmp_path / name).write_text(text)
@@ -220,6 +223,7 @@ def test_what_is_made_room_for_in_the_last_moment_is_not_whole(
     tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = (OutputDirectory(spark, str(tmp_path / "out"), replace=True) for _ in range(2))
+    second.tables = (*second.tables, "one", "two")
     write_text = Store.write_text
 
     def overtaken(store: Store, name: str, text: str) -> None:
@@ -257,6 +261,7 @@ def test_a_store_that_does_not_answer_is_no_bad_input(tmp_path: Path, spark: Spa
         jvm.java.util.ArrayList().get(0)  # whatever error of Java's that is none of permission
 
     store = Store(spark, str(tmp_path))
+    store.local = None
     store.fs = SimpleNamespace(exists=lambda path: True, create=fail, getUri=store.fs.getUri)
     with pytest.raises(Py4JJavaError) as failed:
         store.check_writable("probe")
@@ -282,9 +287,9 @@ def test_without_locks_no_lock_is_left(tmp_path: Path, spark: SparkSession, monk
 def test_snapshots_do_not_lie_in_the_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for inside in (tmp_path / "out", f"file:{tmp_path}/out/c", f"file://{tmp_path}/x/../out/c"):
         assert run(tmp_path, EDGES, "--edges", "--checkpoint", str(inside)) == 2
-        assert "--checkpoint must be outside of --output" in capsys.readouterr().err
-    assert run(tmp_path, EDGES, "--edges", "--checkpoint", "no:path") == 2
-    assert "the checkpoint must be a directory that can be written, but no:path" in capsys.readouterr().err
+        assert "the output must lie apart from what is read, but" in capsys.readouterr().err
+    assert run(tmp_path, EDGES, "--edges", "--checkpoint", "no:/path") == 2
+    assert "the checkpoint must be a directory that can be written, but no:/path" in capsys.readouterr().err
     assert nothing_left(tmp_path, "input.csv")
     assert run(tmp_path, EDGES, "--edges", "--checkpoint", str(tmp_path / "outside")) == 0
 
@@ -407,13 +412,19 @@ def test_leftovers_of_a_killed_run_are_cleared_and_a_replaced_output_put_back(
     monkeypatch.setattr("ap_spark.stores.Store.is_local", locked)
     ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
     owner = f"{machine()}.{int(ended.stdout)}"
-    (tmp_path / f".out.staging.{owner}" / "assignments").mkdir(parents=True)
-    (tmp_path / f".out.old.{owner}").mkdir()
-    (tmp_path / f".out.old.{owner}" / "summary.json").write_text("precious")
-    (tmp_path / ".out.staging.another-machine.1").mkdir()
+    token = 16 * "0"
+    (tmp_path / f".out.staging.{owner}.{token}" / "output" / "assignments").mkdir(parents=True)
+    old, thesis = (tmp_path / f".out.old.{owner}.{end}" for end in (token, 16 * "1"))
+    for directory, text in ((old, OURS), (thesis, "precious")):
+        directory.mkdir()
+        (directory / "summary.json").write_text(text)
+    others = f".out.staging.another-machine-4.1.{token}"
+    theirs = [thesis.name, ".out.old.letters", f".out.staging.{owner}"]
+    for name in (others, *theirs[1:]):
+        (tmp_path / name).mkdir()
     assert run(tmp_path, EDGES, "--edges") == 2
-    assert (tmp_path / "out" / "summary.json").read_text() == "precious"
-    assert nothing_left(tmp_path, "input.csv", "out", *([] if locked else [".out.staging.another-machine.1"]))
+    assert (tmp_path / "out" / "summary.json").read_text() == OURS
+    assert nothing_left(tmp_path, "input.csv", "out", *theirs, *([] if locked else [others]))
 
 
 def test_require_convergence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -491,14 +502,14 @@ def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str], case: str
     (tmp_path / "points.csv").write_text("id\n0\n1\n")
     options = [str(tmp_path / "points.csv") if option == "POINTS" else option for option in options]
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "precious").write_text("stays")
+    (tmp_path / "out" / "summary.json").write_text(OURS)
     assert run(tmp_path, text, *options, "--overwrite") == 2
     error = capsys.readouterr().err
     assert message in error
     assert len(error.strip().splitlines()) <= 2, "errors are one or two lines"
     assert "Exception" not in error
     assert nothing_left(tmp_path, "input.csv", "points.csv", "out")
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["precious"]
+    assert [path.read_text() for path in (tmp_path / "out").iterdir()] == [OURS], "stays untouched"
 
 
 @pytest.mark.parametrize("option", ["--neighbors=few", "--metric=l3", "--symmetrize=both", "--scale=robust"])
@@ -658,8 +669,8 @@ def test_files_that_cannot_be_read_or_written(tmp_path: Path, capsys: pytest.Cap
     (tmp_path / "file").write_text("")
     assert run(tmp_path, EDGES, "--edges", "--output", str(tmp_path / "file" / "out")) == 2
     assert "directory that can be written" in capsys.readouterr().err
-    assert run(tmp_path, EDGES, "--edges", "--output", "no:path") == 2
-    assert "directory that can be written, but no:path" in capsys.readouterr().err
+    assert run(tmp_path, EDGES, "--edges", "--output", "no:/path") == 2
+    assert "directory that can be written, but no:/path" in capsys.readouterr().err
     assert nothing_left(tmp_path, "file", "input.csv")
 
 

@@ -12,14 +12,11 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
-from unittest.mock import MagicMock
 
 import pytest
 from pyspark.sql import SparkSession
 
 from ap_spark.cli import main
-from ap_spark.interrupts import Interrupts, PassOn
 from tests.conftest import INTERPRETED, INTERPRETING, ROOT
 from tests.outputs import result
 
@@ -83,23 +80,6 @@ def test_a_job_killed_halfway_leaves_no_output_and_does_not_disturb_the_next(
     assert (tmp_path / "out" / "_SUCCESS").exists()
 
 
-@pytest.mark.parametrize(
-    ("threads", "received"), [(["main", "SIGTERM handler"], signal.SIGTERM), (["main", "shutdown-hook-0"], None)]
-)
-def test_the_end_of_a_java_that_has_started_us_is_a_signal_only_if_it_had_one(
-    monkeypatch: pytest.MonkeyPatch, threads: list[str], received: signal.Signals | None
-) -> None:
-    monkeypatch.setattr("ap_spark.interrupts.PATIENCE", 0)
-    monkeypatch.setattr("ap_spark.interrupts.LAST_WORDS", 0)
-    monkeypatch.setenv("PYSPARK_GATEWAY_PORT", "1")
-    interrupts, session = Interrupts(), MagicMock()
-    names = [SimpleNamespace(getName=lambda name=name: name) for name in threads]
-    session.sparkContext._jvm.java.lang.Thread.getAllStackTraces().keySet.return_value = names
-    interrupts.spark = session
-    PassOn(interrupts).run()
-    assert interrupts.received == received
-
-
 @pytest.mark.cluster
 @pytest.mark.parametrize("way", ["ap-spark", "spark-submit"])
 def test_a_stopped_job_takes_a_snapshot_and_the_same_command_goes_on(
@@ -129,6 +109,94 @@ def test_a_stopped_job_takes_a_snapshot_and_the_same_command_goes_on(
     resumed = result(tmp_path / "out")
     assert main([*command, "-i", str(upto), "--overwrite"]) == 0
     assert result(tmp_path / "out") == resumed
+
+
+HANGING = """
+import sys, time
+from ap_spark.cli import main
+from ap_spark.stores import Store
+write_text = Store.write_text
+def never(store, name, text):
+    if name.startswith("snapshot-000002"):
+        print("hangs", flush=True)
+        time.sleep(1000)
+    write_text(store, name, text)
+Store.write_text = never
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("way", ["ap-spark", "spark-submit"])
+def test_whatever_hangs_a_stopped_job_ends_in_time_and_says_what_was_saved(tmp_path: Path, way: str) -> None:
+    points, job = tmp_path / "points.csv", tmp_path / "job.py"
+    points.write_text("x\n0\n1\n5\n6\n7\n")
+    job.write_text(HANGING)
+    program = [sys.executable] if way == "ap-spark" else SUBMIT
+    command = [*program, str(job), "cluster", str(points), *LONG, "-i", "100000000", *INTERPRETING, "--grace", "5"]
+    command += ["--checkpoint", str(tmp_path / "c"), "--checkpoint-every", "1000", "--output", str(tmp_path / "out")]
+    process = start(command, cwd=tmp_path, start_new_session=True)
+    assert process.stdout
+    assert any(line == "hangs\n" for line in process.stdout)
+    began = time.monotonic()
+    os.killpg(process.pid, signal.SIGTERM)
+    told, _ = process.communicate(timeout=60)
+    assert time.monotonic() - began < 5 + 10, "on a busy machine"
+    assert process.returncode == 143, told
+    last = told.splitlines()[-1]
+    assert "stopped by SIGTERM, and not done 5 s later (--grace): the last snapshot is" in last
+    assert re.search(r"/c/snapshot-000001-[0-9a-f]{8}, after iteration 1000: the same command goes on from it$", last)
+    gone = time.monotonic() + 10
+    while time.monotonic() < gone and subprocess.run(["pgrep", "-s", str(process.pid), "java"]).returncode == 0:
+        time.sleep(0.1)
+    assert time.monotonic() < gone, "Java goes too"
+
+
+@pytest.mark.cluster
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+def test_a_snapshot_that_finds_no_room_does_not_keep_a_job_from_stopping(tmp_path: Path) -> None:
+    full = tmp_path / "full"
+    full.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(full)], check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        (full / "ballast").write_bytes(bytes(1_700_000))  # room for one snapshot
+        command = ["ap-spark", "cluster", str(ROOT / "data" / "digits.csv.gz"), "--feature-columns", "0-63"]
+        command += ["--neighbors", "30", "-d", "0.99", "-i", "100000", "-c", "99999", *INTERPRETING]
+        command += ["--checkpoint", str(full / "c"), "--checkpoint-every", "5", "--output", str(tmp_path / "out")]
+        process = start(command, cwd=tmp_path, start_new_session=True)
+        assert process.stdout
+        assert any("no snapshot taken" in line for line in process.stdout)
+        began = time.monotonic()
+        os.killpg(process.pid, signal.SIGTERM)
+        told, _ = process.communicate(timeout=100)
+        assert time.monotonic() - began < 30 + 10
+        assert process.returncode == 143, told
+        last = told.splitlines()[-1]
+        assert re.search(r"the last snapshot is file:.*/snapshot-\d+-[0-9a-f]+, after iteration \d+: the same", last)
+    finally:
+        subprocess.run(["umount", str(full)], check=True)
+
+
+@pytest.mark.parametrize("held_up", ["import time; time.sleep(60)", "import os; os.read(os.pipe()[0], 1)"])
+def test_a_process_that_waits_for_ever_is_ended(held_up: str) -> None:
+    program = f"""
+import os
+from ap_spark.interrupts import Interrupts
+with Interrupts(lambda: "nothing was saved") as interrupts:
+    interrupts.grace = 0.3
+    print("waits", flush=True)
+    {held_up}
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout
+    assert process.stdout.readline() == "waits\n"
+    process.terminate()
+    _, told = process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert told == "\nap-spark: stopped by SIGTERM, and not done 0.3 s later (--grace): nothing was saved\n"
 
 
 @pytest.fixture

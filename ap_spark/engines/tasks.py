@@ -161,7 +161,7 @@ def build(edges: Batches, plan: Plan) -> Iterator[pa.RecordBatch]:
     path, problem = path_of(plan.run, block), ""
     try:
         clear_leftovers()
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
         try:
             with opened(path, plan.shape(block)) as file:
                 if file.iteration < plan.start:
