@@ -32,10 +32,11 @@ __all__ = ["OutputDirectory", "OutputIsThere", "claimed"]
 
 UNFINISHED = "_PUBLISHING"  # in an output that is written in its place: by whom
 ROWS_A_FILE = 1_000_000
+RFC_4180 = {"header": True, "escape": '"', "ignoreLeadingWhiteSpace": False, "ignoreTrailingWhiteSpace": False}
 WRITERS: dict[str, tuple[str, dict[str, Any]]] = {
     "parquet": ("parquet", {}),
-    "csv": ("csv", {"header": True}),
-    "tsv": ("csv", {"header": True, "sep": "\t"}),
+    "csv": ("csv", RFC_4180),
+    "tsv": ("csv", RFC_4180 | {"sep": "\t"}),
     "json": ("json", {"ignoreNullFields": False}),
 }
 
