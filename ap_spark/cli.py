@@ -40,7 +40,7 @@ from ap_spark.neighbors import nearest_neighbors
 from ap_spark.preference import PreferenceRange
 from ap_spark.progress import Progress
 from ap_spark.publish import OutputDirectory, OutputIsThere, claimed
-from ap_spark.readers import make_points, read_points, read_similarities, read_table
+from ap_spark.readers import points_in, read_points, read_similarities
 from ap_spark.safety import Place, conflict, places_read
 from ap_spark.scaling import scale
 from ap_spark.session import start_session
@@ -361,14 +361,15 @@ def read(
 ) -> tuple[DataFrame, DataFrame | None, DataFrame | None, dict[str, Any] | None]:
     """The similarities; the points if known; their own preferences if they have them; how neighbours were found."""
     if source.edges:
-        edges = read_similarities(spark, path, format=source.format, header=source.header)
+        edges = read_similarities(spark, path, format=source.format, header=source.header, encoding=source.encoding)
         if source.points is None:
             return edges, None, None, None
-        table = read_table(spark, source.points, header=source.header)
-        points = make_points(
-            table,
-            id_column=source.id_column or ("id" if "id" in table.columns else "0"),
-            feature_columns="",
+        points = points_in(
+            spark,
+            source.points,
+            header=source.header,
+            encoding=source.encoding,
+            id_column=source.id_column,
             preference_column=source.preference_column,
         )
         if dict(points.dtypes)["id"] != dict(edges.dtypes)["i"]:
@@ -380,6 +381,7 @@ def read(
         path,
         format=source.format,
         header=source.header,
+        encoding=source.encoding,
         id_column=source.id_column,
         feature_columns=source.feature_columns,
         preference_column=source.preference_column,

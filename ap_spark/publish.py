@@ -43,10 +43,11 @@ SUMMARY, LABELS, CENTERS = "summary.json", "labels.tsv", "cluster_centers_indice
 IN_A_TABLE = re.compile(r"part-.*|_SUCCESS|_temporary|__magic.*")  # what Spark, and its committers, write there
 UNFINISHED = "_PUBLISHING"  # in an output that is written in its place: by whom
 ROWS_A_FILE = 1_000_000
+RFC_4180 = {"header": True, "escape": '"', "ignoreLeadingWhiteSpace": False, "ignoreTrailingWhiteSpace": False}
 WRITERS: dict[str, tuple[str, dict[str, Any]]] = {
     "parquet": ("parquet", {}),
-    "csv": ("csv", {"header": True}),
-    "tsv": ("csv", {"header": True, "sep": "\t"}),
+    "csv": ("csv", RFC_4180),
+    "tsv": ("csv", RFC_4180 | {"sep": "\t"}),
     "json": ("json", {"ignoreNullFields": False}),
 }
 

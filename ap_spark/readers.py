@@ -1,49 +1,42 @@
-"""Files into the tables of `schema.py`: points and similarities, from CSV, TSV, Parquet, JSON Lines or ORC.
+"""Tables into points and similarities: which columns they are, and the checks of their cells.
 
-Text files are read as text and converted here, so that an id such as 007 keeps its zeros and a cell that is no number
-is shown as it stands in the file.
+Expressions are made as SQL text where they hold all features: a column object of its own for each would take longer to
+make than 2,000 columns to read.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
-from functools import reduce
-from itertools import accumulate
-from operator import or_
+from dataclasses import replace
+from typing import NoReturn
 
 import pyspark.sql.functions as F
-from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, SparkSession
-from pyspark.sql.types import ArrayType, NumericType, StringType, StructField, StructType
+from pyspark.sql.types import ArrayType, NumericType, StringType
 
 from ap_spark.errors import InputError
-from ap_spark.schema import check_unique, count_of, examples, finite, has_have, id_type
+from ap_spark.formats import SEPARATORS, format_of, read_table
+from ap_spark.records import shown
+from ap_spark.schema import check_unique, count_of, has_have, id_type
+from ap_spark.tables import BROKEN, ROW, Table, cell, numbered, reading, table_of
 
-__all__ = ["make_points", "read_points", "read_similarities", "read_table"]
+__all__ = ["make_points", "points_in", "read_points", "read_similarities"]
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".tab": "tsv",
-    ".parquet": "parquet",
-    ".json": "json",
-    ".jsonl": "json",
-    ".ndjson": "json",
-    ".orc": "orc",
-}
-COMPRESSIONS = (".gz", ".bz2", ".zst", ".lz4", ".snappy", ".deflate")
-SEPARATORS = {"csv": ",", "tsv": "\t"}
-BROKEN, ROW = "__broken__", "__row__"
-BLOCK_COLUMNS = ("__path__", "__start__")
 LARGEST_FEATURE = 1e150  # its square has to be finite
-WHOLE_NUMBER = r"^(0|-?[1-9][0-9]{0,17})$"
+WHOLE_NUMBER = r"\A[ \t]*(0|-?[1-9][0-9]{0,17})[ \t]*\z"
+JAVA_NUMBER = "[xX]|[0-9.][dDfF]"  # of what Java takes for a number: 0x1p3, 1d and 1f
 
 
-def read_table(spark: SparkSession, path: str, *, format: str = "auto", header: bool = True) -> DataFrame:
-    """Read a table; columns of text files are strings, named by the header or by their position from 0.
+def read_similarities(
+    spark: SparkSession, path: str, *, format: str = "auto", header: bool = True, encoding: str = "utf-8"
+) -> DataFrame:
+    """Read similarities as (i, k, s).
+
+    The columns are found by the names i, k and s; a table of exactly three columns may have other names, or none.
 
     Parameters
     ----------
@@ -54,74 +47,32 @@ def read_table(spark: SparkSession, path: str, *, format: str = "auto", header: 
         "auto" goes by the name: .csv, .tsv, .tab, .parquet, .json, .jsonl, .ndjson, .orc, also compressed (.gz, ...).
     header : bool
         Whether the first line of a csv or tsv file names the columns.
-
-    Raises
-    ------
-    InputError
-        If there is no such file, or its format cannot be told.
-    """
-    kind = format_of(path) if format == "auto" else format
-    try:
-        if kind not in SEPARATORS:
-            return spark.read.format(kind).load(path)
-        reader = spark.read.options(
-            sep=SEPARATORS[kind], header=header, ignoreLeadingWhiteSpace=True, ignoreTrailingWhiteSpace=True
-        )
-        names = reader.csv(path).columns if header else [str(n) for n in range(len(reader.csv(path).columns))]
-        if not names:
-            raise InputError(f"there must be at least one row, but {path!r} is empty")
-        fields = [StructField(name, StringType()) for name in [*names, BROKEN]]
-        return reader.csv(path, schema=StructType(fields), columnNameOfCorruptRecord=BROKEN, mode="PERMISSIVE")
-    except AnalysisException as error:
-        problem = str(error).splitlines()[0]
-        raise InputError(f"cannot read {path!r} as {kind}: {problem}") from error
-
-
-def format_of(path: str) -> str:
-    """The format that a path's name tells.
-
-    >>> format_of("scores/part-0.tsv.gz")
-    'tsv'
-    """
-    name = path.rstrip("/").lower()
-    for compression in COMPRESSIONS:
-        name = name.removesuffix(compression)
-    for suffix, kind in SUFFIXES.items():
-        if name.endswith(suffix):
-            return kind
-    raise InputError(
-        f"the format of {path!r} cannot be told from its name: "
-        f"give --format ({', '.join(sorted(set(SUFFIXES.values())))}), or use one of the endings {', '.join(SUFFIXES)}"
-    )
-
-
-def read_similarities(spark: SparkSession, path: str, *, format: str = "auto", header: bool = True) -> DataFrame:
-    """Read similarities as (i, k, s).
-
-    The columns are found by the names i, k and s; a table of exactly three columns may have other names, or none.
+    encoding : str
+        Of csv and tsv files.
 
     Raises
     ------
     InputError
         If the file cannot be read, has other columns, or holds an s that is no number.
     """
-    table = read_table(spark, path, format=format, header=header)
-    names = [name for name in table.columns if name != BROKEN]
-    if not {"i", "k", "s"} <= set(names):
+    table = read_table(spark, path, format=format, header=header, encoding=encoding)
+    if {"i", "k", "s"} <= set(table.names):
+        i, k, s = (one_column(table.names, name) for name in "iks")
+    else:
         in_order = (format_of(path) if format == "auto" else format) != "json"  # Spark sorts the fields of json
-        if len(names) != 3 or not in_order:
+        if len(table.names) != 3 or not in_order:
             raise InputError(
                 f"similarities must have the columns i, k, s{', or exactly three columns' if in_order else ''}; "
-                f"{path!r} has {', '.join(names)}"
+                f"{path!r} has {listed(table.names)}"
             )
-        table, names = table.withColumnsRenamed(dict(zip(names, "iks", strict=True))), list("iks")
-    if not is_number(table, "s"):
-        raise InputError(f"column 's' must hold numbers, but it holds {table.schema['s'].dataType.simpleString()}")
-    cell = F.col("s")
-    wrong = cell.isNotNull() & cell.try_cast("double").isNull() if is_text(table, "s") else F.lit(False)
-    kinds = look_at(table, path, ids=["i", "k"], wrong={"s": wrong}, problem="is not a number")
-    ids = [F.col(name).cast(common(kinds)).alias(name) for name in "ik"]
-    return table.select(*ids, F.col("s").cast("double").alias("s"))
+        i, k, s = range(3)
+        table = replace(table, names=list("iks"))
+    if not is_number(table, s):
+        raise InputError(f"column 's' must hold numbers, but it holds {table.kinds[s].simpleString()}")
+    with reading(path):
+        table, kinds = check(table, ids=[i, k], numbers=[s], wrong=NO_NUMBER, problem="is not a number")
+    ids = [F.col(cell(column)).cast(common(kinds)).alias(name) for column, name in ((i, "i"), (k, "k"))]
+    return table.frame.select(*ids, F.col(cell(s)).cast("double").alias("s"))
 
 
 def common(kinds: Sequence[str]) -> str:
@@ -135,6 +86,7 @@ def read_points(
     *,
     format: str = "auto",
     header: bool = True,
+    encoding: str = "utf-8",
     id_column: str | None = None,
     feature_columns: str | None = None,
     preference_column: str | None = None,
@@ -146,8 +98,8 @@ def read_points(
 
     Parameters
     ----------
-    spark, path, format, header
-        See `read_table`.
+    spark, path, format, header, encoding
+        See `read_similarities`.
     id_column, preference_column : str, optional
         A column, by name or position from 0.
     feature_columns : str, optional
@@ -161,12 +113,23 @@ def read_points(
     InputError
         For every case of `make_points`, and if the file cannot be read.
     """
-    table = read_table(spark, path, format=format, header=header)
-    if id_column is None:
-        where = zip(("_metadata.file_path", "_metadata.file_block_start"), BLOCK_COLUMNS, strict=True)
-        place = [F.col(name).alias(alias) for name, alias in where]
-        table = table.select("*", *place, F.monotonically_increasing_id().alias(ROW))
-    return choose_columns(table, path, id_column or ROW, feature_columns, preference_column, drop_missing)
+    table = read_table(spark, path, format=format, header=header, encoding=encoding)
+    with reading(path):
+        return choose_columns(table, id_column, feature_columns, preference_column, drop_missing)
+
+
+def points_in(
+    spark: SparkSession, path: str, *, header: bool, encoding: str, id_column: str | None, preference_column: str | None
+) -> DataFrame:
+    """Read a table of points that are known by their similarities: as (id), and (preference) if its column is named.
+
+    The id column is "id" or, if there is none of that name, the first one.
+    """
+    is_text = format_of(path) in SEPARATORS  # INPUT may be, and have an encoding, where this table is not
+    table = read_table(spark, path, header=header, encoding=encoding if is_text else "utf-8")
+    with reading(path):
+        column = id_column or ("id" if "id" in table.names else "0")
+        return choose_columns(table, column, "", preference_column, drop_missing=False)
 
 
 def make_points(
@@ -206,224 +169,293 @@ def make_points(
     >>> make_points(table, id_column="name").collect()
     [Row(id='a', features=[1.0, 2.0]), Row(id='b', features=[3.0, 4.0])]
     """
-    return choose_columns(table, "the table", id_column, feature_columns, preference_column, drop_missing)
+    return choose_columns(table_of(table), id_column, feature_columns, preference_column, drop_missing)
 
 
 def choose_columns(
-    table: DataFrame,
-    source: str,
-    id_column: str,
+    table: Table,
+    id_column: str | None,
     feature_columns: str | Sequence[str] | None,
     preference_column: str | None,
     drop_missing: bool,
 ) -> DataFrame:
-    """The body of `make_points`; with ROW as id column, rows are numbered."""
-    names = [name for name in table.columns if name not in (BROKEN, ROW, *BLOCK_COLUMNS)]
-    identity = ROW if id_column == ROW else one_column(names, id_column)
-    preference = one_column(names, preference_column) if preference_column is not None else None
+    """The body of `make_points`; without an id column, rows are numbered."""
+    names = table.names
+    identity = None if id_column is None else one_column(names, id_column)
+    preference = None if preference_column is None else one_column(names, preference_column)
     if feature_columns is None:
-        features = [name for name in names if name not in (identity, preference)]
+        features = [column for column in range(len(names)) if column not in (identity, preference)]
     else:
         wanted = feature_columns.split(",") if isinstance(feature_columns, str) else feature_columns
-        features = [name for part in wanted if part for name in some_columns(names, part)]
+        features = [column for part in wanted if part for column in some_columns(names, part)]
     if not features and feature_columns is None:
-        raise InputError(f"there must be at least one feature column, but the table has only {', '.join(names)}")
+        raise InputError(f"there must be at least one feature column, but the table has only {listed(names)}")
 
-    numbers = [*features, preference] if preference else features
-    arrays = [name for name in numbers if not is_number(table, name)]
-    if arrays and (preference in arrays or len(features) > 1):
+    numbers = features if preference is None else [*features, preference]
+    vectors = [column for column in numbers if not is_number(table, column)]
+    if vectors and (preference in vectors or len(features) > 1):
         raise InputError(
-            f"features must be number columns or one vector column, but these are mixed: {', '.join(numbers)}"
+            "features must be number columns or one vector column, but these are mixed: "
+            f"{listed([names[column] for column in numbers])}"
         )
-    gaps = [is_missing(table, name) for name in features] if drop_missing else []
-    incomplete = reduce(or_, gaps, F.lit(False))
-    (kind,) = look_at(
+    for column in vectors:
+        table = replace(table, rows=table.rows.withColumn(cell(column), elements(table, column)))
+    incomplete = any_of(table, features, MISSING) if drop_missing else "false"
+    table, kinds = check(
         table,
-        source,
-        ids=[identity],
-        wrong={name: ~is_finite(table, name) & ~incomplete for name in numbers},
+        ids=[] if identity is None else [identity],
+        numbers=numbers,
+        wrong=WRONG,
         problem="is missing, no number, NaN, infinite or beyond 1e150",
         incomplete=incomplete,
     )
-    for name in arrays:
-        check_lengths(table.where(~incomplete), name, identity)
-    chosen = [F.col(quoted(identity)).cast(kind).alias("id")]
+    rows, key = (numbered(table.frame), ROW) if identity is None else (table.frame, cell(identity))
+    rows = rows.where(f"NOT ({incomplete})")
+    for column in vectors:
+        check_lengths(rows, cell(column), key, names[column])
+    chosen = [F.col(key).cast(kinds[0] if kinds else "bigint").alias("id")]
     if features:
-        chosen.append(vector(table, features).alias("features"))
-    if preference:
-        chosen.append(F.col(quoted(preference)).cast("double").alias("preference"))
-    if identity == ROW:
-        return numbered_rows(table).where(~incomplete).select(*chosen)
-    points = table.where(~incomplete).select(*chosen)
-    check_unique(points, "id", f"column {identity!r}")
+        chosen.append(F.col(cell(vectors[0])).alias("features") if vectors else numbers_as_array(features))
+    if preference is not None:
+        chosen.append(F.col(cell(preference)).cast("double").alias("preference"))
+    points = rows.select(*chosen)
+    if identity is not None:
+        check_unique(points, "id", f"column {names[identity]!r}")
     return points
 
 
-def numbered_rows(table: DataFrame) -> DataFrame:
-    """Make ROW the number of the row, files in the order of their names; the same at every evaluation.
-
-    A file is read in blocks, and the rows of a block have consecutive monotonically increasing ids.
-    """
-    blocks = table.groupBy(*BLOCK_COLUMNS).agg(F.min(ROW).alias("first"), F.count("*").alias("count"))
-    in_order = blocks.orderBy(*BLOCK_COLUMNS).collect()
-    before = accumulate((block["count"] for block in in_order), initial=0)
-    moves = [(*block[:2], start - block["first"]) for block, start in zip(in_order, before, strict=False)]
-    if len(moves) == 1:
-        return table.withColumn(ROW, F.col(ROW) + F.lit(moves[0][2]))
-    known = table.sparkSession.createDataFrame(moves, "__path__ string, __start__ bigint, move bigint")
-    return table.join(F.broadcast(known), list(BLOCK_COLUMNS)).withColumn(ROW, F.col(ROW) + F.col("move"))
-
-
-def quoted(name: str) -> str:
-    """A column name that may hold dots."""
-    return "`" + name.replace("`", "``") + "`"
+def one_column(names: Sequence[str], wanted: str) -> int:
+    """The position of a column, by its name or, if there is none of that name, by its position from 0."""
+    for name in (wanted, wanted.strip()):
+        places = [column for column, other in enumerate(names) if other == name]
+        if len(places) > 1:
+            raise InputError(
+                f"a column must have a name of its own to be found by it, but {len(places)} are called {name!r}: "
+                f"give the position, one of {', '.join(map(str, places))}"
+            )
+        if places:
+            return places[0]
+    if re.fullmatch("[0-9]+", wanted.strip()) and int(wanted) < len(names):
+        return int(wanted)
+    raise InputError(f"there is no column {wanted!r}; there are {listed(names)} (or positions 0-{len(names) - 1})")
 
 
-def one_column(names: Sequence[str], wanted: str) -> str:
-    """A column by its name or, if there is none of that name, by its position from 0."""
-    if wanted in names:
-        return wanted
-    if wanted.isdigit() and int(wanted) < len(names):
-        return names[int(wanted)]
-    raise InputError(f"there is no column {wanted!r}; there are {', '.join(names)} (or positions 0-{len(names) - 1})")
-
-
-def some_columns(names: Sequence[str], wanted: str) -> list[str]:
-    """The columns of one name, position, or range of positions.
+def some_columns(names: Sequence[str], wanted: str) -> list[int]:
+    """The positions of the columns of one name, position, or range of positions.
 
     >>> some_columns(["a", "b", "c"], "1-2")
-    ['b', 'c']
+    [1, 2]
     """
-    first, dash, last = wanted.partition("-")
-    if wanted not in names and dash and first.isdigit() and last.isdigit():
-        if int(first) > int(last):
+    if wanted not in names and (ends := re.fullmatch(r"\s*([0-9]+)-([0-9]+)\s*", wanted)):
+        first, last = int(ends[1]), int(ends[2])
+        if first > last:
             raise InputError(f"a range of columns must ascend, got {wanted!r}")
-        one_column(names, last)
-        return list(names[int(first) : int(last) + 1])
+        if last >= len(names):
+            one_column(names, ends[2])
+        return list(range(first, last + 1))
     return [one_column(names, wanted)]
 
 
-def is_text(table: DataFrame, name: str) -> bool:
-    return isinstance(table.schema[name].dataType, StringType)
+def listed(names: Sequence[str]) -> str:
+    """Names in words, not all of thousands.
 
-
-def look_at(
-    table: DataFrame,
-    source: str,
-    *,
-    ids: Sequence[str],
-    wrong: dict[str, Column],
-    problem: str,
-    incomplete: Column | None = None,
-) -> list[str]:
-    """Check a table in one pass over it, and find the types of its id columns.
-
-    Raises InputError if there are no rows but incomplete ones, lines have too few or too many fields, or a column has
-    wrong cells. Text ids of a csv or tsv file that are all whole numbers, written without leading zeros, count as
-    integers.
+    >>> listed(["a", "b", "a,b"])
+    'a, b, a,b'
     """
-    from_text = BROKEN in table.columns
-    kinds = [id_type(table.schema[name].dataType, name) for name in ids]
-    cells = [F.col(quoted(name)) for name in ids]
-    line = F.col(BROKEN) if from_text else F.lit(None).cast("string")
-    fields = [name for name in table.columns if name not in (BROKEN, ROW, *BLOCK_COLUMNS)]
-    found = table.agg(
-        F.count("*").alias("rows"),
-        F.count_if(F.lit(False) if incomplete is None else incomplete).alias("incomplete"),
-        F.count(line).alias("broken"),
-        F.min(line).alias("example"),
-        F.max(F.hash(*map(quoted, fields))),  # Spark tells of broken lines only where it has to read all fields
-        *(F.count_if(~cell.cast("string").rlike(WHOLE_NUMBER)).alias(f"text {n}") for n, cell in enumerate(cells)),
-        *(F.count_if(condition).alias(f"wrong {name}") for name, condition in wrong.items()),
-    ).collect()[0]
-    if not found["rows"]:
-        raise InputError(f"there must be at least one row, but {source} is empty")
-    if found["broken"]:
-        raise InputError(
-            f"every line must have {count_of(len(fields), 'field')}, but in {source} "
-            f"{count_of(found['broken'], 'line')} {has_have(found['broken'])} more or fewer, "
-            f"such as {found['example']!r}: check the separator and the quotes"
-        )
-    if found["incomplete"] == found["rows"]:
-        raise InputError(
-            f"there must be at least one complete row, but all {found['rows']:,} of {source} miss a feature"
-        )
-    if found["incomplete"]:
-        logger.warning(
-            "%s of %s without all features left out", count_of(found["incomplete"], "row"), f"{found['rows']:,}"
-        )
-    for name, condition in wrong.items():
-        if count := found[f"wrong {name}"]:
-            shown = [F.col(quoted(ids[0])).alias("id")] if len(ids) == 1 else list(map(F.col, ids))
-            bad = table.where(condition).select(*shown, quoted(name))
-            raise InputError(
-                f"column {name!r} must hold finite numbers, but in {count_of(count, 'row')} it {problem}: "
-                f"{examples(bad, [quoted(each) for each in bad.columns])}"
-            )
-    return [
-        "bigint" if from_text and is_text(table, name) and not found[f"text {n}"] else kind
-        for n, (name, kind) in enumerate(zip(ids, kinds, strict=True))
-    ]
+    few = ", ".join(names[:20])
+    return few if len(names) <= 20 else f"{few}, ... ({len(names):,} in all)"
 
 
-def check_lengths(table: DataFrame, name: str, identity: str) -> None:
-    """Raise InputError if the vectors of a column differ in length."""
-    length = F.size(elements(table, name)).alias("length")
-    found = table.groupBy(length).agg(F.min(quoted(identity)).alias("id")).orderBy("length").limit(2).collect()
-    if len(found) > 1:
-        rows = " and ".join(f"{row.length} (id {row.id!r})" for row in found)
-        raise InputError(f"all vectors must have one length, but those in column {name!r} have lengths {rows}")
+def is_text(table: Table, column: int) -> bool:
+    return isinstance(table.kinds[column], StringType)
 
 
-def is_finite(table: DataFrame, name: str) -> Column:
-    """Whether a cell is a finite number, or a vector of them; never null."""
-    cell = F.col(quoted(name))
-    if not is_number(table, name):
-        values = elements(table, name)
-        return values.isNotNull() & F.forall(F.coalesce(values, F.array()), usable)
-    return usable(cell.try_cast("double") if is_text(table, name) else cell.cast("double"))
-
-
-def is_missing(table: DataFrame, name: str) -> Column:
-    """Whether a cell is null or NaN, or a vector has such an element; never null."""
-    cell = F.col(quoted(name))
-    if not is_number(table, name):
-        values = elements(table, name)
-        return values.isNull() | F.exists(F.coalesce(values, F.array()), no_number)
-    return cell.isNull() | F.isnan(cell.try_cast("double") if is_text(table, name) else cell.cast("double"))
-
-
-def no_number(value: Column) -> Column:
-    return value.isNull() | F.isnan(value)
-
-
-def usable(value: Column) -> Column:
-    """Whether a double is finite, and so is its square."""
-    return finite(value) & (F.abs(value) <= LARGEST_FEATURE)
-
-
-def is_number(table: DataFrame, name: str) -> bool:
+def is_number(table: Table, column: int) -> bool:
     """Whether a column holds numbers, or text that stands for them; False if it holds vectors."""
-    kind = table.schema[name].dataType
+    kind = table.kinds[column]
     if isinstance(kind, (NumericType, StringType)):
         return True
     if kind.typeName() == "vectorudt" or (isinstance(kind, ArrayType) and isinstance(kind.elementType, NumericType)):
         return False
-    raise InputError(f"column {name!r} must hold numbers or vectors of numbers, but it holds {kind.simpleString()}")
+    raise InputError(
+        f"column {table.names[column]!r} must hold numbers or vectors of numbers, but it holds {kind.simpleString()}"
+    )
 
 
-def elements(table: DataFrame, name: str) -> Column:
+def elements(table: Table, column: int) -> Column:
     """The elements of a vector column, as an array of doubles."""
-    column = F.col(quoted(name))
-    if isinstance(table.schema[name].dataType, ArrayType):
-        return column.cast("array<double>")
+    vectors = F.col(cell(column))
+    if isinstance(table.kinds[column], ArrayType):
+        return vectors.cast("array<double>")
     from pyspark.ml.functions import vector_to_array  # slow to import, and seldom needed
 
-    return F.when(column.isNotNull(), vector_to_array(column))
+    return F.when(vectors.isNotNull(), vector_to_array(vectors))
 
 
-def vector(table: DataFrame, features: Sequence[str]) -> Column:
-    """The features as one array of doubles."""
-    if len(features) == 1 and not is_number(table, features[0]):
-        return elements(table, features[0])
-    return F.array(*(F.col(quoted(name)).cast("double") for name in features))
+def numbers_as_array(columns: Sequence[int]) -> Column:
+    """Number columns as one array of doubles."""
+    return F.expr(f"array({', '.join(f'CAST({cell(column)} AS double)' for column in columns)}) AS features")
+
+
+def number(text: str) -> str:
+    """SQL: the double that a text stands for, or null."""
+    return f"CASE WHEN {text} RLIKE '{JAVA_NUMBER}' THEN NULL ELSE try_cast({text} AS double) END"
+
+
+# SQL tests of x: a text, a double, an array of doubles; never null.
+UNUSABLE = f"coalesce(abs({{}}) > {LARGEST_FEATURE}D, true)"  # NaN is larger than all numbers
+WRONG = {
+    "text": UNUSABLE.format(number("x")),
+    "number": UNUSABLE.format("x"),
+    "vector": f"x IS NULL OR exists(x, y -> {UNUSABLE.format('y')})",
+}
+NO_NUMBER = {"text": f"x IS NOT NULL AND {number('x')} IS NULL"}
+MISSING = {
+    "text": f"x IS NULL OR trim(BOTH ' \t' FROM x) = '' OR coalesce(isnan({number('x')}), false)",
+    "number": "x IS NULL OR isnan(x)",
+    "vector": "x IS NULL OR exists(x, y -> y IS NULL OR isnan(y))",
+}
+
+
+def kind_of(table: Table, column: int) -> str:
+    """Which of the tests is a column's."""
+    return "vector" if not is_number(table, column) else "text" if is_text(table, column) else "number"
+
+
+def value(table: Table, column: int) -> str:
+    """SQL: what the tests of a column look at."""
+    return f"CAST({cell(column)} AS double)" if kind_of(table, column) == "number" else cell(column)
+
+
+def any_of(table: Table, columns: Sequence[int], tests: dict[str, str]) -> str:
+    """SQL: whether a test holds for any column of a row."""
+    found = []
+    for kind, condition in tests.items():
+        if values := [value(table, column) for column in columns if kind_of(table, column) == kind]:
+            found.append(f"exists(array({', '.join(values)}), x -> {condition})")
+    return " OR ".join(found) or "false"
+
+
+def check(
+    table: Table,
+    *,
+    ids: Sequence[int],
+    numbers: Sequence[int],
+    wrong: dict[str, str],
+    problem: str,
+    incomplete: str = "false",
+) -> tuple[Table, list[str]]:
+    """Check a table in one pass over it, and find the types of its id columns.
+
+    Parameters
+    ----------
+    table : Table
+    ids, numbers : sequence of int
+        Columns; without an id, a row is told by its number.
+    wrong : dict
+        By kind of column, the test of a cell that is no number.
+    problem : str
+        What such a cell is.
+    incomplete : str
+        SQL: whether a row is left out.
+
+    Returns
+    -------
+    Table
+        As it is rightly read.
+    list of str
+        The types of the ids. Texts of a csv or tsv file that are all whole numbers, written without leading zeros,
+        count as integers.
+
+    Raises
+    ------
+    InputError
+        If there are no rows but incomplete ones, lines have too few or too many cells, or numbers are none.
+    """
+    names = table.names
+    kinds = [id_type(table.kinds[column], names[column]) for column in ids]
+    complete = f"NOT ({incomplete})"
+    while True:
+        found = table.rows.agg(*counts(table, ids, f"{complete} AND ({any_of(table, numbers, wrong)})", incomplete))
+        told = found.collect()[0]
+        sound = table.resolve(told)
+        if sound is table:
+            break
+        table = sound
+    if not told["rows"]:
+        raise InputError(f"there must be at least one row, but {table.source} is empty")
+    if told["broken"]:
+        raise InputError(
+            f"every line must have {count_of(len(names), 'field')}, but in {table.source} "
+            f"{count_of(told['broken'], 'line')} {has_have(told['broken'])} more or fewer, "
+            f"such as {shown(told['example'])}: check the separator and the quotes"
+        )
+    if told["incomplete"] == told["rows"]:
+        raise InputError(
+            f"there must be at least one complete row, but all {told['rows']:,} of {table.source} miss a feature"
+        )
+    if told["incomplete"]:
+        logger.warning(
+            "%s of %s without all features left out", count_of(told["incomplete"], "row"), f"{told['rows']:,}"
+        )
+    if told["wrong"]:
+        rows, keys = (table.frame, list(map(cell, ids))) if ids else (numbered(table.frame), [ROW])
+        labels = ["id"] if len(ids) < 2 else [names[column] for column in ids]
+        refuse_numbers(table, rows.where(complete), dict(zip(keys, labels, strict=True)), numbers, wrong, problem)
+    for n, column in enumerate(ids):
+        if table.is_text and not told[f"text {n}"]:
+            kinds[n] = "bigint"
+        elif told[f"padded {n}"]:
+            logger.warning(
+                "%s of column %r begin or end with blanks, which are part of them",
+                count_of(told[f"padded {n}"], "id"),
+                names[column],
+            )
+    return table, kinds
+
+
+def counts(table: Table, ids: Sequence[int], wrong: str, incomplete: str) -> list[Column]:
+    """The aggregates of `check`."""
+
+    def count(condition: Column | str) -> Column:
+        return F.count_if(table.is_data & (F.expr(condition) if isinstance(condition, str) else condition))
+
+    broken = F.when(table.is_data, F.col(BROKEN)) if table.is_text else F.lit(None).cast("string")
+    found = [count("true").alias("rows"), count(incomplete).alias("incomplete"), count(wrong).alias("wrong")]
+    found += [F.count(broken).alias("broken"), F.min(broken).alias("example")]
+    for n, column in enumerate(ids):
+        text = F.col(cell(column)).cast("string")
+        found.append(count(~text.rlike(WHOLE_NUMBER)).alias(f"text {n}"))
+        found.append(count(text != F.trim(text)).alias(f"padded {n}"))
+    return found + table.watched()
+
+
+def refuse_numbers(
+    table: Table,
+    rows: DataFrame,
+    keys: dict[str, str],
+    numbers: Sequence[int],
+    wrong: dict[str, str],
+    problem: str,
+) -> NoReturn:
+    """Raise InputError for the first column with cells that are no numbers; ``keys`` names what tells rows."""
+    tests = [any_of(table, [column], wrong) for column in numbers]
+    flags = rows.select(F.posexplode(F.expr(f"array({', '.join(tests)})")).alias("place", "is_wrong"))
+    first = flags.where("is_wrong").groupBy("place").count().orderBy("place").limit(1).collect()[0]
+    column = numbers[first["place"]]
+    shown_cells = rows.where(tests[first["place"]]).select(*keys, cell(column)).orderBy(*keys, cell(column)).limit(3)
+    labels = [*keys.values(), table.names[column]]
+    examples = (", ".join(map("{}={!r}".format, labels, row)) for row in shown_cells.collect())
+    raise InputError(
+        f"column {table.names[column]!r} must hold finite numbers, but in {count_of(first['count'], 'row')} "
+        f"it {problem}: {'; '.join(examples)}"
+    )
+
+
+def check_lengths(rows: DataFrame, vectors: str, key: str, name: str) -> None:
+    """Raise InputError if the vectors of a column differ in length."""
+    lengths = rows.groupBy(F.size(vectors).alias("length")).agg(F.min(key).alias("id"))
+    found = lengths.orderBy("length").limit(2).collect()
+    if len(found) > 1:
+        told = " and ".join(f"{row.length} (id {row.id!r})" for row in found)
+        raise InputError(f"all vectors must have one length, but those in column {name!r} have lengths {told}")

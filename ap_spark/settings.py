@@ -71,6 +71,15 @@ def positive(value: int) -> bool:
     return value >= 1
 
 
+def is_encoding(name: str) -> bool:
+    """Whether there is a text encoding of this name."""
+    try:
+        "a".encode(name)
+    except (LookupError, ValueError):
+        return False
+    return True
+
+
 @dataclass(frozen=True, kw_only=True)
 class Checked:
     """A record of parameters that are checked when it is made."""
@@ -207,6 +216,12 @@ class Input(Checked):
         "auto",
         "format of INPUT; auto goes by the file's name",
         choices=("auto", "csv", "tsv", "parquet", "json", "orc"),
+    )
+    encoding: str = parameter(
+        "utf-8",
+        "of csv and tsv files, such as windows-1252 or utf-16; others than UTF-8 are read whole, each file in one task",
+        rule="an encoding that Python knows",
+        holds=is_encoding,
     )
     header: bool = parameter(True, "csv and tsv files have no header: columns are named by their positions, from 0")
     id_column: str | None = parameter(

@@ -1,0 +1,86 @@
+"""Files into tables: which format a file has, and how it is read."""
+
+from __future__ import annotations
+
+import codecs
+
+from pyspark.sql import SparkSession
+
+from ap_spark.errors import InputError, SettingError
+from ap_spark.records import Dialect
+from ap_spark.settings import Input
+from ap_spark.tables import Table, cell, placed, reading
+from ap_spark.text_files import read_lines, read_whole
+
+__all__ = ["SEPARATORS", "format_of", "read_table"]
+
+SUFFIXES = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".parquet": "parquet",
+    ".json": "json",
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".orc": "orc",
+}
+COMPRESSIONS = (".gz", ".bz2", ".zst", ".lz4", ".snappy", ".deflate")
+SEPARATORS = {"csv": ",", "tsv": "\t"}
+
+
+def read_table(
+    spark: SparkSession, path: str, *, format: str = "auto", header: bool = True, encoding: str = "utf-8"
+) -> Table:
+    """Read a table; columns of text files are strings, named by the header or by their position from 0.
+
+    Parameters
+    ----------
+    spark : SparkSession
+    path : str
+        A file, a directory or a pattern, anywhere Spark can read.
+    format : {"auto", "csv", "tsv", "parquet", "json", "orc"}
+        "auto" goes by the name: .csv, .tsv, .tab, .parquet, .json, .jsonl, .ndjson, .orc, also compressed (.gz, ...).
+    header : bool
+        Whether the first line of a csv or tsv file names the columns.
+    encoding : str
+        Of a csv or tsv file; any name that Python knows. Files in others than UTF-8 are read whole, each in one task.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, it is empty or damaged, or its format cannot be told.
+    """
+    kind = format_of(path) if format == "auto" else format
+    Input(encoding=encoding)
+    is_utf8 = codecs.lookup(encoding).name in ("utf-8", "utf-8-sig")
+    if kind not in SEPARATORS and not is_utf8:
+        raise SettingError(f"encoding is of csv and tsv files, but {path!r} is read as {kind}: leave it out")
+    with reading(path, kind):
+        if kind in SEPARATORS:
+            dialect = Dialect(path=path, separator=SEPARATORS[kind], header=header, encoding=encoding)
+            return read_lines(spark, dialect) if is_utf8 else read_whole(spark, dialect)
+        frame = spark.read.format(kind).load(path)
+        names = frame.columns
+        if kind == "json" and "_corrupt_record" in names:
+            raise InputError(
+                f"every line must be a JSON object in UTF-8, but in {path!r} some are not: `jq . FILE` says which"
+            )
+        return Table(rows=placed(frame, map(cell, range(len(names)))), names=names, source=path)
+
+
+def format_of(path: str) -> str:
+    """The format that a path's name tells.
+
+    >>> format_of("scores/part-0.tsv.gz")
+    'tsv'
+    """
+    name = path.rstrip("/").lower()
+    for compression in COMPRESSIONS:
+        name = name.removesuffix(compression)
+    for suffix, kind in SUFFIXES.items():
+        if name.endswith(suffix):
+            return kind
+    raise InputError(
+        f"the format of {path!r} cannot be told from its name: "
+        f"give --format ({', '.join(sorted(set(SUFFIXES.values())))}), or use one of the endings {', '.join(SUFFIXES)}"
+    )

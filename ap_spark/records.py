@@ -1,0 +1,202 @@
+"""Text into records, as RFC 4180 and pandas have them: what a task does with a whole file, and with a header."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+
+from ap_spark.errors import InputError
+
+__all__ = ["Dialect", "begins", "parse", "records", "shown", "wrong_encoding"]
+
+LONGEST_EXAMPLE = 200  # characters of a line that are shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dialect:
+    """How a text file is to be read."""
+
+    path: str
+    separator: str
+    header: bool = True
+    encoding: str = "utf-8"
+
+    @property
+    def blanks(self) -> str:
+        """What a line of nothing else counts as empty for."""
+        return " \t".replace(self.separator, "")
+
+    def first_record(self, text: str, file: str) -> list[str]:
+        """The cells of the first record of a text."""
+        try:
+            return next(csv.reader(io.StringIO(text, newline=""), delimiter=self.separator))
+        except csv.Error as error:
+            raise InputError(
+                f"a file must begin with a record of cells, but {unquote(file)} does not: {error}"
+            ) from error
+
+    def names(self, first: list[str]) -> list[str]:
+        """The names of the columns: the first record, or the positions."""
+        if not self.header:
+            return [str(n) for n in range(len(first))]
+        if len(first) == 1 and ";" in first[0]:
+            raise InputError(
+                f"cells must be separated by {self.separator!r}, but the header of {self.path!r} is "
+                f"{shown(first[0])}, as if ';' were the separator: write the file with another one"
+            )
+        return [name.strip() for name in first]
+
+    def order(self, names: list[str], file: str, other: list[str], other_file: str) -> tuple[int, ...]:
+        """Which of the table's columns each of another file's is.
+
+        Raises
+        ------
+        InputError
+            If that file does not have the same columns, or which is which cannot be told.
+        """
+        if other == names:
+            return tuple(range(len(names)))
+        if sorted(other) != sorted(names) or len(set(names)) < len(names):
+            raise InputError(
+                f"all files of {self.path!r} must have the same columns, but {unquote(file)} has "
+                f"{shown(','.join(names))} and {unquote(other_file)} has {shown(','.join(other))}"
+            )
+        return tuple(map(names.index, other))
+
+
+def shown(text: str) -> str:
+    """A text that may be long."""
+    return repr(text if len(text) <= LONGEST_EXAMPLE else text[:LONGEST_EXAMPLE] + "...")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Files whose headers are equal: the line, the table's column of each of theirs, and which files, if not all."""
+
+    line: str | None
+    order: tuple[int, ...]
+    files: frozenset[str] | None = None
+
+
+def wrong_encoding(encoding: str, file: str, line: int, content: bytes, count: int = 0) -> InputError:
+    """What to say of bytes that stand for no characters."""
+    marks = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    likely = "utf-16" if line == 1 and content.startswith(marks) else "windows-1252"
+    return InputError(
+        f"text must be {encoding}, but line {line:,} of {unquote(file)} is not: {content[:80]!r}"
+        + (f" (and {count - 1:,} more)" if count > 1 else "")
+        + f"; give its --encoding, such as {likely}"
+    )
+
+
+def decoded(content: bytes, dialect: Dialect) -> str:
+    """The text of a file, from its first line that is more than blanks."""
+    text = content.decode(dialect.encoding).removeprefix("\ufeff")
+    return re.sub(rf"\A([{dialect.blanks}]*(\r\n|\r|\n))+", "", text)
+
+
+def begins(dialect: Dialect, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The first record of each file; or the line that is not in its encoding, and its number.
+
+    The batches returned have the columns path, cells, line, wrong.
+    """
+    for content, path, _ in files_of(batches):
+        cells, line, wrong = None, None, None
+        try:
+            text = decoded(content, dialect)
+        except UnicodeDecodeError as error:
+            before = content[: error.start].decode(dialect.encoding, "ignore")
+            line, wrong = len(re.findall(r"\r\n|\r|\n", before)) + 1, content[error.start : error.start + 20]
+        else:
+            if not text:
+                continue
+            cells = dialect.first_record(text, path)
+        columns = [pa.array([path]), pa.array([cells], pa.list_(pa.string()))]
+        columns += [pa.array([line], pa.int32()), pa.array([wrong], pa.binary())]
+        yield pa.RecordBatch.from_arrays(columns, names=["path", "cells", "line", "wrong"])
+
+
+def files_of(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[bytes, str, list[str]]]:
+    """The content of each file, its path, and what its directories add."""
+    for batch in batches:
+        for content, path, *parts in zip(*batch.columns, strict=True):
+            yield content.as_py(), path.as_py(), [part.as_py() for part in parts]
+
+
+def parse(text: str, dialect: Dialect, width: int) -> tuple[pa.Table, list[str]]:
+    """The records of a text without its header: those of so many cells as columns 0, 1, ..., and the others' text.
+
+    An empty cell is null, and empty if it is quoted.
+
+    >>> table, others = parse('a,b\n"1""\n",""\n2\n', Dialect(path="x.csv", separator=","), 2)
+    >>> table.to_pylist(), others
+    ([{'0': '1"\n', '1': ''}], ['2'])
+    """
+    others: list[str] = []
+
+    def keep(row: pa_csv.InvalidRow) -> str:
+        others.append(row.text)
+        return "skip"
+
+    # A last line that is no record: where a quote is not closed, it is part of a cell.
+    end = dialect.separator * width
+    content = f"{text}\n{end}\n".encode()
+    names = [str(n) for n in range(width)]
+    table = pa_csv.read_csv(
+        pa.BufferReader(content),
+        read_options=pa_csv.ReadOptions(column_names=names, use_threads=False, block_size=len(content) + 1),
+        parse_options=pa_csv.ParseOptions(
+            delimiter=dialect.separator, newlines_in_values=True, invalid_row_handler=keep
+        ),
+        convert_options=pa_csv.ConvertOptions(
+            column_types=dict.fromkeys(names, pa.string()),
+            null_values=[""],
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+        ),
+    )
+    if others and others[-1] == end:
+        others.pop()
+    elif not others or end not in others[-1]:
+        others.append(dialect.separator.join(str(column[-1]) for column in table.columns))
+    return table.slice(1 if dialect.header else 0), [row for row in others if row.strip(dialect.blanks)]
+
+
+def records(
+    dialect: Dialect, orders: Mapping[str, Iterable[int]], width: int, batches: Iterable[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
+    """The records of whole files.
+
+    Parameters
+    ----------
+    dialect : Dialect
+    orders : mapping
+        By file: which of the table's columns each of the file's is; in order by default.
+    width : int
+        How many cells a record has.
+    batches : iterable of RecordBatch
+        Content and path of each file, and what its directories add.
+
+    Yields
+    ------
+    RecordBatch
+        c0, c1, ..., broken, path.
+    """
+    for content, path, parts in files_of(batches):
+        table, others = parse(decoded(content, dialect), dialect, width)
+        found = dict(zip(orders.get(path, range(width)), table.columns, strict=True))
+        none = pa.nulls(len(others), pa.string())
+        rows = len(table) + len(others)
+        columns = [pa.chunked_array([*found[n].chunks, none]) for n in range(width)]
+        columns += [pa.repeat(pa.scalar(part, pa.string()), rows) for part in parts]
+        broken = pa.chunked_array([pa.nulls(len(table), pa.string()), pa.array(others, pa.string())])
+        names = [*(f"c{n}" for n in range(width + len(parts))), "broken", "path"]
+        yield from pa.table([*columns, broken, pa.repeat(path, rows)], names=names).combine_chunks().to_batches(10_000)

@@ -1,0 +1,144 @@
+"""A table of cells under internal names, and where its rows are.
+
+The columns are c0, c1, ...; their names are kept beside them, so that no name is special, and names may be equal.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+
+import pyspark.sql.functions as F
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import AnalysisException, PySparkException
+from pyspark.sql import Column, DataFrame, Row
+from pyspark.sql.types import DataType
+
+from ap_spark.errors import InputError
+
+__all__ = ["BROKEN", "IS_HEADER", "PATH", "ROW", "START", "Table", "cell", "numbered", "placed", "reading", "table_of"]
+
+PATH, START, BROKEN, IS_HEADER, ROW = "path", "start", "broken", "is_header", "row"
+
+# Classes of Java's in an error of reading that say nothing of the file: the store did not answer, or not to us.
+STORE = re.compile(
+    r"java\.net|javax\.net|java\.nio\.file|java\.io\.FileNotFound|io\.netty|org\.apache\.hadoop\.(?!fs\.Checksum)"
+    r"|org\.apache\.http|com\.(amazonaws|google|azure|microsoft)|software\.amazon"
+)
+
+
+def cell(column: int) -> str:
+    """The internal name of a column."""
+    return f"c{column}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Cells, with the names of their columns beside them.
+
+    Attributes
+    ----------
+    rows : DataFrame
+        Columns c0, c1, ...; of a file also PATH and START, the block of the file that holds the row; of a text file
+        also IS_HEADER, and BROKEN: the text of a row that has too few or too many cells.
+    names : list of str
+        What the file calls the columns.
+    source : str
+        What to call the table in a message.
+    is_text : bool
+    """
+
+    rows: DataFrame
+    names: list[str]
+    source: str
+    is_text: bool = False
+
+    @cached_property
+    def kinds(self) -> list[DataType]:
+        """The types of the columns."""
+        return [field.dataType for field in self.rows.schema.fields[: len(self.names)]]
+
+    @property
+    def is_data(self) -> Column:
+        """Whether a row is more than a header."""
+        return ~F.col(IS_HEADER) if self.is_text else F.lit(True)
+
+    @property
+    def frame(self) -> DataFrame:
+        """The rows that are data."""
+        return self.rows.where(self.is_data)
+
+    def watched(self) -> list[Column]:
+        """What `resolve` has to know of the whole table: aggregates."""
+        return []
+
+    def resolve(self, found: Row) -> Table:
+        """This table, if it was read rightly, or the same one read in another way."""
+        return self
+
+
+def table_of(frame: DataFrame) -> Table:
+    """A DataFrame whose columns may have any names."""
+    return Table(rows=frame.toDF(*map(cell, range(len(frame.columns)))), names=frame.columns, source="the table")
+
+
+def placed(frame: DataFrame, names: Iterable[str]) -> DataFrame:
+    """A file's columns under internal names, with PATH and START."""
+    with_place = frame.select("*", "_metadata.file_path", "_metadata.file_block_start")
+    return with_place.toDF(*names, PATH, START)
+
+
+def numbered(frame: DataFrame) -> DataFrame:
+    """Add ROW to rows with PATH and START: their number, files in the order of their names.
+
+    It is the same at every evaluation.
+
+    A file is read in blocks, and the rows of a block have consecutive monotonically increasing ids.
+    """
+    frame = frame.select("*", F.monotonically_increasing_id().alias(ROW))
+    blocks = frame.groupBy(PATH, START).agg(F.min(ROW).alias("first"), F.count("*").alias("count"))
+    in_order = blocks.orderBy(PATH, START).collect()
+    before = accumulate((block["count"] for block in in_order), initial=0)
+    moves = [(*block[:2], start - block["first"]) for block, start in zip(in_order, before, strict=False)]
+    if len(moves) == 1:
+        return frame.withColumn(ROW, F.col(ROW) + F.lit(moves[0][2]))
+    known = frame.sparkSession.createDataFrame(moves, f"{PATH} string, {START} bigint, move bigint")
+    return frame.join(F.broadcast(known), [PATH, START]).withColumn(ROW, F.col(ROW) + F.col("move"))
+
+
+@contextmanager
+def reading(path: str, kind: str = "") -> Iterator[None]:
+    """Say what is wrong with a file that Spark cannot read.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, it is damaged, or names of columns differ in case alone.
+    """
+    try:
+        yield
+    except AnalysisException as error:
+        if error.getCondition() == "COLUMN_ALREADY_EXISTS":
+            raise InputError(
+                f"names of columns must differ in more than upper and lower case, but in {path!r} some do not: "
+                "rename them (in csv and tsv files they may)"
+            ) from error
+        problem = str(error).splitlines()[0]
+        raise InputError(f"cannot read {path!r}{f' as {kind}' if kind else ''}: {problem}") from error
+    except (Py4JJavaError, PySparkException) as error:
+        text = str(error)
+        file = re.search(r"FAILED_READ_FILE.*? reading file (\S+?)\.?\s|Checksum error: (\S+)", text)
+        causes = re.findall(r"^Caused by: (.*)", text, re.MULTILINE)
+        if (not file and "apache.orc" not in text) or any(map(STORE.match, causes)):
+            raise
+        problem = causes[-1] if causes else text.splitlines()[1].removeprefix(": ")
+        problem = re.sub(r"^[a-zA-Z0-9_.$]+: ", "", problem)  # without the class
+        damaged = (file[1] or file[2]) if file else repr(path)
+        raise InputError(
+            f"a file must be whole, but {damaged} is damaged or cut off, or is no file of its kind ({problem}): "
+            "write or copy it again"
+        ) from error
