@@ -97,10 +97,13 @@ def unit_length(x: Floats) -> Floats:
 
 def standard_score(x: Floats) -> Floats:
     """Each vector minus its mean, divided by its length."""
-    total = np.zeros(len(x))
-    for a in x.T:
-        total += a
-    return unit_length(x - total[:, None] / x.shape[1])
+    x = np.ldexp(x, -np.frexp(np.abs(x).max(axis=1, keepdims=True))[1])  # exact, and no sum is infinite
+    for _ in range(2):  # again, since the mean of elements that hardly differ is rounded by as much as they differ
+        total = np.zeros(len(x))
+        for a in x.T:
+            total += a
+        x = x - total[:, None] / x.shape[1]
+    return unit_length(x)
 
 
 METRICS: dict[str, Metric] = {

@@ -8,6 +8,7 @@ the rounding inside the library.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -78,20 +79,29 @@ class Search:
         By how much a row's closeness may be misjudged,
     relative_doubt : float
         and by which share of itself.
+    most : int
+        Candidates that there are for a row, at most.
+    horizon : array of float64, shape (m,), optional
+        Candidates farther off than this are misjudged by more: they are only known to be that far off.
     """
 
     candidates: Callable[[Positions, int], Positions]
     doubt: Floats
     relative_doubt: float
+    most: int
+    horizon: Floats | None = None
 
 
-def settle(searches: Sequence[Search], x: Floats, y: Floats, own: Positions, n: int, metric: Metric) -> Found:
+def settle(
+    searches: Sequence[Search], x: Floats, y: Floats, own: Positions, n: int, metric: Metric, spare: int = SPARE
+) -> Found:
     """`nearest`, among the candidates of the first search; rows that remain in doubt ask the last for more of them."""
     x_columns, y_columns = np.ascontiguousarray(x.T), np.ascontiguousarray(y.T)
     found: list[Found] = []
-    open_rows, wanted, search = np.arange(len(x)), n + 1 + SPARE, searches[0]
+    open_rows, wanted, search = np.arange(len(x)), n + 1 + spare, searches[0]
+    vanishing = 8.0 * x.shape[1] * math.ulp(0.0)  # squares so small have no relative error
     while len(open_rows):
-        wanted = min(wanted, len(y))
+        wanted = min(wanted, search.most)
         still_open = []
         everyone = wanted == len(y)
         for rows in in_portions(open_rows, wanted * (1 if everyone else x.shape[1])):
@@ -103,11 +113,13 @@ def settle(searches: Sequence[Search], x: Floats, y: Floats, own: Positions, n: 
                 closeness = metric.closeness(x_columns[:, rows, None], y_columns[:, candidates])
             none = candidates < 0
             farthest = np.where(none, np.inf, closeness).min(axis=1)
+            if search.horizon is not None:
+                farthest = np.maximum(farthest, search.horizon[rows])
             closeness[none | (candidates == own[rows, None])] = -np.inf
             best, closeness = first(closeness, n)
             # Whoever is no candidate is no closer than the farthest that is, but for rounding.
-            doubt = search.doubt[rows] + search.relative_doubt * np.abs(farthest)
-            decided = everyone | none.any(axis=1) | (closeness[:, -1] > farthest + doubt)
+            doubt = search.doubt[rows] + search.relative_doubt * np.abs(farthest) + vanishing
+            decided = (wanted == search.most) | none.any(axis=1) | (closeness[:, -1] > farthest + doubt)
             still_open.append(rows[~decided])
             neighbor = np.take_along_axis(candidates, best, axis=1)
             found.append(flat(rows[decided], neighbor[decided], closeness[decided]))
@@ -176,7 +188,10 @@ def by_tree(x: Floats, y: Floats, metric: Metric) -> Search:
     power = 1 if metric.space == "l1" else 2
     relative = rounding(x.shape[1])
     return Search(
-        lambda rows, n: np.asarray(tree.query(x[rows], range(1, n + 1), p=power)[1]), of_units(x, metric), relative
+        lambda rows, n: np.asarray(tree.query(x[rows], range(1, n + 1), p=power)[1]),
+        of_units(x, metric),
+        relative,
+        len(y),
     )
 
 
@@ -190,7 +205,9 @@ def by_brute_force(x: Floats, y: Floats, metric: Metric) -> Search:
         x, y = x - center, y - center
         doubt = doubt + relative * squares(x)
     everyone = NearestNeighbors(algorithm="brute", metric=name).fit(y)
-    return Search(lambda rows, n: np.asarray(everyone.kneighbors(x[rows], n, return_distance=False)), doubt, relative)
+    return Search(
+        lambda rows, n: np.asarray(everyone.kneighbors(x[rows], n, return_distance=False)), doubt, relative, len(y)
+    )
 
 
 def by_products(x: Floats, y: Floats) -> Search:
@@ -201,7 +218,8 @@ def by_products(x: Floats, y: Floats) -> Search:
         return np.concatenate(some)
 
     relative = rounding(x.shape[1])
-    return Search(candidates, relative * np.sqrt(squares(x) * squares(y).max()), relative)
+    doubt = relative * np.sqrt(squares(x)) * math.sqrt(squares(y).max())
+    return Search(candidates, doubt, relative, len(y))
 
 
 def of_units(x: Floats, metric: Metric) -> Floats:

@@ -23,7 +23,16 @@ import pyspark.sql.functions as F
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 
 from ap_spark import classic
-from ap_spark.cells import TRAINING, Cells, cells_to_probe, flat_index, k_means, nearest_in_cells, train
+from ap_spark.cells import (
+    TRAINING,
+    Cells,
+    cells_that_hold,
+    cells_to_probe,
+    flat_index,
+    k_means,
+    nearest_in_cells,
+    train,
+)
 from ap_spark.errors import SettingError
 from ap_spark.metrics import Floats, Metric, PairFunction, metric_of
 from ap_spark.nearest import Found, Positions, nearest, nearest_by, without_copies
@@ -97,13 +106,13 @@ def nearest_neighbors(
     Returns
     -------
     Neighbors
-        With n N edges for n points and N neighbours, or a few less where the cells that were searched held fewer
-        points. Whatever the search, s is exact, in float64.
+        With n min(N, n - 1) edges for n points and N neighbours. Whatever the search, s is exact, in float64.
 
     Raises
     ------
     InputError
-        If a vector has no similarity under this metric: zero for cosine, constant for correlation.
+        If a vector has no similarity under this metric: zero for cosine, constant for correlation; or if features are
+        so large, or all so small, that 64-bit floats don't hold their similarities.
     SettingError
         If a parameter is outside its range, or the approximate search is asked for where it cannot be had.
 
@@ -167,7 +176,7 @@ def exact(
     )
     packs = [table.select(group, "cell", "ids", "vectors") for table in (asking, asked)]
 
-    def search(x: Floats, y: Floats, own: Positions, cells: Positions) -> Found:
+    def search(x: Floats, y: Floats, own: Positions, cell: Positions) -> Found:
         return nearest(x, y, own, n, metric) if isinstance(metric, Metric) else nearest_by(metric, x, y, own, n)
 
     return meet(packs[0], packs[1], parts * shards, metric, search, best_of=n if shards > 1 else None)
@@ -180,34 +189,41 @@ def approximate(points: DataFrame, count: int, dimensions: int, n: int, metric: 
     training = sample(points, count, min(TRAINING * number, TRAINING_BYTES // (8 * dimensions)))
     cells = train(metric.prepare(matrix(training.toArrow().sort_by("id"))), number)
     kind = points.schema["id"].dataType.simpleString()
-    placed = points.select("id", "features").mapInArrow(
-        partial(place, cells=cells, metric=metric), f"id {kind}, features array<double>, cell int"
-    )
+
+    def placed(some: DataFrame) -> DataFrame:
+        return some.select("id", "features").mapInArrow(
+            partial(place, cells=cells, metric=metric), f"id {kind}, features array<double>, cell int"
+        )
+
     some = sample(points, count, SAMPLE)
     shards = max(2 * classic.cores(spark), -(-count * dimensions * 8 // SHARD_BYTES))
-    truth = exact(some, points, 1, shards, n, metric).select("i", "k")
-    cell_of_k = placed.select(F.col("id").alias("k"), "cell").join(F.broadcast(truth), "k").toArrow()
+    truth = exact(some, points, 1, shards, n, metric).select("i", F.col("k").alias("id")).toArrow()
+    true = spark.createDataFrame(pa.table({"id": truth["id"].unique()}))
+    cell_of = placed(points.join(F.broadcast(true), "id")).select("id", "cell").toArrow()
     rows = some.toArrow().sort_by("id")
-    row = pc.index_in(cell_of_k["i"], rows["id"]).to_numpy()
-    vectors = metric.prepare(matrix(rows))
-    probes, reached = cells_to_probe(cells, vectors, row, cell_of_k["cell"].to_numpy(), recall)
+    row = pc.index_in(truth["i"], rows["id"]).to_numpy()
+    cell = cell_of["cell"].to_numpy()[pc.index_in(truth["id"], cell_of["id"]).to_numpy()]
+    probes, reached = cells_to_probe(cells, metric.prepare(matrix(rows)), row, cell, recall)
     logger.info("%s cells, %d of them searched for each point: recall %.4f", f"{len(cells):,}", probes, reached)
 
     parts = parts_of(points, count, dimensions, n)
     region = regions_of(cells, parts)
-    seen = placed.mapInArrow(
-        partial(look_around, cells=cells, metric=metric, region=region, probes=probes), "region int, cell int"
-    ).distinct()
-    sizes = placed.groupBy("cell").count()
-    asks, answers = group_packs(
-        region, sizes.toArrow().to_pandas(), seen.toArrow().to_pandas(), dimensions, -(-count // parts)
+    seen = placed(points).mapInArrow(
+        partial(look_around, cells=cells, metric=metric, region=region, probes=probes),
+        "region int, cell int, count bigint",
     )
-    asking = pack(placed, F.col("cell"), metric).join(from_driver(spark, asks), ["cell", "piece"])
-    asked = pack(placed, F.col("cell"), metric, copies=n + 1).join(from_driver(spark, answers), "cell")
+    counts = seen.groupBy("region", "cell").agg(F.sum("count").alias("count")).toArrow().to_pandas()
+    sizes = counts.loc[counts["count"] > 0, ["cell", "count"]]
+    cell, near = cells_that_hold(cells, sizes["cell"].to_numpy(), sizes["count"].to_numpy(), n + 1)
+    enough = pd.DataFrame({"region": region[cell], "cell": near})
+    looked_into = pd.concat([counts[["region", "cell"]], enough]).drop_duplicates()
+    asks, answers = group_packs(region, sizes, looked_into, dimensions, -(-count // parts))
+    asking = pack(placed(points), F.col("cell"), metric).join(from_driver(spark, asks), ["cell", "piece"])
+    asked = pack(placed(points), F.col("cell"), metric, copies=n + 1).join(from_driver(spark, answers), "cell")
     packs = [table.select("group", "cell", "ids", "vectors") for table in (asking, asked)]
 
-    def search(x: Floats, y: Floats, own: Positions, present: Positions) -> Found:
-        return nearest_in_cells(x, y, own, n, metric, cells, present, probes)
+    def search(x: Floats, y: Floats, own: Positions, cell: Positions) -> Found:
+        return nearest_in_cells(x, y, own, n, metric, cells, cell, probes)
 
     shards = int(answers["shard"].max()) + 1
     groups = int(asks["group"].max()) + 1
@@ -251,15 +267,18 @@ def place(batches: Iterable[pa.RecordBatch], *, cells: Cells, metric: Metric) ->
 def look_around(
     batches: Iterable[pa.RecordBatch], *, cells: Cells, metric: Metric, region: Positions, probes: int
 ) -> Iterator[pa.RecordBatch]:
-    """The cells that points look into: (region of the point, cell), once."""
+    """The cells that points look into, and lie in: (region of the point, cell, points of the region in it)."""
     seen = np.zeros((region.max() + 1, len(cells)), dtype=bool)
+    counts = np.zeros(len(cells), dtype=np.int64)
     for batch in batches:
         own = batch["cell"].to_numpy()
         near = cells.nearest(metric.prepare(matrix(batch)), probes)
         seen[region[own, None], near] = seen[region[own], own] = True
+        counts += np.bincount(own, minlength=len(cells))
     some_region, cell = np.nonzero(seen)
-    columns = [pa.array(some_region, pa.int32()), pa.array(cell, pa.int32())]
-    yield pa.RecordBatch.from_arrays(columns, names=["region", "cell"])
+    count = np.where(region[cell] == some_region, counts[cell], 0)
+    columns = [pa.array(some_region, pa.int32()), pa.array(cell, pa.int32()), pa.array(count)]
+    yield pa.RecordBatch.from_arrays(columns, names=["region", "cell", "count"])
 
 
 def regions_of(cells: Cells, number: int) -> Positions:
@@ -359,7 +378,7 @@ def meet(
     asking, asked : DataFrame
         (group, cell, ids, vectors).
     search : callable
-        Of the vectors asking, the vectors asked, which of these are the former, and the cells of these.
+        Of the vectors asking, the vectors asked, which of these are the former, and the cell of each of these.
     best_of : int, optional
         Points ask in several groups: take so many in all.
     """
@@ -369,9 +388,9 @@ def meet(
         if not len(some) or not len(others):
             nobody, none = pa.array([], some["ids"].type.value_type), pa.array([], pa.float64())
             return pa.table({"i": nobody, "k": nobody, "s": none, "closeness": none})
-        (i, x), (k, y) = unpack(some), unpack(others)
+        (i, x, _), (k, y, cell) = unpack(some), unpack(others)
         own = pc.fill_null(pc.index_in(i, k), -1).to_numpy().astype(np.int64)
-        row, neighbor, closeness = search(x, y, own, np.unique(others["cell"].to_numpy()))
+        row, neighbor, closeness = search(x, y, own, cell)
         s = metric.similarity(closeness) if isinstance(metric, Metric) else closeness
         return pa.table({"i": i.take(pa.array(row)), "k": k.take(pa.array(neighbor)), "s": s, "closeness": closeness})
 
@@ -383,12 +402,13 @@ def meet(
     return found.select("i", "k", "s")
 
 
-def unpack(packs: pa.Table) -> tuple[pa.Array, Floats]:
-    """Ids and vectors of packs, by id."""
+def unpack(packs: pa.Table) -> tuple[pa.Array, Floats, Positions]:
+    """Ids, vectors and cells of packs, by id."""
     ids = pc.list_flatten(packs["ids"]).combine_chunks()
     vectors = np.frombuffer(b"".join(packs["vectors"].to_pylist())).reshape(len(ids), -1)
+    cell = packs["cell"].to_numpy().astype(np.int64).repeat(pc.list_value_length(packs["ids"]).to_numpy())
     order = pc.sort_indices(ids)
-    return ids.take(order), vectors[order.to_numpy()]
+    return ids.take(order), vectors[order.to_numpy()], cell[order.to_numpy()]
 
 
 def matrix(points: pa.Table | pa.RecordBatch) -> Floats:

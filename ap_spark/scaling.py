@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyspark.sql.functions as F
 from pyspark.sql import DataFrame
 
+from ap_spark.errors import InputError
 from ap_spark.exact import unit_of
 from ap_spark.metrics import Floats
 from ap_spark.settings import Similarity
@@ -36,6 +37,8 @@ def scale(points: DataFrame, how: str = "standard") -> DataFrame:
 
     Raises
     ------
+    InputError
+        If a feature's range is no finite 64-bit float.
     SettingError
         If ``how`` is none of the three.
 
@@ -49,10 +52,18 @@ def scale(points: DataFrame, how: str = "standard") -> DataFrame:
     if how == "none":
         return points
     low, high = smallest_and_largest(points)
-    shift, width = low, high - low
-    if how == "standard":
-        shift = low + mean(points, lambda x: x - low, width)
-        width = np.sqrt(mean(points, lambda x: np.square(x - shift), np.square(width)))
+    with np.errstate(over="ignore"):
+        shift, width = low, high - low
+    if np.isinf(width).any():
+        worst = int(width.argmax())
+        raise InputError(
+            f"a feature must lie in a range that 64-bit floats hold, but feature {worst} goes from {low[worst]:g} to "
+            f"{high[worst]:g}: divide it by a power of ten"
+        )
+    width = np.where(width > 0, width, 1.0)
+    if how == "standard":  # of x / width, whose squares neither overflow nor vanish
+        shift = low + width * mean(points, lambda x: (x - low) / width)
+        width = width * np.sqrt(mean(points, lambda x: np.square((x - shift) / width)))
     shifts = F.array(*map(F.lit, shift.tolist()))
     widths = F.array(*map(F.lit, np.where(width > 0, width, 1.0).tolist()))
     scaled = F.transform("features", lambda x, n: (x - shifts[n]) / widths[n])
@@ -71,10 +82,10 @@ def smallest_and_largest(points: DataFrame) -> tuple[Floats, Floats]:
     return rows(found, "low").min(axis=0), rows(found, "high").max(axis=0)
 
 
-def mean(points: DataFrame, of: Callable[[Floats], Floats], largest: Floats) -> Floats:
-    """Of a function of each feature, at most so large: added as integers, in whatever order (`exact.py`)."""
+def mean(points: DataFrame, of: Callable[[Floats], Floats]) -> Floats:
+    """Of a function of each feature, at most 1 in size: added as integers, in whatever order (`exact.py`)."""
     count = points.count()
-    unit = np.array([unit_of(float(size), count) for size in largest])
+    unit = unit_of(1.0, count)
 
     def add(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:

@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 TILE = 512  # points a side of a tile of pairs: 2 MB of similarities
 MANY = 10_000  # points of which all pairs are worth a warning
+ROOM = 8.0  # so many times larger features are still to have finite similarities: searches add squares
+SMALLEST = 1e-145  # the largest feature in size, at least: differences of 1e-9 of it have exact squares
 
 
 def similarities(
@@ -50,7 +52,8 @@ def similarities(
     Raises
     ------
     InputError
-        If a vector has no similarity under this metric: zero for cosine, constant for correlation.
+        If a vector has no similarity under this metric: zero for cosine, constant for correlation; or if features are
+        so large, or all so small, that 64-bit floats don't hold their similarities.
     SettingError
         If the metric is unknown, or lacks its width.
 
@@ -83,7 +86,7 @@ def check_vectors(points: DataFrame, metric: Metric | PairFunction) -> tuple[Dat
     ------
     InputError
         If there are no points, features are no arrays of finite numbers of one length, or a vector has no similarity
-        under this metric.
+        under this metric, or none that 64-bit floats hold.
     """
     require_columns(points, ("id", "features"), "points")
     kind = points.schema["features"].dataType
@@ -100,9 +103,13 @@ def check_vectors(points: DataFrame, metric: Metric | PairFunction) -> tuple[Dat
     }[refuses]
     broken = ~F.coalesce(F.forall(x, finite), F.lit(False))
     size = F.size(x)
-    found = points.agg(F.count("*"), F.min(size), F.max(size), F.count_if(broken), F.count_if(undefined)).first()
+    found = points.agg(
+        F.count("*"),
+        *(F.min(size), F.max(size), F.count_if(broken), F.count_if(undefined)),
+        *(F.min(F.array_min(x)), F.max(F.array_max(x))),
+    ).first()
     assert found is not None
-    count, shortest, dimensions, unusable, without = found
+    count, shortest, dimensions, unusable, without, low, high = found
     if not count:
         raise InputError("there must be at least one point, but the input is empty")
     if unusable:
@@ -117,9 +124,29 @@ def check_vectors(points: DataFrame, metric: Metric | PairFunction) -> tuple[Dat
             f"with this metric no vector may be {refuses}, since it has no similarity to others, but "
             f"{count_of(without, 'vector')} {is_are(without)}: {examples(points.where(undefined), ['id'])}"
         )
-    if not isinstance(metric, Metric):
+    if isinstance(metric, Metric):
+        check_range(metric, max(abs(low), abs(high)), dimensions)
+    else:
         check_function(metric, np.array([row.features for row in points.orderBy("id").limit(3).collect()]))
     return points, count, dimensions
+
+
+def check_range(metric: Metric, largest: float, dimensions: int) -> None:
+    """Raise InputError unless 64-bit floats hold the similarities of vectors with elements of such a size."""
+    if metric.refuses:  # only directions count
+        return
+    corner = np.full((dimensions, 1), ROOM * largest)
+    with np.errstate(over="ignore"):
+        if not np.isfinite(metric.closeness(corner, -corner)).all():
+            raise InputError(
+                f"features must be so small that similarities are finite 64-bit floats, but they reach {largest:g}: "
+                "divide them all by a power of ten, or scale them"
+            )
+    if metric.space != "l1" and 0.0 < largest < SMALLEST:
+        raise InputError(
+            f"features must be so large that their squares are exact 64-bit floats, at least {SMALLEST:g}, but they "
+            f"reach {largest:g} only: multiply them all by a power of ten, or scale them"
+        )
 
 
 def check_function(function: PairFunction, x: Floats) -> None:
