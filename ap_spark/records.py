@@ -34,6 +34,15 @@ class Dialect:
         """What a line of nothing else counts as empty for."""
         return " \t".replace(self.separator, "")
 
+    @property
+    def whole_line(self) -> str:
+        """A pattern: lines of whole cells, be they quoted or not; the last cell of others may go on in the next line.
+
+        Nothing in it is tried again (++), or long lines would exhaust Java's stack.
+        """
+        cell = f'(?:"[^"]*+(?:""[^"]*+)*+"|[^"{self.separator}][^{self.separator}]*+|)'
+        return f"{cell}(?:{self.separator}{cell})*+"
+
     def first_record(self, text: str, file: str) -> list[str]:
         """The cells of the first record of a text."""
         try:

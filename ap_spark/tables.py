@@ -60,7 +60,8 @@ class Table:
     @cached_property
     def kinds(self) -> list[DataType]:
         """The types of the columns."""
-        return [field.dataType for field in self.rows.schema.fields[: len(self.names)]]
+        kinds = {field.name: field.dataType for field in self.rows.schema.fields}
+        return [kinds[cell(column)] for column in range(len(self.names))]
 
     @property
     def is_data(self) -> Column:

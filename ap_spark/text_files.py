@@ -36,7 +36,9 @@ def read_lines(spark: SparkSession, dialect: Dialect) -> Table:
     # Spark writes the address of a local file in two ways.
     files = sorted(re.sub("^file:/+", "file:/", file) for file in raw.inputFiles())
     first, file = first_line(lines, files, dialect)
-    if first.count('"') % 2:
+    if "\ufffd" in first:
+        refuse_other_encodings(lines)
+    if not re.fullmatch(dialect.whole_line, first):
         return read_whole(spark, dialect)
     names = dialect.names(dialect.first_record(first, file))
     layout = Layout(header=first if dialect.header else None, order=tuple(range(len(names))))
@@ -120,9 +122,9 @@ def cells(lines: DataFrame, dialect: Dialect, layouts: Sequence[Layout], parts: 
         is_header = F.lit(False) if layout.header is None else F.col(LINE) == layout.header
         # Of a struct's fields Spark would parse each line once for a filter, and once more; not of those of `inline`.
         parsed = F.inline(F.array(F.from_csv(LINE, schema, options)))
-        rows = chosen.where(is_filled(dialect)).select("*", is_header.alias(IS_HEADER), parsed)
-        frames.append(rows.select(*map(cell, range(width)), *ends, LINE, BROKEN, PATH, START, IS_HEADER))
-    return reduce(DataFrame.unionAll, frames)
+        rows = chosen.where(is_filled(dialect))
+        frames.append(rows.select(parsed, *ends, LINE, PATH, START, is_header.alias(IS_HEADER)))
+    return reduce(DataFrame.unionByName, frames)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,20 +150,18 @@ class LinesTable(Table):
     with_header: frozenset[str]
 
     def watched(self) -> list[Column]:
-        is_header, found = F.col(IS_HEADER), ", ".join(map(cell, range(self.width)))
-        # Where a record goes on in the next line, quotes are odd, or a cell begins with one that is not closed.
-        odd = f"(length({LINE}) - length(replace({LINE}, '\"', ''))) % 2 = 1 OR {BROKEN} IS NOT NULL"
-        is_open = f"contains({LINE}, '\"') AND ({odd} OR exists(array({found}), c -> startswith(c, '\"')))"
+        line, is_header = F.col(LINE), F.col(IS_HEADER)
+        goes_on = line.contains('"') & ~line.rlike(rf"\A{self.dialect.whole_line}\z")
         return [
-            F.count_if(~F.is_valid_utf8(LINE)).alias("not utf8"),
-            F.count_if(F.expr(is_open)).alias("open"),
+            F.count_if(~F.is_valid_utf8(line)).alias("not utf8"),
+            F.count_if(goes_on).alias("open"),
             F.count_if(is_header).alias("headers"),
             F.collect_set(F.when(is_header, F.col(PATH))).alias("files"),
         ]
 
     def resolve(self, found: Row) -> Table:
         if found["not utf8"]:
-            raise self.not_utf8(found["not utf8"])
+            refuse_other_encodings(self.lines)
         with_first = frozenset(found["files"])
         if found["open"] or found["headers"] > len(
             with_first
@@ -174,7 +174,7 @@ class LinesTable(Table):
 
     def with_headers(self, firsts: dict[str, str]) -> Table:
         """The same table where files have different headers; ``firsts`` has them."""
-        if any(line.count('"') % 2 for line in firsts.values()):
+        if not all(re.fullmatch(self.dialect.whole_line, line) for line in firsts.values()):
             return read_whole(self.lines.sparkSession, self.dialect)
         layouts = []
         for header in sorted(set(firsts.values()), key=lambda line: (line != self.first[1], line)):
@@ -185,13 +185,15 @@ class LinesTable(Table):
         rows = cells(self.lines, self.dialect, layouts, len(self.names) - self.width)
         return replace(self, rows=rows, with_header=frozenset(firsts))
 
-    def not_utf8(self, count: int) -> InputError:
-        """Where the first line is that is not UTF-8."""
-        wrong = ~F.is_valid_utf8(LINE)
-        file = self.lines.where(wrong).agg(F.min(PATH)).collect()[0][0]
-        lines = numbered(self.lines.where(F.col(PATH) == file)).where(wrong)
-        row = lines.orderBy(ROW).select(ROW, F.col(LINE).cast("binary").alias(LINE)).limit(1).collect()[0]
-        return wrong_encoding("UTF-8", file, row[ROW] + 1, bytes(row[LINE]), count)
+
+def refuse_other_encodings(lines: DataFrame) -> None:
+    """Raise InputError if some lines are not UTF-8."""
+    wrong = ~F.is_valid_utf8(LINE)
+    count, file = lines.where(wrong).agg(F.count("*"), F.min(PATH)).collect()[0]
+    if count:
+        numbers = numbered(lines.where(F.col(PATH) == file)).where(wrong).orderBy(ROW)
+        line, content = numbers.select(ROW, F.col(LINE).cast("binary")).limit(1).collect()[0]
+        raise wrong_encoding("UTF-8", file, line + 1, bytes(content), count)
 
 
 def read_whole(spark: SparkSession, dialect: Dialect) -> Table:
