@@ -86,15 +86,6 @@ def shown(text: str) -> str:
     return repr(text if len(text) <= LONGEST_EXAMPLE else text[:LONGEST_EXAMPLE] + "...")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Layout:
-    """Files whose headers are equal: the line, the table's column of each of theirs, and which files, if not all."""
-
-    line: str | None
-    order: tuple[int, ...]
-    files: frozenset[str] | None = None
-
-
 def wrong_encoding(encoding: str, file: str, line: int, content: bytes, count: int = 0) -> InputError:
     """What to say of bytes that stand for no characters."""
     marks = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
