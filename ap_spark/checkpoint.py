@@ -336,6 +336,8 @@ class Checkpoint:
 
     def foreign(self, name: str) -> str | None:
         """The first thing in a directory that is not of a snapshot."""
+        if not self.store.exists(name):
+            return None
         if self.store.is_file(name):
             return name
         return next((found for found in sorted(self.store.entries(name)) if found not in ENTRIES), None)

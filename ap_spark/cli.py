@@ -229,6 +229,7 @@ def cluster(given: argparse.Namespace, interrupts: Interrupts) -> None:
         assert directory is not None
         directory.publish(tables, output.output_format, summary, numbers=clustering)
         interrupts.detach()  # what is left is to tell of it
+        interrupts.saved = lambda: f"the output is written to {output.output}"
         clustering.discard_snapshots()
         summary["seconds"]["all"] = round(time.perf_counter() - source.started, 3)
         print(in_words(clustering, source.neighbors, output.output, summary["seconds"]["all"]))
@@ -311,7 +312,7 @@ def job(
                 place = Place.of("--checkpoint", store_of(spark, checkpoint))
                 if found := conflict(place, apart):
                     raise CheckpointError(
-                        f"the checkpoint must lie apart from what is read, but {found}: choose another directory"
+                        f"the checkpoint must lie apart from the input, but {found}: choose another directory"
                     )
                 apart.append(place)
             directory = None

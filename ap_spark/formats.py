@@ -7,7 +7,7 @@ import codecs
 from pyspark.sql import SparkSession
 
 from ap_spark.errors import InputError, SettingError
-from ap_spark.records import Dialect
+from ap_spark.records import COMPRESSIONS, Dialect
 from ap_spark.settings import Input
 from ap_spark.tables import Table, cell, placed, reading
 from ap_spark.text_files import read_lines, read_whole
@@ -24,7 +24,6 @@ SUFFIXES = {
     ".ndjson": "json",
     ".orc": "orc",
 }
-COMPRESSIONS = (".gz", ".bz2", ".zst", ".lz4", ".snappy", ".deflate")
 SEPARATORS = {"csv": ",", "tsv": "\t"}
 
 

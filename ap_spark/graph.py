@@ -412,12 +412,12 @@ def check_points(points: DataFrame, about: Row, diagonal: int) -> None:
 def check_scales(stored: DataFrame, found: Row, about: Row, units: Units) -> None:
     """Raise InputError if similarities, or preferences, are so large that exact sums would swallow the others.
 
-    Those have to count that are the smallest of half of the points; a few that are smaller need not.
+    What has to count is the largest similarity of half of the points, or the preferences where they are larger in size.
     """
     size = F.abs("s")
-    smallest = stored.where("s != 0.0").groupBy("i").agg(F.min(size).alias("size"))
-    scale = (smallest.agg(F.median("size")).first() or [None])[0]
-    if scale is None or units.fine <= COARSEST * scale:
+    best = stored.groupBy("i").agg(F.abs(F.max("s")).alias("size")).where("size > 0")
+    scale = max((best.agg(F.median("size")).first() or [None])[0] or 0.0, min(abs(about.low), abs(about.high)))
+    if scale == 0.0 or units.fine <= COARSEST * scale:
         return
     allowed = COARSEST * scale / units.fine  # of the range that there is
     limit = allowed * (max(found.high, about.high) - min(found.low, about.low))
@@ -430,8 +430,8 @@ def check_scales(stored: DataFrame, found: Row, about: Row, units: Units) -> Non
     count = far.count()
     raise InputError(
         f"similarities must be comparable with each other, but {count_of(count, 'row')} {has_have(count)} one beyond "
-        f"±{limit / 2.0:.2g}, while half of the points have one within ±{scale:.2g}: {examples(far, ['i', 'k', 's'])} "
-        f"(leave out what is too far to count: --min-similarity, or -infinity)"
+        f"±{limit / 2.0:.2g}, while the best of half of the points is within ±{scale:.2g}: "
+        f"{examples(far, ['i', 'k', 's'])} (leave out what is too far to count: --min-similarity, or -infinity)"
     )
 
 

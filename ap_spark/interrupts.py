@@ -62,6 +62,7 @@ class Interrupts:
         self.received: signal.Signals | None = None
         self.at = 0.0
         self.before: dict[signal.Signals, Any] = {}
+        self.wakeup: int | None = None  # of the program, before us
         self.spark: SparkSession | None = None
         self.group = f"ap-spark-{uuid.uuid4()}"  # Spark refuses jobs of a cancelled group for ever
         self.over = threading.Event()
@@ -79,8 +80,8 @@ class Interrupts:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self.before:
-            signal.set_wakeup_fd(-1)
+        if self.wakeup is not None:
+            signal.set_wakeup_fd(self.wakeup)
         for number, handler in self.before.items():
             signal.signal(number, handler)
         self.over.set()
@@ -91,7 +92,8 @@ class Interrupts:
     def take_signals(self) -> None:
         """Take them in the main thread, and by the pipe also where that one is held up in a call of the system."""
         if threading.current_thread() is threading.main_thread():
-            signal.set_wakeup_fd(self.waker.fileno(), warn_on_full_buffer=False)
+            wakeup = signal.set_wakeup_fd(self.waker.fileno(), warn_on_full_buffer=False)
+            self.wakeup = wakeup if self.wakeup is None else self.wakeup
             for number in SIGNALS:
                 before = signal.signal(number, self.receive)
                 self.before.setdefault(number, before)
@@ -107,8 +109,9 @@ class Interrupts:
         ensure_callback_server_started(gateway)  # type: ignore[no-untyped-call]
         jvm = gateway.jvm
         for name in ("INT", "TERM", "HUP"):  # one that Java was started to ignore it goes on ignoring
-            taken = jvm.sun.misc.Signal(name)
-            self.java_before.append((taken, jvm.sun.misc.Signal.handle(taken, PassOn(self))))
+            with suppress(Py4JError):  # Java was started to leave signals alone (-Xrs)
+                taken = jvm.sun.misc.Signal(name)
+                self.java_before.append((taken, jvm.sun.misc.Signal.handle(taken, PassOn(self))))
         if self.submitted:
             self.hook = jvm.java.lang.Thread(LastWords(self))
             self.hooks.addShutdownHook(self.hook, FIRST, LAST_WORDS, jvm.java.util.concurrent.TimeUnit.SECONDS)
@@ -140,7 +143,8 @@ class Interrupts:
     def watch(self, wake: int) -> None:
         """Wait for a signal, in a thread of its own; see that the run ends in time."""
         with os.fdopen(wake, "rb", buffering=0) as pipe:
-            number = pipe.read(1)
+            while (number := pipe.read(1)) and number[0] not in SIGNALS:
+                pass  # another one that the program takes, for itself
         if not number:
             return  # the run is over
         self.receive(number[0])

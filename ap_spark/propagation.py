@@ -83,7 +83,10 @@ def propagate(
         return still
 
     with classic.spared(graph.edges.sparkSession):
-        converged = has_converged(still=any([stability.reached(done) for done in past][-1:]))
+        still = False
+        for done in past:
+            still = stability.reached(done)
+        converged = has_converged(still=still)
         while not converged and engine.iteration < max_iter:
             most = min(max_iter - engine.iteration, (checkpoint and checkpoint.iterations) or max_iter)
             for done in engine.run(most, replace(stability)):

@@ -147,7 +147,9 @@ class OutputDirectory:
 
     def check_apart(self) -> None:
         if found := conflict(Place.of("the output", self.target), self.apart_from):
-            raise OutputError(f"the output must lie apart from what is read, but {found}: choose another directory")
+            raise OutputError(
+                f"the output must lie apart from the input and the snapshots, but {found}: choose another directory"
+            )
 
     def refuse_existing(self) -> None:
         """Raise OutputError if there is an output that may not be replaced, OutputInUse if its writer lives.

@@ -18,7 +18,7 @@ from pyspark.sql.types import ArrayType, NumericType, StringType
 
 from ap_spark.errors import InputError
 from ap_spark.formats import SEPARATORS, format_of, read_table
-from ap_spark.records import shown
+from ap_spark.records import LONGEST_EXAMPLE, shown
 from ap_spark.schema import check_unique, count_of, has_have, id_type
 from ap_spark.tables import BROKEN, ROW, Table, cell, numbered, reading, table_of
 
@@ -262,7 +262,7 @@ def listed(names: Sequence[str]) -> str:
     >>> listed(["a", "b", "a,b"])
     'a, b, a,b'
     """
-    few = ", ".join(names[:20])
+    few = ", ".join(name if len(name) <= LONGEST_EXAMPLE else name[:LONGEST_EXAMPLE] + "..." for name in names[:20])
     return few if len(names) <= 20 else f"{few}, ... ({len(names):,} in all)"
 
 

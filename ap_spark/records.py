@@ -15,8 +15,9 @@ import pyarrow.csv as pa_csv
 
 from ap_spark.errors import InputError
 
-__all__ = ["Dialect", "begins", "parse", "records", "shown", "wrong_encoding"]
+__all__ = ["COMPRESSIONS", "LONGEST_EXAMPLE", "Dialect", "begins", "parse", "records", "shown", "wrong_encoding"]
 
+COMPRESSIONS = (".gz", ".bz2", ".zst", ".lz4", ".snappy", ".deflate")
 LONGEST_EXAMPLE = 200  # characters of a line that are shown
 
 
@@ -104,12 +105,12 @@ def decoded(content: bytes, dialect: Dialect) -> str:
 
 
 def begins(dialect: Dialect, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The first record of each file; or the line that is not in its encoding, and its number.
+    """The first record of each file; or the line that is not in its encoding, and its number; or another problem.
 
-    The batches returned have the columns path, cells, line, wrong.
+    The batches returned have the columns path, cells, line, wrong, problem.
     """
     for content, path, _ in files_of(batches):
-        cells, line, wrong = None, None, None
+        cells, line, wrong, problem = None, None, None, None
         try:
             text = decoded(content, dialect)
         except UnicodeDecodeError as error:
@@ -118,10 +119,13 @@ def begins(dialect: Dialect, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.R
         else:
             if not text:
                 continue
-            cells = dialect.first_record(text, path)
+            try:
+                cells = dialect.first_record(text, path)
+            except InputError as error:
+                problem = str(error)
         columns = [pa.array([path]), pa.array([cells], pa.list_(pa.string()))]
-        columns += [pa.array([line], pa.int32()), pa.array([wrong], pa.binary())]
-        yield pa.RecordBatch.from_arrays(columns, names=["path", "cells", "line", "wrong"])
+        columns += [pa.array([line], pa.int32()), pa.array([wrong], pa.binary()), pa.array([problem], pa.string())]
+        yield pa.RecordBatch.from_arrays(columns, names=["path", "cells", "line", "wrong", "problem"])
 
 
 def files_of(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[bytes, str, list[str]]]:

@@ -51,13 +51,14 @@ class Place:
 
     @classmethod
     def of(cls, what: str, store: Store) -> Place:
-        if store.local is not None:
-            return cls.local(what, store.local)
-        uri = store.root.toUri()
-        scheme = str(uri.getScheme()).lower()
-        authority = (uri.getAuthority() or "").lower().removesuffix(DEFAULT_PORT)
-        names = filter(None, uri.getPath().split("/"))
-        return cls(what, str(store), (SAME_SCHEME.get(scheme, scheme), authority, *names))
+        return cls.local(what, store.local) if store.local is not None else cls.remote(what, str(store))
+
+    @classmethod
+    def remote(cls, what: str, uri: str) -> Place:
+        scheme, _, rest = uri.partition(":")
+        authority, _, path = rest.removeprefix("//").partition("/")
+        scheme, authority = scheme.lower(), authority.lower().removesuffix(DEFAULT_PORT)
+        return cls(what, uri, (SAME_SCHEME.get(scheme, scheme), authority, *filter(None, path.split("/"))))
 
     @classmethod
     def local(cls, what: str, path: Path) -> Place:
@@ -100,13 +101,16 @@ def places_read(spark: SparkSession, paths: dict[str, str | None]) -> list[Place
             continue
         try:
             given = Store(spark, path, dangling=True)
+            matching = given.matching()
         except OSError:
             continue
         found.append(Place.of(what, given))  # a name with a bracket may be meant as it is
-        for store in given.matching():
-            found.append(Place.of(what, store))
-            if store.local is not None:
-                found += [Place.local(what, target) for target in linked(store.local)]
+        for uri in matching:
+            if given.local is None:
+                found.append(Place.remote(what, uri))
+                continue
+            target = Path(os.path.realpath(uri.removeprefix("file:")))
+            found += [Place.local(what, each) for each in (target, *linked(target))]
     return found
 
 
@@ -114,7 +118,10 @@ def linked(directory: Path) -> Iterator[Path]:
     """What links in a directory lead to, and links in what they lead to."""
     seen: set[Node] = set()
     for where, directories, files in os.walk(directory, followlinks=True):
-        node = os.stat(where)
+        try:
+            node = os.stat(where)
+        except OSError:  # it has gone in the meantime
+            continue
         if (node.st_dev, node.st_ino) in seen:
             directories.clear()
             continue

@@ -110,10 +110,18 @@ class Store:
     def path(self, name: str) -> Any:
         return self.path_of(self.root, name) if name else self.root
 
-    def matching(self) -> list[Store]:
-        """What the path names, as a pattern: itself, where it is none."""
-        found = self.fs.globStatus(self.root)
-        return [Store(self.spark, status.getPath().toString(), dangling=True) for status in found or ()]
+    def matching(self) -> list[str]:
+        """What the path names, as a pattern: itself, where it is none.
+
+        Raises
+        ------
+        OSError
+            If it is no pattern, or may not be looked at.
+        """
+        try:
+            return [str(status.getPath().toString()) for status in self.fs.globStatus(self.root) or ()]
+        except Py4JJavaError as error:
+            raise OSError(f"{self}: {without_class(error)}") from error
 
     def exists(self, name: str = "") -> bool:
         return bool(self.fs.exists(self.path(name)))

@@ -136,7 +136,7 @@ def reading(path: str, kind: str = "") -> Iterator[None]:
         causes = re.findall(r"^Caused by: (.*)", text, re.MULTILINE)
         if (not file and "apache.orc" not in text) or any(map(STORE.match, causes)):
             raise
-        problem = causes[-1] if causes else text.splitlines()[1].removeprefix(": ")
+        problem = causes[-1] if causes else text.splitlines()[-1]
         problem = re.sub(r"^[a-zA-Z0-9_.$]+: ", "", problem)  # without the class
         damaged = (file[1] or file[2]) if file else repr(path)
         raise InputError(

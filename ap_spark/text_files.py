@@ -14,12 +14,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
+from operator import or_
 
 import pyspark.sql.functions as F
 from pyspark.sql import Column, DataFrame, Row, SparkSession
 
 from ap_spark.errors import InputError
-from ap_spark.records import Dialect, begins, records, wrong_encoding
+from ap_spark.records import COMPRESSIONS, Dialect, begins, records, wrong_encoding
 from ap_spark.session import with_settings
 from ap_spark.tables import BROKEN, IS_HEADER, PATH, ROW, START, Table, cell, numbered, placed
 
@@ -27,6 +28,7 @@ __all__ = ["read_lines", "read_whole"]
 
 LINE = "line"
 LARGEST_WHOLE_FILE = 512 << 20  # bytes of a file that one task reads whole: Spark's process holds it several times
+PACKED = 10  # a compressed file becomes so many times as large, about
 
 
 def read_lines(spark: SparkSession, dialect: Dialect) -> Table:
@@ -176,11 +178,13 @@ class LinesTable(Table):
         """The same table where files have different headers; ``firsts`` has them."""
         if not all(re.fullmatch(self.dialect.whole_line, line) for line in firsts.values()):
             return read_whole(self.lines.sparkSession, self.dialect)
+        file, line = self.first
+        names = self.dialect.names(self.dialect.first_record(line, file))
         layouts = []
         for header in sorted(set(firsts.values()), key=lambda line: (line != self.first[1], line)):
             files = sorted(file for file, line in firsts.items() if line == header)
             other = self.dialect.names(self.dialect.first_record(header, files[0]))
-            order = self.dialect.order(self.names[: self.width], self.first[0], other, files[0])
+            order = self.dialect.order(names, file, other, files[0])
             layouts.append(Layout(header=header, order=order, files=frozenset(files)))
         rows = cells(self.lines, self.dialect, layouts, len(self.names) - self.width)
         return replace(self, rows=rows, with_header=frozenset(firsts))
@@ -205,19 +209,24 @@ def read_whole(spark: SparkSession, dialect: Dialect) -> Table:
         If a file is too large for that, or not in its encoding.
     """
     sizes = spark.read.format("binaryFile").load(dialect.path).select("path", "length")
-    for file, size in sizes.where(F.col("length") > LARGEST_WHOLE_FILE).orderBy("path").limit(1).collect():
+    packed = reduce(or_, (F.col("path").endswith(ending) for ending in COMPRESSIONS))
+    limit = F.when(packed, LARGEST_WHOLE_FILE // PACKED).otherwise(LARGEST_WHOLE_FILE)
+    too_large = sizes.withColumn("limit", limit).where("length > limit").orderBy("path").limit(1)
+    for file, size, most in too_large.collect():
         raise InputError(
             f"a file with line breaks inside of cells, or in another encoding than UTF-8, must have at most "
-            f"{LARGEST_WHOLE_FILE >> 20} MiB, but {file} has {size >> 20:,}: split it, or write it as Parquet"
+            f"{most >> 20} MiB, but {file} has {size >> 20:,}: split it, or write it as Parquet"
         )
     raw, parts = text_files(spark, dialect.path, whole=True)
     ends = list(map(part, range(len(parts))))
     files = placed(raw, [LINE, *ends]).select(F.col(LINE).cast("binary"), PATH, *ends)
     first_records = files.mapInArrow(
-        partial(begins, dialect), "path string, cells array<string>, line int, wrong binary"
+        partial(begins, dialect), "path string, cells array<string>, line int, wrong binary, problem string"
     )
     firsts = {}
-    for file, cells, line, wrong in first_records.orderBy("path").collect():
+    for file, cells, line, wrong, problem in first_records.orderBy("path").collect():
+        if problem is not None:
+            raise InputError(problem)
         if wrong is not None:
             raise wrong_encoding(dialect.encoding, file, line, bytes(wrong))
         firsts[file] = cells

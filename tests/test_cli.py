@@ -287,7 +287,7 @@ def test_without_locks_no_lock_is_left(tmp_path: Path, spark: SparkSession, monk
 def test_snapshots_do_not_lie_in_the_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for inside in (tmp_path / "out", f"file:{tmp_path}/out/c", f"file://{tmp_path}/x/../out/c"):
         assert run(tmp_path, EDGES, "--edges", "--checkpoint", str(inside)) == 2
-        assert "the output must lie apart from what is read, but" in capsys.readouterr().err
+        assert "the output must lie apart from the input and the snapshots, but" in capsys.readouterr().err
     assert run(tmp_path, EDGES, "--edges", "--checkpoint", "no:/path") == 2
     assert "the checkpoint must be a directory that can be written, but no:/path" in capsys.readouterr().err
     assert nothing_left(tmp_path, "input.csv")

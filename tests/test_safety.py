@@ -98,7 +98,7 @@ def test_an_output_lies_apart_from_the_input(
     source, output, how = READ[case]
     options = ["--edges", "--format", "csv", "--overwrite", "--output", output]
     told = refuse(here, capsys, command, source, *options)
-    assert "the output must lie apart from what is read, but" in told
+    assert "the output must lie apart from the input and the snapshots, but" in told
     assert how in told
 
 
@@ -109,7 +109,7 @@ def test_an_output_lies_apart_from_points_and_snapshots(here: Path, capsys: pyte
     for output, checkpoint, how in (("@/o", "@/o/c", "holds --checkpoint"), ("@/o/c", "@/o", "lies in --checkpoint")):
         assert how in refuse(here, capsys, *always, "--output", output, "--checkpoint", checkpoint)
     told = refuse(here, capsys, *always, "--output", "@/o", "--checkpoint", "@/data")
-    assert "the checkpoint must lie apart from what is read, but" in told
+    assert "the checkpoint must lie apart from the input, but" in told
     assert "holds INPUT" in told
 
 
