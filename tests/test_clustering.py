@@ -503,3 +503,16 @@ def test_parameters_out_of_range(arguments: dict[str, object], message: str) -> 
         Settings(**arguments)  # type: ignore[arg-type]
     assert message in str(error.value)
     assert error.value.exit_code == 2
+
+
+def test_ordinary_similarities_that_differ_much_are_no_reason_to_refuse(frame: Frame) -> None:
+    """Gaussian kernels of far points vanish; of each point of two sources there is a copy that is rounded otherwise."""
+    x = np.concatenate([np.random.default_rng(1).normal(size=(8, 2)), [[30.0, 0.0]] * 4 + np.eye(4, 2)])
+    kernels = [(i, k, float(np.exp(s / 2))) for i, k, s in all_pairs(x)]
+    assert min(s for *_, s in kernels) < 1e-150
+    assert affinity_propagation(frame(kernels), preference=0.3).converged
+    points = 1e3 * np.random.default_rng(2).normal(size=(10, 2))
+    copies = [(i, k, s) for i, k, s in all_pairs(np.concatenate([points, points * (1.0 + 1e-14)])) if s < 0]
+    clustering = affinity_propagation(frame(copies))
+    assert min(abs(s) for *_, s in copies) < 1e-18
+    assert clustering.summary.n_clusters < 10

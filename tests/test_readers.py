@@ -208,6 +208,8 @@ DIRECTORIES: dict[str, tuple[dict[str, str], list[tuple[Any, ...]] | str]] = {
     "other names, and a line break": ({"a": "i,k,s\n1,2,-1\n", "b": 'i,k,"t\n"\n1,2,-1\n'}, "/a.csv has 'i,k,s' and file:DIR/b.csv has 'i,k,t'"),
     "no header in one": ({"a": "i,k,s\n1,2,-1\n", "b": "1,3,-1\n"}, "b.csv has '1,3,-1'"),
     "more columns in one": ({"a": "i,k,s\n1,2,-1\n", "b": "i,k,s,t\n1,2,-1,0\n"}, "b.csv has 'i,k,s,t'"),
+    "names of their own": ({"a": "from,to,score\n1,2,-1\n", "b": "to,from,score\n4,3,-2\n", "c": '"from",to,score \n5,6,-3\n'}, [(1, 2, -1.0), (3, 4, -2.0), (5, 6, -3.0)]),
+    "a quote in the header that is never closed": ({"a": '"i,k,s\n' + 20_000 * "1,2,-1\n"}, "a file must begin with a record of cells, but file:DIR/a.csv does not"),
     "which of two": ({"a": "i,k,s,x,x\n1,2,-1,8,9\n", "b": "k,i,s,x,x\n1,2,-1,8,9\n"}, "all files of"),
 }  # fmt: skip
 
