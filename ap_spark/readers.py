@@ -425,8 +425,8 @@ def counts(table: Table, ids: Sequence[int], wrong: str, incomplete: str) -> lis
     found += [F.count(broken).alias("broken"), F.min(broken).alias("example")]
     for n, column in enumerate(ids):
         text = F.col(cell(column)).cast("string")
-        found.append(count(~text.rlike(WHOLE_NUMBER)).alias(f"text {n}"))
-        found.append(count(text != F.trim(text)).alias(f"padded {n}"))
+        is_other = ~text.rlike(WHOLE_NUMBER)
+        found += [count(is_other).alias(f"text {n}"), count(is_other & (text != F.trim(text))).alias(f"padded {n}")]
     return found + table.watched()
 
 
