@@ -112,9 +112,8 @@ class Interrupts:
             with suppress(Py4JError):  # Java was started to leave signals alone (-Xrs)
                 taken = jvm.sun.misc.Signal(name)
                 self.java_before.append((taken, jvm.sun.misc.Signal.handle(taken, PassOn(self))))
-        if self.submitted:
-            self.hook = jvm.java.lang.Thread(LastWords(self))
-            self.hooks.addShutdownHook(self.hook, FIRST, LAST_WORDS, jvm.java.util.concurrent.TimeUnit.SECONDS)
+        self.hook = jvm.java.lang.Thread(LastWords(self))
+        self.hooks.addShutdownHook(self.hook, FIRST, LAST_WORDS, jvm.java.util.concurrent.TimeUnit.SECONDS)
 
     @property
     def hooks(self) -> Any:
@@ -130,8 +129,7 @@ class Interrupts:
                 jvm: Any = self.spark.sparkContext._jvm
                 for taken, before in self.java_before:
                     jvm.sun.misc.Signal.handle(taken, before)
-                if self.hook:
-                    self.hooks.removeShutdownHook(self.hook)
+                self.hooks.removeShutdownHook(self.hook)
             self.spark = None
 
     def receive(self, number: int, frame: FrameType | None = None) -> None:
@@ -218,7 +216,11 @@ class PassOn:
 
 
 class LastWords:
-    """What a Java that has started us runs where it ends without us, as for want of memory: it waits for our line."""
+    """What Java runs where it ends without us, as for want of memory.
+
+    One that has started us waits for our line, which goes through it. One that we have started only lets its tasks come
+    to their end: Spark would log an error of those it stops.
+    """
 
     def __init__(self, interrupts: Interrupts) -> None:
         self.interrupts = interrupts
@@ -226,7 +228,7 @@ class LastWords:
     def run(self) -> None:
         if not self.interrupts.over.is_set():
             self.interrupts.java_waits = True
-            self.interrupts.over.wait(LAST_WORDS)
+            self.interrupts.over.wait(LAST_WORDS if self.interrupts.submitted else ANSWER)
 
     class Java:
         implements = ("java.lang.Runnable",)
