@@ -86,7 +86,8 @@ def minus_root(closeness: Floats) -> Floats:
 
 
 def gaussian(closeness: Floats, *, width: float) -> Floats:
-    return np.asarray(np.exp(closeness / width / width / 2.0))
+    with np.errstate(over="ignore"):  # nothing is near where a width is so small
+        return np.asarray(np.exp(closeness / width / width / 2.0))
 
 
 def unit_length(x: Floats) -> Floats:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyspark.sql.functions as F
 from pyspark.sql import DataFrame
 
 from ap_spark.errors import InputError
@@ -64,10 +64,15 @@ def scale(points: DataFrame, how: str = "standard") -> DataFrame:
     if how == "standard":  # of x / width, whose squares neither overflow nor vanish
         shift = low + width * mean(points, lambda x: (x - low) / width)
         width = width * np.sqrt(mean(points, lambda x: np.square((x - shift) / width)))
-    shifts = F.array(*map(F.lit, shift.tolist()))
-    widths = F.array(*map(F.lit, np.where(width > 0, width, 1.0).tolist()))
-    scaled = F.transform("features", lambda x, n: (x - shifts[n]) / widths[n])
-    return points.withColumn("features", scaled)
+    return points.mapInArrow(partial(shifted, shift=shift, width=np.where(width > 0, width, 1.0)), points.schema)
+
+
+def shifted(batches: Iterable[pa.RecordBatch], *, shift: Floats, width: Floats) -> Iterator[pa.RecordBatch]:
+    """Points with each feature shifted and divided."""
+    for batch in batches:
+        x = (rows(batch) - shift) / width
+        features = pa.ListArray.from_arrays(np.arange(0, x.size + 1, x.shape[1], dtype=np.int32), x.ravel())
+        yield batch.set_column(batch.schema.get_field_index("features"), "features", features)
 
 
 def smallest_and_largest(points: DataFrame) -> tuple[Floats, Floats]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyspark.sql.functions as F
 import pytest
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession
@@ -410,9 +411,13 @@ def test_scaling_is_that_of_scikit_learn(spark: SparkSession) -> None:
             np.testing.assert_allclose(scaled, scaler.fit_transform(x), rtol=1e-7, atol=1e-7)
             assert (found.setdefault(how, scaled) == scaled).all(), "the same bits for any partitioning"
     assert scale(points, "none") is points
-    for size in (1e-300, 1e300):
-        scaled = np.array([row.features for row in scale(make_frame(spark, size * x)).orderBy("id").collect()])
-        np.testing.assert_allclose(scaled, found["standard"], rtol=1e-7, atol=1e-7)
+    wide = some[:10, :1] + np.arange(2000.0)  # minutes where the work grows with the square of the columns
+    rows = scale(make_frame(spark, wide).withColumn("preference", F.lit(-1.0))).orderBy("id").collect()
+    np.testing.assert_allclose([row.features for row in rows], StandardScaler().fit_transform(wide), rtol=1e-7)
+    assert rows[0].preference == -1.0
+    sizes = np.array([1e-300, 1e300, 1e-300, 1.0])
+    rows = scale(make_frame(spark, sizes * x)).orderBy("id").collect()
+    np.testing.assert_allclose([row.features for row in rows], found["standard"], rtol=1e-7, atol=1e-7)
     with pytest.raises(InputError, match=r"feature 1 goes from -1.7e.308 to 1.7e.308: divide it"):
         scale(make_frame(spark, np.array([[1.0, -1.7e308], [2.0, 1.7e308]])))
     with pytest.raises(SettingError, match="scale must be one of none, standard, minmax, got 'robust'"):
