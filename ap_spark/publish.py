@@ -28,7 +28,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark.clustering import Clustering
-from ap_spark.errors import OutputError, OutputInUse
+from ap_spark.errors import OutputError, OutputInUse, reason
 from ap_spark.processes import is_running, machine
 from ap_spark.safety import Place, conflict, irreplaceable
 from ap_spark.stores import SUCCESS, Store, is_a
@@ -40,7 +40,11 @@ logger = logging.getLogger(__name__)
 FORMAT = "ap_spark/1"  # in summary.json: by this an output of ours is known
 TABLES = ("assignments", "exemplars", "trace", "similarities")
 SUMMARY, LABELS, CENTERS = "summary.json", "labels.tsv", "cluster_centers_indices.tsv"
-IN_A_TABLE = re.compile(r"part-.*|_SUCCESS|_temporary|__magic.*")  # what Spark, and its committers, write there
+STAGED = "output"  # in a staging directory
+IN_A_TABLE = {  # what Spark, and its committers, write there
+    False: re.compile(r"part-.*|_SUCCESS"),
+    True: re.compile(r"_temporary|__magic.*"),  # directories
+}
 UNFINISHED = "_PUBLISHING"  # in an output that is written in its place: by whom
 ROWS_A_FILE = 1_000_000
 RFC_4180 = {"header": True, "escape": '"', "ignoreLeadingWhiteSpace": False, "ignoreTrailingWhiteSpace": False}
@@ -188,8 +192,8 @@ class OutputDirectory:
         for entry, is_directory in found.items():
             if entry not in (self.tables if is_directory else files):
                 return f"holds {entry!r}, which is not of an output: move it away"
-            for part in self.store.entries(f"{name}/{entry}") if is_directory else ():
-                if not IN_A_TABLE.fullmatch(part):
+            for part, within in self.store.entries(f"{name}/{entry}").items() if is_directory else ():
+                if not IN_A_TABLE[within].fullmatch(part):
                     return f"holds {f'{entry}/{part}'!r}, which is not of an output: move it away"
         return None
 
@@ -222,13 +226,30 @@ class OutputDirectory:
             found, purpose, owner = match[0], match[1], match[2]
             if not (alone or lives(owner) is False):
                 continue
-            if purpose == "old" and (not self.is_ours(found) or self.foreign(found)):
-                logger.warning("%s/%s is left as it is: it is no output of ap-spark, or holds more", self.store, found)
+            try:
+                problem = self.kept(found, purpose)
+            except Py4JJavaError as error:  # another user's
+                problem = reason(error)
+            if problem:
+                logger.warning("%s/%s is left as it is: %s", self.store, found, problem)
             elif purpose == "old" and not self.store.exists(self.name):
                 self.store.rename(found, self.name)  # killed between the two renames of `place`
             else:
                 with suppress(Py4JJavaError):  # another user's
                     self.store.delete(found)
+
+    def kept(self, found: str, purpose: str) -> str | None:
+        """Why something with the name of a leftover is neither deleted nor put back; None if it is."""
+        place = Place.of("a leftover", Store(self.store.spark, f"{self.store}/{found}", dangling=True))
+        if read := conflict(place, self.apart_from):
+            return read
+        if purpose == "old":
+            ours = self.is_ours(found) and not self.foreign(found)
+        elif purpose == "staging":
+            ours = self.store.entries(found).keys() <= {STAGED}
+        else:
+            ours = self.store.is_file(found)
+        return None if ours else "it is no output of ap-spark, or holds more"
 
     def publish(
         self,
@@ -258,7 +279,7 @@ class OutputDirectory:
         in_place = not self.store.renames_at_once
         self.tables = (*TABLES, *tables)
         staging = self.beside("staging")
-        staged = self.name if in_place else f"{staging}/output"
+        staged = self.name if in_place else f"{staging}/{STAGED}"
         if in_place:
             self.make_room()
         else:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from ap_spark.cli import main
 from ap_spark.describe import Degrees, Description
 from ap_spark.errors import ApSparkError, OutputError
 from ap_spark.preference import PreferenceRange
+from ap_spark.processes import machine
 from ap_spark.publish import OutputDirectory, claimed
 from ap_spark.safety import Place, conflict, places_read
 from ap_spark.settings import Settings, Snapshots
@@ -149,6 +152,10 @@ def annotated_within(path: Path) -> None:
     (path / "assignments" / "notes").mkdir()
 
 
+def a_directory_in_a_table(path: Path) -> None:
+    (an_output(path) / "assignments" / "part-2").mkdir()
+
+
 def another_program(path: Path) -> None:
     path.mkdir()
     (path / "summary.json").write_text('{"settings": {}, "seconds": 1}')
@@ -160,6 +167,7 @@ FOREIGN = {
     "another program's": (another_program, "is none (by its summary.json)"),
     "notes in an output": (annotated, "holds 'notes.txt', which is not of an output: move it away"),
     "notes in a table": (annotated_within, "holds 'assignments/notes', which is not of an output"),
+    "a directory like a part": (a_directory_in_a_table, "holds 'assignments/part-2', which is not of an output"),
     "a file": (lambda path: path.write_text("three years"), "is a file: move it away"),
 }
 
@@ -172,6 +180,51 @@ def test_only_an_output_of_ours_is_replaced(here: Path, capsys: pytest.CaptureFi
         told = refuse(here, capsys, "cluster", "@/data", "--format", "csv", "--output", "@/theirs", *options)
         assert words in told
     refuse(here, capsys, "cluster", "@/data", "--format", "csv", "--output", "@/theirs", "--if-exists", "skip")
+
+
+SUMMARIES = {  # edited by hand: what Hadoop has noted of them no longer fits
+    "a note": ('{"format": "ap_spark/1", "note": "the good one"}', None),
+    "another format": ('{"format": "ap_spark/9"}', "is none (by its summary.json)"),
+    "half of it": ('{"format": "ap_sp', "is none (by its summary.json)"),
+}
+
+
+@pytest.mark.parametrize("case", SUMMARIES)
+def test_a_summary_that_was_edited_counts_as_it_stands(here: Path, spark: SparkSession, case: str) -> None:
+    text, words = SUMMARIES[case]
+    out = here / "out"
+    OutputDirectory(spark, str(out), replace=False).publish({}, "csv", {"seconds": {}})
+    assert (out / ".summary.json.crc").exists()
+    (out / "summary.json").write_text(text)
+    with ExitStack() as until:
+        if words:
+            until.enter_context(pytest.raises(OutputError, match=re.escape(words)))
+        until.enter_context(claimed(spark, str(out), "replace"))
+    assert (out / "summary.json").read_text() == text
+
+
+def test_what_only_has_the_name_of_a_leftover_stays(
+    here: Path, spark: SparkSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An input too: similarities that somebody has found in what a killed run left."""
+    names = {purpose: f".out.{purpose}.{machine()}.1.{16 * '0'}" for purpose in ("staging", "probing", "old")}
+    found = here / names["staging"] / "output" / "similarities"
+    found.mkdir(parents=True)
+    (found / "part-0.csv").write_text(EDGES)
+    an_output(here / names["old"])
+    precious(here / names["probing"])
+    read = places_read(spark, {"INPUT": str(found), "--points": f"{here}/{names['old']}/assignments"})
+    before = contents(here)
+    with claimed(spark, f"{here}/out", "refuse", read):
+        pass
+    assert contents(here) == before
+    assert "holds INPUT" in caplog.text
+    assert "holds --points" in caplog.text
+    precious(here / names["staging"])
+    with claimed(spark, f"{here}/out", "replace"):
+        pass
+    assert (here / names["staging"] / "thesis.tex").exists()
+    assert "is left as it is: it is no output of ap-spark, or holds more" in caplog.text
 
 
 def test_home_and_working_directory_are_never_replaced(
