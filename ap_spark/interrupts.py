@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: a run stops after its iteration, everything else at once, and all of it within a time.
+"""SIGTERM, Ctrl-C, SIGHUP: a run stops after its iteration, everything else at once, and all of it within a time.
 
 What Spark is doing outside of the iterations is cancelled as a job group. Java takes signals too, under spark-submit
 perhaps it alone: it passes them on instead of ending, since a Java that is about to end tells of no failed task any
@@ -33,7 +33,7 @@ from ap_spark.errors import Interrupted
 
 __all__ = ["Interrupts"]
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SAME = 2.0  # seconds within which a second signal is the first one again, that reached us in two ways
 CANCEL_SHARE = 0.8  # of the grace period, after which all jobs are cancelled
 ANSWER = 0.5  # seconds for what is under way to Java: a last line through spark-submit, the answer of a hook
@@ -93,6 +93,8 @@ class Interrupts:
         if threading.current_thread() is threading.main_thread():
             signal.set_wakeup_fd(self.waker.fileno(), warn_on_full_buffer=False)
             for number in SIGNALS:
+                if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                    continue  # nohup
                 before = signal.signal(number, self.receive)
                 self.before.setdefault(number, before)
 
@@ -106,8 +108,8 @@ class Interrupts:
         gateway: Any = spark.sparkContext._gateway
         ensure_callback_server_started(gateway)  # type: ignore[no-untyped-call]
         jvm = gateway.jvm
-        for name in ("INT", "TERM", "HUP"):  # one that Java was started to ignore it goes on ignoring
-            taken = jvm.sun.misc.Signal(name)
+        for number in SIGNALS:  # one that Java was started to ignore it goes on ignoring
+            taken = jvm.sun.misc.Signal(number.name.removeprefix("SIG"))
             self.java_before.append((taken, jvm.sun.misc.Signal.handle(taken, PassOn(self))))
         if self.submitted:
             self.hook = jvm.java.lang.Thread(LastWords(self))
