@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
     0 done; 1 a fault of ours; 2 bad input or arguments; 3 not converged, under --require-convergence; 4 no room or no
-    permission in a local directory, or not enough memory; 130 or 143 stopped by Ctrl-C or SIGTERM.
+    permission in a local directory, or not enough memory; 129, 130 or 143 stopped by SIGHUP, Ctrl-C or SIGTERM.
     """
     given = make_parser().parse_args(arguments)
     others = logging.WARNING if given.verbose else logging.CRITICAL  # py4j logs the stack of what it raises as well

@@ -25,7 +25,7 @@ from ap_spark.errors import SettingError
 from ap_spark.graph import Graph, build_graph
 from ap_spark.preference import quantiles_of
 from ap_spark.propagation import Watch, propagate, without_iterating
-from ap_spark.schema import count_of, edge_table
+from ap_spark.schema import count_of, edge_table, require_columns
 from ap_spark.settings import Settings, Snapshots
 from ap_spark.target import Trial, Trials
 from ap_spark.version import __version__
@@ -247,6 +247,7 @@ def affinity_propagation(
     )
     settings = replace(settings, convergence_iter=settings.window)
     snapshots = Snapshots(checkpoint=checkpoint, checkpoint_every=checkpoint_every, resume=resume)
+    require_columns(similarities, ("i", "k", "s"), "similarities")
     spark = similarities.sparkSession
     watch = Watch(report, stop, Checkpoint(spark, settings, snapshots) if checkpoint is not None else None)
     if settings.clusters is None:

@@ -9,7 +9,7 @@ ApSparkError            1  a fault of ours
 ├── JavaNotFound        2  no Java 17 or newer to run Spark on
 ├── NotConverged        3  only raised when convergence was required
 ├── StorageError        4  no room, or no permission, where messages are kept; the command: too little memory
-└── Interrupted       130  asked to stop before the end; the command says 143 after SIGTERM
+└── Interrupted       130  asked to stop before the end; the command says 143 after SIGTERM, 129 after SIGHUP
 """
 
 from __future__ import annotations

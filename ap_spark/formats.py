@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import codecs
 
+import pyspark.sql.functions as F
 from pyspark.sql import SparkSession
 
 from ap_spark.errors import InputError, SettingError
-from ap_spark.records import COMPRESSIONS, Dialect
+from ap_spark.records import COMPRESSIONS, Dialect, shown, with_more
 from ap_spark.settings import Input
 from ap_spark.tables import Table, cell, placed, reading
 from ap_spark.text_files import read_lines, read_whole
@@ -24,6 +25,7 @@ SUFFIXES = {
     ".ndjson": "json",
     ".orc": "orc",
 }
+MORE_JSON = r"[}\]]\s*(,\s*([{\[]|$)|[^\s,}\]])"  # an end, and not of what may follow one; or all this in a string
 SEPARATORS = {"csv": ",", "tsv": "\t"}
 
 
@@ -60,11 +62,23 @@ def read_table(
             return read_lines(spark, dialect) if is_utf8 else read_whole(spark, dialect)
         frame = spark.read.format(kind).load(path)
         names = frame.columns
-        if kind == "json" and "_corrupt_record" in names:
-            raise InputError(
-                f"every line must be a JSON object in UTF-8, but in {path!r} some are not: `jq . FILE` says which"
-            )
+        if kind == "json":
+            check_lines(spark, path, names)
         return Table(rows=placed(frame, map(cell, range(len(names)))), names=names, source=path)
+
+
+def check_lines(spark: SparkSession, path: str, names: list[str]) -> None:
+    """Raise InputError unless each line is one JSON value: of several Spark would read the first, and say nothing."""
+    if "_corrupt_record" in names:
+        raise InputError(
+            f"every line must be a JSON object in UTF-8, but in {path!r} some are not: `jq . FILE` says which"
+        )
+    suspicious = spark.read.text(path).where(F.col("value").rlike(MORE_JSON)).select("value")
+    for (line,) in suspicious.mapInArrow(with_more, "value string").limit(1).collect():
+        raise InputError(
+            f"every line must be one JSON object, but in {path!r} there are some with more, such as {shown(line)}: "
+            "`jq -c . FILE` puts each on a line"
+        )
 
 
 def format_of(path: str) -> str:

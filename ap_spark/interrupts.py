@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: a run stops after its iteration, everything else at once, and all of it within a time.
+"""SIGTERM, Ctrl-C, SIGHUP: a run stops after its iteration, everything else at once, and all of it within a time.
 
 What Spark is doing outside of the iterations is cancelled as a job group. Java takes signals too, under spark-submit
 perhaps it alone: it passes them on instead of ending, since a Java that is about to end tells of no failed task any
@@ -33,7 +33,7 @@ from ap_spark.errors import Interrupted
 
 __all__ = ["Interrupts"]
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SAME = 2.0  # seconds within which a second signal is the first one again, that reached us in two ways
 CANCEL_SHARE = 0.8  # of the grace period, after which all jobs are cancelled
 ANSWER = 0.5  # seconds for what is under way to Java: a last line through spark-submit, the answer of a hook
@@ -95,6 +95,8 @@ class Interrupts:
             wakeup = signal.set_wakeup_fd(self.waker.fileno(), warn_on_full_buffer=False)
             self.wakeup = wakeup if self.wakeup is None else self.wakeup
             for number in SIGNALS:
+                if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                    continue  # nohup
                 before = signal.signal(number, self.receive)
                 self.before.setdefault(number, before)
 
@@ -108,9 +110,9 @@ class Interrupts:
         gateway: Any = spark.sparkContext._gateway
         ensure_callback_server_started(gateway)  # type: ignore[no-untyped-call]
         jvm = gateway.jvm
-        for name in ("INT", "TERM", "HUP"):  # one that Java was started to ignore it goes on ignoring
+        for number in SIGNALS:  # one that Java was started to ignore it goes on ignoring
             with suppress(Py4JError):  # Java was started to leave signals alone (-Xrs)
-                taken = jvm.sun.misc.Signal(name)
+                taken = jvm.sun.misc.Signal(number.name.removeprefix("SIG"))
                 self.java_before.append((taken, jvm.sun.misc.Signal.handle(taken, PassOn(self))))
         self.hook = jvm.java.lang.Thread(LastWords(self))
         self.hooks.addShutdownHook(self.hook, FIRST, LAST_WORDS, jvm.java.util.concurrent.TimeUnit.SECONDS)

@@ -13,8 +13,10 @@ import pyspark.sql.functions as F
 from pyspark.sql import DataFrame
 
 from ap_spark.edges import is_stored
+from ap_spark.errors import SettingError
 from ap_spark.exact import exact_sum, units_of
 from ap_spark.schema import edge_table, no_similarity, refuse_similarities
+from ap_spark.settings import Settings
 
 __all__ = ["PreferenceRange", "preference_quantile", "preference_range", "quantiles_of"]
 
@@ -45,6 +47,9 @@ def preference_quantile(similarities: DataFrame, quantile: float = 0.5) -> float
     >>> preference_quantile(pairs), preference_quantile(pairs, 0.25)
     (-2.0, -3.0)
     """
+    if quantile is None:
+        raise SettingError("quantile must be in [0, 1], got None")
+    Settings(preference_quantile=quantile)
     stored = off_diagonal(similarities)
     return quantiles_of(stored, stored.count(), [quantile])[0]
 

@@ -19,7 +19,7 @@ from pyspark.sql.types import ArrayType, NumericType, StringType
 from ap_spark.errors import InputError
 from ap_spark.formats import SEPARATORS, format_of, read_table
 from ap_spark.records import LONGEST_EXAMPLE, shown
-from ap_spark.schema import check_unique, count_of, has_have, id_type
+from ap_spark.schema import check_unique, count_of, has_have, id_type, require_columns
 from ap_spark.tables import BROKEN, ROW, Table, cell, numbered, reading, table_of
 
 __all__ = ["make_points", "points_in", "read_points", "read_similarities"]
@@ -169,6 +169,7 @@ def make_points(
     >>> make_points(table, id_column="name").collect()
     [Row(id='a', features=[1.0, 2.0]), Row(id='b', features=[3.0, 4.0])]
     """
+    require_columns(table, (), "the table")
     return choose_columns(table_of(table), id_column, feature_columns, preference_column, drop_missing)
 
 

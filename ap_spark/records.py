@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +16,17 @@ import pyarrow.csv as pa_csv
 
 from ap_spark.errors import InputError
 
-__all__ = ["COMPRESSIONS", "LONGEST_EXAMPLE", "Dialect", "begins", "parse", "records", "shown", "wrong_encoding"]
+__all__ = [
+    "COMPRESSIONS",
+    "LONGEST_EXAMPLE",
+    "Dialect",
+    "begins",
+    "parse",
+    "records",
+    "shown",
+    "with_more",
+    "wrong_encoding",
+]
 
 COMPRESSIONS = (".gz", ".bz2", ".zst", ".lz4", ".snappy", ".deflate")
 LONGEST_EXAMPLE = 200  # characters of a line that are shown
@@ -96,6 +107,21 @@ def wrong_encoding(encoding: str, file: str, line: int, content: bytes, count: i
         + (f" (and {count - 1:,} more)" if count > 1 else "")
         + f"; give its --encoding, such as {likely}"
     )
+
+
+def with_more(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The lines that have more behind their first JSON value."""
+    decoder = json.JSONDecoder()
+
+    def has_more(line: str) -> bool:
+        try:
+            return bool(line[decoder.raw_decode(line)[1] :])
+        except ValueError:  # Spark tells of it, or knows better
+            return False
+
+    for batch in batches:
+        lines = [line for line in batch["value"].to_pylist() if has_more(line.strip())]
+        yield pa.RecordBatch.from_pydict({"value": pa.array(lines, pa.string())})
 
 
 def decoded(content: bytes, dialect: Dialect) -> str:

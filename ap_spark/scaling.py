@@ -13,6 +13,7 @@ from pyspark.sql import DataFrame
 from ap_spark.errors import InputError
 from ap_spark.exact import unit_of
 from ap_spark.metrics import Floats
+from ap_spark.schema import require_columns
 from ap_spark.settings import Similarity
 
 __all__ = ["scale"]
@@ -38,7 +39,7 @@ def scale(points: DataFrame, how: str = "standard") -> DataFrame:
     Raises
     ------
     InputError
-        If a feature's range is no finite 64-bit float.
+        If there are no columns id and features, or a feature's range is no finite 64-bit float.
     SettingError
         If ``how`` is none of the three.
 
@@ -49,6 +50,7 @@ def scale(points: DataFrame, how: str = "standard") -> DataFrame:
     [[-1.0, 0.0], [1.0, 0.0]]
     """
     Similarity(scale=how)
+    require_columns(points, ("id", "features"), "points")
     if how == "none":
         return points
     low, high = smallest_and_largest(points)

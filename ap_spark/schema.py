@@ -95,11 +95,23 @@ def id_type(kind: DataType, column: str) -> str:
 
 
 def require_columns(table: DataFrame, names: Sequence[str], what: str) -> None:
+    """Raise InputError unless a table is one of Spark's and has these columns, each once."""
+    if not isinstance(table, DataFrame):
+        raise InputError(
+            f"{what} must be a Spark DataFrame, got {type(table).__name__} of {type(table).__module__}: "
+            "spark.createDataFrame makes one"
+        )
     missing = [name for name in names if name not in table.columns]
     if missing:
         raise InputError(
             f"{what} must have the columns {', '.join(names)}, but {', '.join(missing)} "
             f"{is_are(len(missing))} missing; it has {', '.join(table.columns)}"
+        )
+    alike = [name for name in table.columns if name.lower() in names]
+    if len(alike) > len(names):  # Spark tells no capitals from small letters
+        raise InputError(
+            f"{what} must have the columns {', '.join(names)} once each, capitals aside, but there are "
+            f"{', '.join(alike)}: rename or drop those in excess"
         )
 
 

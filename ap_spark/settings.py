@@ -59,10 +59,10 @@ def parameter(
 def is_directory_path(path: str) -> bool:
     """Whether a path can name a directory of its own: Hadoop takes a colon in the last part for a scheme."""
     name = path.rstrip("/").rpartition("/")[2]
-    return bool(path.strip()) and ":" not in name
+    return bool(path.strip()) and ":" not in name and not path.startswith("//")
 
 
-DIRECTORY = "the path of a directory, without ':' in its last part"
+DIRECTORY = "the path of a directory, without ':' in its last part or a second '/' at its beginning"
 INTERVAL = re.compile(r"\d+|\d+(\.\d+)?min")
 SELDOM = 12  # by the clock, a snapshot waits at least so many times what the last one took
 
@@ -86,10 +86,7 @@ class Checked:
 
     def __post_init__(self) -> None:
         for declared, kind in parameters(type(self)):
-            value = getattr(self, declared.name)
-            check(declared, kind, value)
-            if kind in (int, float) and value is not None:  # a number of NumPy's is no JSON
-                object.__setattr__(self, declared.name, kind(value))
+            object.__setattr__(self, declared.name, check(declared, kind, getattr(self, declared.name)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -385,18 +382,30 @@ def parameters(of: type[Checked]) -> Iterator[tuple[Field[Any], type]]:
         yield declared, kinds[0] if optional else hints[declared.name]
 
 
-def check(declared: Field[Any], kind: type, value: Any) -> None:
-    """Raise SettingError unless the value has the declared type and keeps the declared rule."""
+def check(declared: Field[Any], kind: type, given: Any) -> Any:
+    """The value as it is used; SettingError unless it has the declared type and keeps the declared rule."""
     about = declared.metadata
-    if value is None and declared.default is None:
-        return
+    if given is None and declared.default is None:
+        return None
+    value = given
+    if kind is float and isinstance(given, Real) and not isinstance(given, bool):
+        value = as_float(given)  # a fraction may be rounded to the end of its range; a number of NumPy's is no JSON
     expected = {float: (Real,), int: (Integral,), bool: (bool,), str: (str,)}.get(kind, (list,))
     right_type = isinstance(value, expected) and (kind is bool or not isinstance(value, bool))
     if not right_type or (about["choices"] and value not in about["choices"]) or not about["holds"](value):
         rule = about["rule"] or {bool: "True or False", str: "a string"}.get(kind, "a list")
-        raise SettingError(f"{declared.name} must be {rule}, got {value!r}")
+        raise SettingError(f"{declared.name} must be {rule}, got {given!r}")
     if kind is int and value > about["most"]:
-        raise SettingError(f"{declared.name} must be at most {about['most']:,}, got {value!r}")
+        raise SettingError(f"{declared.name} must be at most {about['most']:,}, got {given!r}")
+    return int(value) if kind is int else value
+
+
+def as_float(value: Any) -> float:
+    """A number as a float, infinite where that is beyond the largest one."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def is_required(declared: Field[Any]) -> bool:

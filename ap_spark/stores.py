@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -23,6 +24,7 @@ SUCCESS = "_SUCCESS"  # written last: what is in the directory is whole
 
 ATOMIC_RENAME = ("file", "hdfs", "viewfs")
 MAY_PASS = (errno.EAGAIN, errno.EDQUOT, errno.EINTR, errno.EIO, errno.ENOSPC, errno.ESTALE, errno.ETIMEDOUT)
+CRC = re.compile(r"\..*\.crc").fullmatch  # a file of checksums, as Hadoop writes one beside each
 PRIVATE = 0o700  # for directories that nobody else is to read, or to put something into
 REFUSALS = (  # as opposed to what may pass: a store that is overloaded, or starting
     "java.io.FileNotFoundException",  # also a local directory's "Permission denied" and "Not a directory"
@@ -138,6 +140,9 @@ class Store:
 
     def entries(self, name: str) -> dict[str, bool]:
         """What lies in a directory, and whether each is a directory itself."""
+        if self.local is not None:  # Hadoop hides what looks like its checksums
+            listed = {found.name: found.is_dir() for found in os.scandir(self.local / name)}
+            return {entry: is_directory for entry, is_directory in listed.items() if is_directory or not CRC(entry)}
         return {found.getPath().getName(): found.isDirectory() for found in self.fs.listStatus(self.path(name))}
 
     def make_private(self, name: str = "") -> None:

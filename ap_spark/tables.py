@@ -125,13 +125,17 @@ def reading(path: str, kind: str = "") -> Iterator[None]:
     except AnalysisException as error:
         if error.getCondition() == "COLUMN_ALREADY_EXISTS":
             raise InputError(
-                f"names of columns must differ in more than upper and lower case, but in {path!r} some do not: "
-                "rename them (in csv and tsv files they may)"
+                f"names of columns must differ, in more than upper and lower case, but in {path!r} one is there twice: "
+                "rename it (in csv and tsv files it may)"
             ) from error
         problem = str(error).splitlines()[0]
         raise InputError(f"cannot read {path!r}{f' as {kind}' if kind else ''}: {problem}") from error
     except (Py4JJavaError, PySparkException) as error:
         text = str(error)
+        if "UnsupportedFileSystemException" in text:
+            raise InputError(
+                f"a path must be of a file system that Spark knows, got {path!r} (on this machine: one '/' first)"
+            ) from error
         file = re.search(r"FAILED_READ_FILE.*? reading file (\S+?)\.?\s|Checksum error: (\S+)", text)
         causes = re.findall(r"^Caused by: (.*)", text, re.MULTILINE)
         if (not file and "apache.orc" not in text) or any(map(STORE.match, causes)):

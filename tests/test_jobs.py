@@ -17,6 +17,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from ap_spark.cli import main
+from ap_spark.interrupts import Interrupts
 from tests.conftest import INTERPRETED, INTERPRETING, ROOT
 from tests.outputs import result
 
@@ -179,10 +180,12 @@ def test_a_snapshot_that_finds_no_room_does_not_keep_a_job_from_stopping(tmp_pat
 
 
 @pytest.mark.parametrize("held_up", ["import time; time.sleep(60)", "import os; os.read(os.pipe()[0], 1)"])
-def test_a_process_that_waits_for_ever_is_ended(held_up: str) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP])
+def test_a_process_that_waits_for_ever_is_ended(held_up: str, sent: signal.Signals) -> None:
     program = f"""
-import os
+import os, signal
 from ap_spark.interrupts import Interrupts
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 with Interrupts(lambda: "nothing was saved") as interrupts:
     interrupts.grace = 0.3
     print("waits", flush=True)
@@ -193,10 +196,20 @@ with Interrupts(lambda: "nothing was saved") as interrupts:
     )
     assert process.stdout
     assert process.stdout.readline() == "waits\n"
-    process.terminate()
+    process.send_signal(sent)
     _, told = process.communicate(timeout=30)
-    assert process.returncode == 143
-    assert told == "\nap-spark: stopped by SIGTERM, and not done 0.3 s later (--grace): nothing was saved\n"
+    assert process.returncode == 128 + sent
+    assert told == f"\nap-spark: stopped by {sent.name}, and not done 0.3 s later (--grace): nothing was saved\n"
+
+
+def test_under_nohup_a_terminal_may_close() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interrupts() as interrupts:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not interrupts.requested()
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture

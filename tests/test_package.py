@@ -5,20 +5,37 @@ from __future__ import annotations
 import doctest
 import importlib
 import inspect
+import math
 import pkgutil
 import re
 import subprocess
 import sys
 import types
+from collections.abc import Callable
 from dataclasses import fields
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from pyspark.sql import SparkSession
 
 import ap_spark
-from ap_spark import java
+from ap_spark import (
+    InputError,
+    SettingError,
+    affinity_propagation,
+    describe,
+    java,
+    make_points,
+    nearest_neighbors,
+    preference_quantile,
+    preference_range,
+    scale,
+    similarities,
+)
 from ap_spark.settings import Settings, markdown
 from tests.conftest import ROOT
 
@@ -141,3 +158,41 @@ def test_the_wrapper_drops_one_option_and_keeps_the_rest(monkeypatch: pytest.Mon
     options = ["-Xmx1g", "--add-modules=jdk.incubator.vector", "-cp", "a b:c", "Main", "--add-modules=x"]
     told = subprocess.run([home / "bin" / "java", *options], capture_output=True, text=True, check=True).stdout
     assert told.splitlines() == ["<-Xmx1g>", "<-cp>", "<a b:c>", "<Main>", "<--add-modules=x>"]
+
+
+@pytest.mark.parametrize(("value", "limit"), [(10**400, math.inf), (-(10**400), -math.inf)], ids=["+", "-"])
+def test_numbers_beyond_floats_are_infinite(value: int, limit: float) -> None:
+    with pytest.raises(SettingError, match=r"preference must be a finite number, got -?1000"):
+        Settings(preference=value)
+    assert Settings(min_similarity=value).min_similarity == limit
+
+
+def test_the_rule_is_that_of_the_number_which_is_used() -> None:
+    with pytest.raises(SettingError, match=r"damping must be in \[0.5, 1\), got Fraction"):
+        Settings(damping=1 - Fraction(1, 10**20))  # type: ignore[arg-type]  # 1.0 as a float
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        affinity_propagation,
+        describe,
+        preference_quantile,
+        preference_range,
+        lambda table: nearest_neighbors(table, 1),
+        similarities,
+        scale,
+        make_points,
+    ],
+)
+@pytest.mark.parametrize("table", [pd.DataFrame({"i": [0], "k": [1], "s": [1.0]}), None])
+def test_tables_that_are_not_of_spark_are_refused_in_words(call: Callable[[Any], object], table: object) -> None:
+    with pytest.raises(InputError, match=f"must be a Spark DataFrame, got {type(table).__name__} of .*: spark.create"):
+        call(table)
+
+
+def test_columns_that_spark_cannot_tell_apart_are_refused_in_words(spark: SparkSession) -> None:
+    table = spark.createDataFrame([(0, 1, -1.0)], "i int, k int, s double")
+    for twice, found in ((table.select("*", "s"), "i, k, s, s"), (table.withColumn("t", table.s).toDF(*"iksS"), "S")):
+        with pytest.raises(InputError, match=f"once each, capitals aside, but there are .*{found}: rename"):
+            affinity_propagation(twice)

@@ -274,7 +274,11 @@ BAD: dict[str, tuple[str, str | bytes, dict[str, Any], str]] = {
     "no Parquet": ("x.parquet", b"PAR1 nonsense", {"id_column": "id"}, "x.parquet is damaged or cut off, or is no file of its kind"),
     "no ORC": ("x.orc", b"ORC nonsense", {"id_column": "id"}, "x.orc' is damaged or cut off, or is no file of its kind"),
     "no JSON": ("x.json", b'{"id": "\xe9", "x": 1}\n{"id": "a", "x": 1}\n', {"id_column": "id"}, "every line must be a JSON object in UTF-8"),
-    "JSON in two cases": ("x.json", '{"x": 1, "X": 2}\n', {}, "names of columns must differ in more than upper and lower case"),
+    "JSON objects on one line": ("x.json", '{"id": "}{", "x": 1}\n{"id":"a","x":1}{"id":"b","x":2}\n', {"id_column": "id"}, "every line must be one JSON object, but in 'DIR/x.json' there are some with more, such as '{\"id\":\"a\""),
+    "JSON and more": ("x.json", '{"id":"a","x":1},\n', {"id_column": "id"}, "every line must be one JSON object"),
+    "JSON and no more": ("x.json", '{"id":"},{", "x":[1, "]b"]} \n', {"id_column": "id"}, "column 'x' must hold numbers"),
+    "JSON with a key twice": ("x.json", '{"x": 1, "x": 2}\n', {}, "names of columns must differ, in more than upper and lower case"),
+    "JSON in two cases": ("x.json", '{"x": 1, "X": 2}\n', {}, "names of columns must differ, in more than upper and lower case"),
 }  # fmt: skip
 
 

@@ -286,12 +286,15 @@ def test_what_is_staged_can_be_read_by_nobody_else(
 
 
 PLACES = {
-    "nothing": (["--output", ""], "output must be the path of a directory, without ':' in its last part, got ''"),
+    "nothing": (
+        ["--output", ""],
+        "output must be the path of a directory, without ':' in its last part or a second '/' at its beginning, got ''",
+    ),
     "no snapshots": (["--output", "@/o", "--checkpoint", ""], "checkpoint must be the path of a directory"),
-    "a colon": (["--output", "./c:d"], "without ':' in its last part, got './c:d'"),
+    "a colon": (["--output", "./c:d"], "without ':' in its last part or a second '/' at its beginning, got './c:d'"),
     "a colon for snapshots": (
         ["--output", "@/o", "--checkpoint", "./c:d"],
-        "without ':' in its last part, got './c:d'",
+        "without ':' in its last part or a second '/' at its beginning, got './c:d'",
     ),
     "a dangling link": (["--output", "@/dangling"], "dangling is a link to nowhere, which does not exist"),
     "below a dangling link": (["--output", "@/dangling/o"], "dangling is a link to nowhere, which does not exist"),
