@@ -142,18 +142,18 @@ class Interrupts:
 
     def watch(self, wake: int) -> None:
         """Wait for a signal, in a thread of its own; see that the run ends in time."""
-        with os.fdopen(wake, "rb", buffering=0) as pipe:
+        with os.fdopen(wake, "rb", buffering=0) as pipe:  # open to the end: later signals are written there too
             while (number := pipe.read(1)) and number[0] not in SIGNALS:
                 pass  # another one that the program takes, for itself
-        if not number:
-            return  # the run is over
-        self.receive(number[0])
-        aside(lambda: self.spark and self.spark.sparkContext._jsc.sc().cancelJobGroupAndFutureJobs(self.group))
-        if self.over.wait(CANCEL_SHARE * self.grace):
-            return
-        aside(lambda: self.spark and self.spark.sparkContext._jsc.sc().cancelAllJobs())
-        if not self.over.wait((1 - CANCEL_SHARE) * self.grace):
-            self.end()
+            if not number:
+                return  # the run is over
+            self.receive(number[0])
+            aside(lambda: self.spark and self.spark.sparkContext._jsc.sc().cancelJobGroupAndFutureJobs(self.group))
+            if self.over.wait(CANCEL_SHARE * self.grace):
+                return
+            aside(lambda: self.spark and self.spark.sparkContext._jsc.sc().cancelAllJobs())
+            if not self.over.wait((1 - CANCEL_SHARE) * self.grace):
+                self.end()
 
     def end(self) -> None:
         """End this process, whatever it waits for, and Java, where we have started it."""

@@ -19,6 +19,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark import InputError, SettingError, make_points, read_points, read_similarities
+from ap_spark.cli import main
 from ap_spark.publish import WRITERS
 from ap_spark.records import Dialect, parse
 from ap_spark.tables import BROKEN, PATH, START
@@ -314,6 +315,17 @@ def test_an_encoding_is_one_of_a_text_file(spark: SparkSession, tmp_path: Path) 
     for name in ("nope", "rot13", ""):
         with pytest.raises(SettingError, match="encoding must be an encoding that Python knows, got"):
             points(spark, tmp_path / "x.csv", encoding=name)
+
+
+def test_the_command_reads_what_it_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The points need no encoding: they are no text."""
+    (tmp_path / "e.csv").write_bytes("é, 1 ,-1\nè,é,-1\n1,é,-2\n".encode("latin-1"))
+    pq.write_table(pa.table({"id": ["é", "è", " 1 ", "1"]}), tmp_path / "p.parquet")
+    command = ["graph", str(tmp_path / "e.csv"), "--edges", "--no-header", "--points", str(tmp_path / "p.parquet")]
+    assert main(command) == 2
+    assert "text must be UTF-8, but line 1 of" in capsys.readouterr().err
+    assert main([*command, "--encoding", "latin-1"]) == 0
+    assert "4 points, 3 similarities" in capsys.readouterr().out
 
 
 def test_ids_with_blanks_are_told(spark: SparkSession, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
