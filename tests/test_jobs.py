@@ -196,13 +196,9 @@ with Interrupts(lambda: "nothing was saved") as interrupts:
     )
     assert process.stdout
     assert process.stdout.readline() == "waits\n"
-<<<<<<< ours
-    process.send_signal(sent)
-=======
     for _ in range(3):  # a group's signal comes in several ways
-        process.terminate()
+        process.send_signal(sent)
         time.sleep(0.05)
->>>>>>> theirs
     _, told = process.communicate(timeout=30)
     assert process.returncode == 128 + sent
     assert told == f"\nap-spark: stopped by {sent.name}, and not done 0.3 s later (--grace): nothing was saved\n"
