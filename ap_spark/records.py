@@ -162,7 +162,7 @@ def files_of(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[bytes, str, li
 
 
 def parse(text: str, dialect: Dialect, width: int) -> tuple[pa.Table, list[str]]:
-    """The records of a text without its header: those of so many cells as columns 0, 1, ..., and the others' text.
+    r"""The records of a text without its header: those of so many cells as columns 0, 1, ..., and the others' text.
 
     An empty cell is null, and empty if it is quoted.
 
