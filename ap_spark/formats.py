@@ -36,15 +36,8 @@ def read_table(
 
     Parameters
     ----------
-    spark : SparkSession
-    path : str
-        A file, a directory or a pattern, anywhere Spark can read.
-    format : {"auto", "csv", "tsv", "parquet", "json", "orc"}
-        "auto" goes by the name: .csv, .tsv, .tab, .parquet, .json, .jsonl, .ndjson, .orc, also compressed (.gz, ...).
-    header : bool
-        Whether the first line of a csv or tsv file names the columns.
-    encoding : str
-        Of a csv or tsv file; any name that Python knows. Files in others than UTF-8 are read whole, each in one task.
+    spark, path, format, header, encoding
+        See `readers.read_similarities`. Text in other encodings than UTF-8 is read whole, each file in one task.
 
     Raises
     ------

@@ -228,7 +228,7 @@ class OutputDirectory:
                 continue
             try:
                 problem = self.kept(found, purpose)
-            except Py4JJavaError as error:  # another user's
+            except (OSError, Py4JJavaError) as error:  # another user's
                 problem = reason(error)
             if problem:
                 logger.warning("%s/%s is left as it is: %s", self.store, found, problem)

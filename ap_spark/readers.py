@@ -48,7 +48,7 @@ def read_similarities(
     header : bool
         Whether the first line of a csv or tsv file names the columns.
     encoding : str
-        Of csv and tsv files.
+        Of csv and tsv files; any name that Python knows.
 
     Raises
     ------

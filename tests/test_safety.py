@@ -356,6 +356,18 @@ def test_a_place_of_another_user_is_refused(here: Path, spark: SparkSession) -> 
             OutputDirectory(spark, str(out), replace=True).refuse_foreign()
 
 
+@pytest.mark.usefixtures("as_nobody")
+def test_a_leftover_of_another_user_stays(here: Path, spark: SparkSession, caplog: pytest.LogCaptureFixture) -> None:
+    here.chmod(0o777)
+    theirs = here / f".out.staging.{machine()}.1.{16 * '0'}"
+    theirs.mkdir(mode=0o700)
+    os.seteuid(NOBODY)
+    with claimed(spark, f"{here}/out", "refuse"):
+        pass
+    assert "is left as it is" in caplog.text
+    assert theirs.exists()
+
+
 def test_what_passes_is_no_refusal(here: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
