@@ -57,6 +57,7 @@ def parts(
     other: Floats,
 ) -> None:
     """All parts of a block. ``damping`` is one number, or one for each row; ``value`` and ``other`` are scratch."""
+    positive = np.empty(len(value), np.int64)
     for part in range(len(cuts) - 1):
         low, high = cuts[part], cuts[part + 1]
         entries = slice(starts[low], starts[high])
@@ -67,10 +68,11 @@ def parts(
         availabilities(rows[low:high], begin, own, columns[entries], r[entries], a[entries], totals, of_row, other)
         add(a[entries], s[entries], value)
         responsibilities(begin, value, s[entries], r[entries], of_row)
+        addends = positive[: where_positive(r[entries], positive)]
         if len(sums) == 1:
-            contributions(columns[entries], r[entries], 1.0 / coarse, sums[0])
+            contributions(columns[entries], r[entries], addends, 1.0 / coarse, sums[0])
         else:
-            contributions_of_two_words(columns[entries], r[entries], coarse, 1.0 / fine, sums)
+            contributions_of_two_words(columns[entries], r[entries], addends, coarse, 1.0 / fine, sums)
 
 
 @jit
@@ -144,17 +146,27 @@ def with_one_more(largest: float, second: float, value: float) -> tuple[float, f
 
 
 @jit
-def contributions(columns: Columns, r: Floats, inverse: float, sums: Integers) -> None:
-    for e in range(len(columns)):
-        if r[e] > 0.0:
-            sums[columns[e]] += np.int64(np.rint(r[e] * inverse))
+def where_positive(r: Floats, positive: Integers) -> int:
+    """Note which entries are positive, and how many. Without a branch: few are, and no processor foresees which."""
+    count = 0
+    for e in range(len(r)):
+        positive[count] = e
+        count += r[e] > 0.0
+    return count
 
 
 @jit
-def contributions_of_two_words(columns: Columns, r: Floats, coarse: float, inverse_fine: float, sums: Integers) -> None:
+def contributions(columns: Columns, r: Floats, positive: Integers, inverse: float, sums: Integers) -> None:
+    for e in positive:
+        sums[columns[e]] += np.int64(np.rint(r[e] * inverse))
+
+
+@jit
+def contributions_of_two_words(
+    columns: Columns, r: Floats, positive: Integers, coarse: float, inverse_fine: float, sums: Integers
+) -> None:
     inverse = 1.0 / coarse
-    for e in range(len(columns)):
-        if r[e] > 0.0:
-            high = np.int64(r[e] * inverse)
-            sums[0, columns[e]] += high
-            sums[1, columns[e]] += np.int64(np.rint((r[e] - high * coarse) * inverse_fine))
+    for e in positive:
+        high = np.int64(r[e] * inverse)
+        sums[0, columns[e]] += high
+        sums[1, columns[e]] += np.int64(np.rint((r[e] - high * coarse) * inverse_fine))

@@ -46,9 +46,9 @@ def main() -> None:
         for kernel in given.kernels:
             engines = [ResidentEngine(graph, DAMPING, blocks, kernel) for graph in (one, two)]
             seconds: list[list[float]] = [[], []]
-            for _ in range(given.pairs + 2):
-                for own, engine in zip(seconds, engines, strict=True):
-                    own.append(statistics.median(engine_seconds(engine, given.at_once)))
+            for pair in range(given.pairs + 2):
+                for words in (0, 1) if pair % 2 else (1, 0):  # who comes first takes turns
+                    seconds[words].append(statistics.median(engine_seconds(engines[words], given.at_once)))
             first, second = (own[2:] for own in seconds)  # without the warm-up
             ratios = [b / a for a, b in zip(first, second, strict=True)]
             print(
