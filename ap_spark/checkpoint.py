@@ -34,6 +34,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark import classic
+from ap_spark.blocks.graph import BlockGraph
 from ap_spark.convergence import TRACE, Iteration
 from ap_spark.engines import Engine, State
 from ap_spark.engines.state import COLUMNS, MESSAGES
@@ -48,7 +49,7 @@ __all__ = ["Checkpoint", "Snapshot", "store_of"]
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1  # of the tables, and of the numbers in them
+FORMAT = 2  # of the tables, and of the numbers in them
 KEPT = 2
 NAME = re.compile(r"snapshot-(\d{6,})-[0-9a-f]{8}")
 UNREADABLE = (PySparkException, Py4JJavaError, OSError)
@@ -242,7 +243,7 @@ class Checkpoint:
         names = DECISIVE if self.extensible else (*DECISIVE, "max_iter")
         return {name: value for name, value in asdict(self.settings).items() if name in names}
 
-    def begin(self, graph: Graph) -> Snapshot | None:
+    def begin(self, graph: Graph | BlockGraph) -> Snapshot | None:
         """Begin to iterate, the first time at the snapshot that was found, if any.
 
         Raises
@@ -267,7 +268,7 @@ class Checkpoint:
             return iteration - self.last >= self.iterations
         return time.monotonic() - self.at >= max(self.seconds, SELDOM * self.cost)
 
-    def write(self, engine: Engine, graph: Graph, trace: Sequence[Iteration]) -> bool:
+    def write(self, engine: Engine, graph: Graph | BlockGraph, trace: Sequence[Iteration]) -> bool:
         """Take a snapshot; whether that succeeded. A run goes on without one, with a warning."""
         started = time.monotonic()
         name = ""

@@ -20,12 +20,15 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
+from ap_spark.blocks.graph import Numbering, number_points
 from ap_spark.checkpoint import Checkpoint, store_of
-from ap_spark.clustering import Clustering, affinity_propagation, check_target, what_is_missing
+from ap_spark.clustering import Clustering, check_target, cluster_similarities, what_is_missing
 from ap_spark.describe import describe_graph
+from ap_spark.engines import engine_of
 from ap_spark.errors import (
     ApSparkError,
     CheckpointError,
+    InputError,
     Interrupted,
     NotConverged,
     SettingError,
@@ -39,6 +42,7 @@ from ap_spark.metrics import metric_of
 from ap_spark.neighbors import nearest_neighbors
 from ap_spark.preference import PreferenceRange
 from ap_spark.progress import Progress
+from ap_spark.propagation import Watch
 from ap_spark.publish import OutputDirectory, OutputIsThere, claimed
 from ap_spark.readers import points_in, read_points, read_similarities
 from ap_spark.safety import Place, conflict, places_read
@@ -199,12 +203,15 @@ def cluster(given: argparse.Namespace, interrupts: Interrupts) -> None:
     with job(given, output, interrupts, snapshots.checkpoint) as (directory, source, seconds):
         settings = source.settings
         progress = Progress(settings.max_iter)
-        options = asdict(settings) | asdict(snapshots)
-        if source.preferences is not None:
-            options["preference"] = source.preferences
         try:
-            clustering = affinity_propagation(
-                source.edges, points=source.points, report=progress, stop=interrupts.requested, **options
+            clustering = cluster_similarities(
+                source.edges,
+                settings,
+                snapshots,
+                points=source.points,
+                preferences=source.preferences,
+                watch=Watch(progress, interrupts.requested),
+                numbering=source.numbering,
             )
         finally:
             progress.close()
@@ -280,6 +287,7 @@ class Source:
     neighbors: dict[str, Any] | None
     options: dict[str, Any]
     started: float
+    numbering: Numbering | None
 
 
 @contextmanager
@@ -318,10 +326,17 @@ def job(
             directory = None
             if output.output is not None:
                 directory = held.enter_context(claimed(spark, output.output, output.if_exists, apart))
-            edges, points, preferences, neighbors = read(spark, given.input, source, similarity, held)
+            by_number = given.run is cluster and engine_of(spark, settings) == "resident"
+            edges, points, preferences, neighbors, numbering = read(
+                spark, given.input, source, similarity, held, settings.symmetrize, by_number=by_number
+            )
             options = {"input": given.input} | asdict(source) | asdict(similarity)
             seconds["read"] = round(time.perf_counter() - started - seconds["start"], 3)
-            yield directory, Source(edges, points, preferences, settings, neighbors, options, started), seconds
+            yield (
+                directory,
+                Source(edges, points, preferences, settings, neighbors, options, started, numbering),
+                seconds,
+            )
     finally:
         if ours:
             with catch_warnings(action="ignore", category=RuntimeWarning):  # Spark ended itself: the error says why
@@ -358,13 +373,23 @@ def check_together(settings: Settings, source: Input, similarity: Similarity) ->
 
 
 def read(
-    spark: SparkSession, path: str, source: Input, similarity: Similarity, held: ExitStack
-) -> tuple[DataFrame, DataFrame | None, DataFrame | None, dict[str, Any] | None]:
-    """The similarities; the points if known; their own preferences if they have them; how neighbours were found."""
+    spark: SparkSession,
+    path: str,
+    source: Input,
+    similarity: Similarity,
+    held: ExitStack,
+    symmetrize: str | None,
+    *,
+    by_number: bool,
+) -> tuple[DataFrame, DataFrame | None, DataFrame | None, dict[str, Any] | None, Numbering | None]:
+    """The similarities; the points if known; their own preferences if they have them; how neighbours were found.
+
+    Points with features are numbered, if ``by_number``, and their similarities are by number.
+    """
     if source.edges:
         edges = read_similarities(spark, path, format=source.format, header=source.header, encoding=source.encoding)
         if source.points is None:
-            return edges, None, None, None
+            return edges, None, None, None, None
         points = points_in(
             spark,
             source.points,
@@ -376,7 +401,7 @@ def read(
         if dict(points.dtypes)["id"] != dict(edges.dtypes)["i"]:
             text = [F.col(name).cast("string").alias(name) for name in "ik"]
             edges, points = edges.select(*text, "s"), points.withColumn("id", F.col("id").cast("string"))
-        return edges, points.select("id"), preferences_of(points, source), None
+        return edges, points.select("id"), preferences_of(points, source), None, None
     points = read_points(
         spark,
         path,
@@ -388,13 +413,29 @@ def read(
         preference_column=source.preference_column,
         drop_missing=source.drop_missing,
     )
-    if similarity.scale != "none" or similarity.neighbors is not None:  # these read the points more than once
+    if similarity.scale != "none":
         points = scale(hold(points, held), similarity.scale)
+    neighbors, numbering, named = similarity.neighbors, None, points
+    if by_number:
+        both = 1 if symmetrize in (None, "none") else 2
+        numbering, named = number_points(points, both * neighbors if neighbors else None)
+    if neighbors is not None:
+        named = hold(named, held)  # it is read more than once
+    try:
+        edges, about = compare(named, similarity)
+    except InputError:
+        if by_number:
+            compare(points, similarity)  # tells of the points by their ids
+        raise
+    return edges, points.select("id"), preferences_of(points, source), about, numbering
+
+
+def compare(points: DataFrame, similarity: Similarity) -> tuple[DataFrame, dict[str, Any] | None]:
+    """The similarities of points, and how neighbours were found."""
     if similarity.neighbors is None:
-        edges = similarities(points, metric=similarity.metric, width=similarity.width)
-        return edges, points.select("id"), preferences_of(points, source), None
+        return similarities(points, metric=similarity.metric, width=similarity.width), None
     found = nearest_neighbors(
-        hold(points, held),
+        points,
         similarity.neighbors,
         metric=similarity.metric,
         width=similarity.width,
@@ -402,7 +443,7 @@ def read(
         recall=similarity.recall,
     )
     about = {"neighbors": similarity.neighbors, "search": found.search, "recall": round(found.recall, 4)}
-    return found.edges, points.select("id"), preferences_of(points, source), about
+    return found.edges, about
 
 
 def hold(table: DataFrame, held: ExitStack) -> DataFrame:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -16,21 +16,28 @@ import pyarrow as pa
 import pyspark
 from pyspark.sql import DataFrame
 
+from ap_spark.blocks.graph import BlockGraph, Numbering, build_block_graph
 from ap_spark.checkpoint import Checkpoint
 from ap_spark.clusters import make_clusters
 from ap_spark.convergence import TRACE, Iteration
-from ap_spark.describe import least_clusters, stored_similarities
-from ap_spark.engines import Engine, make_engine
+from ap_spark.describe import least_clusters
+from ap_spark.engines import Engine, engine_of, make_engine
 from ap_spark.errors import SettingError
 from ap_spark.graph import Graph, build_graph
-from ap_spark.preference import quantiles_of
 from ap_spark.propagation import Watch, propagate, without_iterating
-from ap_spark.schema import count_of, edge_table, require_columns
+from ap_spark.schema import count_of, require_columns
 from ap_spark.settings import Settings, Snapshots
-from ap_spark.target import Trial, Trials
+from ap_spark.target import Trials
 from ap_spark.version import __version__
 
-__all__ = ["Clustering", "Summary", "affinity_propagation", "check_target", "what_is_missing"]
+__all__ = [
+    "Clustering",
+    "Summary",
+    "affinity_propagation",
+    "check_target",
+    "cluster_similarities",
+    "what_is_missing",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -245,60 +252,77 @@ def affinity_propagation(
         engine=engine,
         partitions=partitions,
     )
-    settings = replace(settings, convergence_iter=settings.window)
     snapshots = Snapshots(checkpoint=checkpoint, checkpoint_every=checkpoint_every, resume=resume)
     require_columns(similarities, ("i", "k", "s"), "similarities")
+    return cluster_similarities(
+        similarities, settings, snapshots, points=points, preferences=by_point, watch=Watch(report, stop)
+    )
+
+
+def cluster_similarities(
+    similarities: DataFrame,
+    settings: Settings,
+    snapshots: Snapshots,
+    *,
+    points: DataFrame | None,
+    preferences: DataFrame | None,
+    watch: Watch,
+    numbering: Numbering | None = None,
+) -> Clustering:
+    """`affinity_propagation`, of similarities by id, or by number if there is a ``numbering``."""
+    settings = replace(settings, convergence_iter=settings.window)
     spark = similarities.sparkSession
-    watch = Watch(report, stop, Checkpoint(spark, settings, snapshots) if checkpoint is not None else None)
-    if settings.clusters is None:
-        return cluster(partial(build_graph, similarities, points=points, preferences=by_point), settings, watch)
-    held = edge_table(similarities).persist()  # not the caller's table, which he may have persisted himself
-    try:
-        build = partial(build_graph, held, points=points, preferences=by_point)
-        return cluster_to(settings.clusters, build, settings, watch)
-    finally:
-        held.unpersist()
+    if snapshots.checkpoint is not None:
+        watch = replace(watch, checkpoint=Checkpoint(spark, settings, snapshots))
+    given = {"points": points, "preferences": preferences}
+    if engine_of(spark, settings) == "dataframe":
+        build: Build = partial(build_graph, similarities, **given)
+    else:
+        build = partial(build_block_graph, similarities, **given, numbering=numbering)
+    return cluster(build, settings, watch) if settings.clusters is None else cluster_to(build, settings, watch)
 
 
-def cluster(build: Callable[[Settings], Graph], settings: Settings, watch: Watch) -> Clustering:
+Build = Callable[[Settings], Graph | BlockGraph]
+
+
+def cluster(build: Build, settings: Settings, watch: Watch) -> Clustering:
     """Cluster once."""
     seconds: dict[str, float] = {}
+    with built(build, settings, seconds) as graph:
+        return run(graph, settings, seconds, watch)
+
+
+@contextmanager
+def built(build: Build, settings: Settings, seconds: dict[str, float]) -> Iterator[Graph | BlockGraph]:
+    """A graph, for a while."""
     with stage("graph", seconds):
         graph = build(settings)
     logger.info("%s points, %s edges", f"{graph.n_points:,}", f"{graph.n_edges:,}")
     try:
-        return run(graph, settings, seconds, watch)
+        yield graph
     finally:
         graph.release()
 
 
-def cluster_to(target: int, build: Callable[[Settings], Graph], settings: Settings, watch: Watch) -> Clustering:
+def cluster_to(build: Build, settings: Settings, watch: Watch) -> Clustering:
     """Cluster with one preference after the other until there are so many clusters."""
-    started = time.perf_counter()
-    graph = build(settings)
-    try:
+    assert settings.clusters is not None
+    target, started, seconds = settings.clusters, time.perf_counter(), dict[str, float]()
+    with built(build, settings, seconds) as graph:
         check_target(target, graph)
-        median, largest = quantiles_of(stored_similarities(graph), graph.n_edges, [0.5, 1.0])
-    finally:
-        graph.release()
-    above = largest + abs(largest) + 1.0  # there every point is an exemplar
-    trials = Trials(target, start=above if target == graph.n_points else median, largest=largest)
-    best: Clustering | None = None
-    past = list(watch.checkpoint.tried) if watch.checkpoint else []
-    for preference in trials:
-        if past:  # a run before this one has tried it
-            trial = past.pop(0)
-            if watch.checkpoint and trial.preference != preference:
-                watch.checkpoint.refuse(f"preference {trial.preference} tried", preference)
-            trials.answer(preference, trial.clusters, converged=trial.converged)
-            continue
-        found = cluster_at(preference, build, settings, watch, trials.tried)
-        trials.answer(preference, found.summary.n_clusters, converged=found.converged)
-        logger.info("preference %g: %s clusters", preference, f"{found.summary.n_clusters:,}")
-        if trials.best == trials.tried[-1]:
-            best = found
-    if best is None or best.summary.preference != trials.best.preference:
-        best = cluster_at(trials.best.preference, build, settings, watch, trials.tried)
+        median, largest = graph.quantiles(0.5, 1.0)
+        above = largest + abs(largest) + 1.0  # there every point is an exemplar
+        trials = Trials(target, start=above if target == graph.n_points else median, largest=largest)
+
+        def cluster_at(preference: float) -> Clustering:
+            if watch.checkpoint:
+                watch.checkpoint.tried = tuple(trials.tried)
+            plain = replace(settings, clusters=None, preference=preference)
+            if isinstance(graph, BlockGraph):
+                return run(graph.with_preference(preference), plain, dict(seconds), watch)
+            return cluster(build, plain, watch)
+
+        best = try_out(trials, cluster_at, watch)
     if not trials.reached:
         logger.warning(
             "%s clusters were asked for, the nearest number in %d trials is %s",
@@ -315,20 +339,28 @@ def cluster_to(target: int, build: Callable[[Settings], Graph], settings: Settin
     return replace(best, summary=summary)
 
 
-def cluster_at(
-    preference: float,
-    build: Callable[[Settings], Graph],
-    settings: Settings,
-    watch: Watch,
-    tried: Sequence[Trial],
-) -> Clustering:
-    """One trial."""
-    if watch.checkpoint:
-        watch.checkpoint.tried = tuple(tried)
-    return cluster(build, replace(settings, clusters=None, preference=preference), watch)
+def try_out(trials: Trials, cluster_at: Callable[[float], Clustering], watch: Watch) -> Clustering:
+    """Cluster with each preference that the trials ask for; the best one."""
+    best: Clustering | None = None
+    past = list(watch.checkpoint.tried) if watch.checkpoint else []
+    for preference in trials:
+        if past:  # a run before this one has tried it
+            trial = past.pop(0)
+            if watch.checkpoint and trial.preference != preference:
+                watch.checkpoint.refuse(f"preference {trial.preference} tried", preference)
+            trials.answer(preference, trial.clusters, converged=trial.converged)
+            continue
+        found = cluster_at(preference)
+        trials.answer(preference, found.summary.n_clusters, converged=found.converged)
+        logger.info("preference %g: %s clusters", preference, f"{found.summary.n_clusters:,}")
+        if trials.best == trials.tried[-1]:
+            best = found
+    if best is None or best.summary.preference != trials.best.preference:
+        best = cluster_at(trials.best.preference)
+    return best
 
 
-def check_target(target: int, graph: Graph) -> None:
+def check_target(target: int, graph: Graph | BlockGraph) -> None:
     """Raise SettingError if no clustering of the graph has so few or so many clusters."""
     if target > graph.n_points:
         raise SettingError(f"clusters must be at most the number of points, {graph.n_points:,}, got {target:,}")
@@ -346,7 +378,7 @@ def check_target(target: int, graph: Graph) -> None:
         )
 
 
-def run(graph: Graph, settings: Settings, seconds: dict[str, float], watch: Watch) -> Clustering:
+def run(graph: Graph | BlockGraph, settings: Settings, seconds: dict[str, float], watch: Watch) -> Clustering:
     """From the graph to the result."""
     engine: Engine | None = None
     snapshot = watch.checkpoint.begin(graph) if watch.checkpoint else None
@@ -372,7 +404,7 @@ def run(graph: Graph, settings: Settings, seconds: dict[str, float], watch: Watc
         settings=asdict(settings),
         versions={
             "ap_spark": __version__,
-            "spark": graph.edges.sparkSession.version,
+            "spark": graph.spark.version,
             "pyspark": pyspark.__version__,
             "numpy": np.__version__,
             "python": platform.python_version(),
@@ -397,7 +429,7 @@ def run(graph: Graph, settings: Settings, seconds: dict[str, float], watch: Watc
     rows = pa.Table.from_arrays(
         [pa.array(column, kind) for column, kind in zip(columns, TRACE.types, strict=True)], schema=TRACE
     )
-    trace = graph.edges.sparkSession.createDataFrame(rows)
+    trace = graph.spark.createDataFrame(rows)
     discard = watch.checkpoint.discard if watch.checkpoint else Clustering.discard_snapshots
     return Clustering(clusters.assignments, clusters.exemplars, trace, summary, discard)
 

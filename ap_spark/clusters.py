@@ -1,19 +1,29 @@
 """From messages to clusters (semantics.md, section 5).
 
 exemplars ──► promote ──► assign ──► refine ──► assign ──► labels, objective
+
+Twice: as passes over blocks, which give arrays with a value a point, and as joins of DataFrames.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pyspark.sql.functions as F
 from pyspark.sql import Column, DataFrame
 
 from ap_spark import classic
-from ap_spark.exact import exact_sum, sum_in_units
+from ap_spark.blocks import passes
+from ap_spark.blocks.graph import BlockGraph, Numbering
+from ap_spark.blocks.store import sent
+from ap_spark.exact import Units, exact_sum, sum_in_units
 from ap_spark.graph import Graph
+from ap_spark.kernel import Flags, Floats, Integers, in_units
 from ap_spark.ordering import numbered
 
 __all__ = ["Clusters", "make_clusters"]
@@ -43,24 +53,146 @@ class Clusters:
     expref: float
 
 
-def make_clusters(graph: Graph, exemplars: DataFrame) -> Clusters:
+def make_clusters(graph: Graph | BlockGraph, exemplars: Any) -> Clusters:
     """Assign every point to an exemplar, and move each exemplar to the best member of its cluster.
 
     Parameters
     ----------
-    graph : Graph
-    exemplars : DataFrame
-        (index) of the exemplars that the messages name; none gives no clusters.
+    graph : Graph or BlockGraph
+    exemplars : DataFrame (index), or bool of shape (n_points,)
+        The exemplars that the messages name, in the form that the graph has; none gives no clusters.
 
     Returns
     -------
     Clusters
-        Its tables are local checkpoints, independent of the graph.
+        Its tables are independent of the graph.
     """
+    if isinstance(graph, BlockGraph):
+        return clusters_of_blocks(graph, exemplars)
     with ExitStack() as held, ExitStack() as result:
         clusters = find_clusters(graph, exemplars, held, result)
         result.pop_all()
         return clusters
+
+
+def clusters_of_blocks(graph: BlockGraph, exemplars: Flags) -> Clusters:
+    """`make_clusters`, by passes."""
+    exemplar, _ = assign_rows(graph, exemplars)
+    promoted = 0
+    if exemplars.any() and (exemplar < 0).any():
+        promoted = int(np.count_nonzero(exemplar < 0))
+        exemplars = exemplars | (exemplar < 0)
+        exemplar, _ = assign_rows(graph, exemplars)
+    if exemplars.any():
+        exemplars = refined(graph, exemplar)
+    exemplar, similarity = assign_rows(graph, exemplars)
+    (heads,) = np.nonzero(exemplars)
+    label = np.searchsorted(heads, exemplar)
+    member = (exemplar >= 0) & ~exemplars
+    units = graph.report_units
+    size = np.bincount(label[exemplar >= 0], minlength=len(heads))
+    words = np.zeros((units.words, len(heads)), np.int64)
+    for word, addends in zip(words, in_units(similarity[member], units), strict=True):
+        np.add.at(word, label[member], addends)
+    total = in_floats(words, units)
+    alone = size == 1
+    mean = np.where(alone, np.nan, total / np.maximum(size - 1, 1))
+    preference = graph.preferences[heads]
+    ids = ids_at(graph.numbering, heads)
+    exemplar_rows = pa.table(
+        {
+            "label": np.arange(len(heads)),
+            "exemplar": ids,
+            "size": size,
+            "preference": preference,
+            "mean_similarity": pa.array(mean, mask=alone),
+        }
+    )
+    return Clusters(
+        with_names(graph, ids, label if len(heads) else None, np.where(member, similarity, np.nan)),
+        graph.spark.createDataFrame(exemplar_rows),
+        len(heads),
+        promoted,
+        summed(total[~alone], units),
+        summed(preference, units),
+    )
+
+
+def assign_rows(graph: BlockGraph, exemplars: Flags) -> tuple[Integers, Floats]:
+    """The exemplar of each point, -1 for none, and its similarity to it, which has no meaning for exemplars."""
+    exemplar, similarity = np.full(graph.n_points, -1), np.full(graph.n_points, -np.inf)
+    for found in graph.blocks.visit(passes.assign, exemplars) if graph.n_edges else ():
+        exemplar[found.rows], similarity[found.rows] = found.exemplar, found.similarity
+    exemplar[exemplars] = np.flatnonzero(exemplars)
+    return exemplar, similarity
+
+
+def refined(graph: BlockGraph, cluster: Integers) -> Flags:
+    """The best exemplar of each cluster: the member j with the largest sum of s(i, j) over the members i, p(j) for j.
+
+    Every other member has to store an edge to j. An exemplar by definition stores none, so its cluster keeps it.
+    """
+    units = graph.report_units
+    sums, counts = np.zeros((units.words, graph.n_points), np.int64), np.zeros(graph.n_points, np.int64)
+    for found in graph.blocks.visit(passes.refine, cluster, units) if graph.n_edges else ():
+        sums[:, found.columns] += found.sums
+        counts[found.columns] += found.counts
+    sums += np.stack(in_units(np.asarray(graph.preferences), units))
+    if units.words == 2:  # as one number: the second word is less than a unit of the first
+        ratio = round(units.coarse / units.fine)
+        carried, sums[1] = np.divmod(sums[1], ratio)
+        sums[0] += carried
+    size = np.bincount(cluster, minlength=graph.n_points)
+    (best,) = np.nonzero((counts == size[cluster] - 1) & ~graph.forced)
+    order = np.lexsort((best, *(-word[best] for word in sums[::-1]), cluster[best]))
+    best = best[order]
+    first = np.diff(cluster[best], prepend=-1) != 0
+    exemplars = graph.forced.copy()
+    exemplars[best[first]] = True
+    return exemplars
+
+
+def in_floats(words: Integers, units: Units) -> Floats:
+    """Sums as floats, from their words."""
+    return np.asarray(sum(word.astype(np.float64) * unit for word, unit in zip(words, units, strict=False)))
+
+
+def summed(values: Floats, units: Units) -> float:
+    """The exact sum of some values."""
+    return float(in_floats(np.array([word.sum(keepdims=True) for word in in_units(values, units)]), units)[0])
+
+
+def ids_at(numbering: Numbering, index: Integers) -> pa.Array:
+    """The ids of some points, in the order of their numbers."""
+    if numbering.ids is not None:
+        return numbering.ids.take(pa.array(index))
+    wanted = numbering.points.sparkSession.createDataFrame(pa.table({"index": index}))
+    return numbering.points.join(wanted, "index").toArrow().sort_by("index")["id"].combine_chunks()
+
+
+def with_names(graph: BlockGraph, ids: pa.Array, label: Integers | None, similarity: Floats) -> DataFrame:
+    """(id, exemplar, label, similarity) of all points; ``ids`` are those of the exemplars."""
+    points, kind = graph.numbering.points, dict(graph.numbering.points.dtypes)["id"]
+    schema = f"id {kind}, exemplar {kind}, label bigint, similarity double"
+    if label is None:
+        return graph.spark.createDataFrame([], schema)
+
+    if graph.numbering.ids is not None:
+        rows = named(graph.numbering.ids, ids, label, similarity)
+        return graph.spark.createDataFrame(pa.Table.from_batches([rows]))
+    with sent(graph.spark, label, similarity) as (labels, similarities):
+
+        def name_rows(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            for batch in batches:
+                index = batch["index"].to_numpy()
+                yield named(batch["id"], ids, labels.value[index], similarities.value[index])
+
+        return classic.kept_twice(points.mapInArrow(name_rows, schema))
+
+
+def named(id_: pa.Array, ids: pa.Array, label: Integers, similarity: Floats) -> pa.RecordBatch:
+    columns = [id_, ids.take(pa.array(label)), pa.array(label), pa.array(similarity, mask=np.isnan(similarity))]
+    return pa.RecordBatch.from_arrays(columns, names=["id", "exemplar", "label", "similarity"])
 
 
 def kept(table: DataFrame, until: ExitStack) -> DataFrame:

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame, Window
 
 from ap_spark import classic
+from ap_spark.blocks import passes
+from ap_spark.blocks.graph import BlockGraph
 from ap_spark.engines import engine_of
 from ap_spark.errors import printable
 from ap_spark.graph import Graph, build_graph
@@ -169,7 +171,7 @@ def describe_components(graph: Graph, members: DataFrame, settings: Settings) ->
     n_components = sizes.count()
     largest = [row["count"] for row in sizes.orderBy(F.desc("count")).limit(LARGEST_COMPONENTS).collect()]
     hubs = graph.points.orderBy(F.desc("represents"), "index").limit(HUBS).collect()
-    engine = engine_of(graph, settings)
+    engine = engine_of(graph.spark, settings)
     values = quantiles_of(stored, graph.n_edges, QUANTILES)
     bounds = preference_range(stored)
     if n_components > 1:  # points without similarities are unknown to it
@@ -256,8 +258,25 @@ def smallest_connected(batches: Iterable[pa.RecordBatch], n: int) -> NDArray[np.
     return root
 
 
-def least_clusters(graph: Graph, members: DataFrame | None = None) -> int:
+def components_of_blocks(graph: BlockGraph) -> NDArray[np.int64]:
+    """The connected component of each point: the smallest index in it."""
+    everyone = np.arange(graph.n_points)
+    found = graph.blocks.visit(passes.components, graph.n_points) if graph.n_edges else [everyone]
+    return passes.connected([everyone] * len(found), found, graph.n_points)
+
+
+def least_clusters(graph: Graph | BlockGraph, members: DataFrame | None = None) -> int:
     """The fewest exemplars whose in-degrees, and they themselves, reach the size of each component."""
+    if isinstance(graph, BlockGraph):
+        component = components_of_blocks(graph)
+        order = np.lexsort((np.arange(graph.n_points), -graph.in_degree, ~graph.forced, component))
+        component, forced = component[order], graph.forced[order]
+        covered = np.cumsum(graph.in_degree[order] + 1)
+        begins = np.flatnonzero(np.diff(component, prepend=-1))
+        size = np.diff(begins, append=graph.n_points)
+        before = np.append(0, covered[:-1])
+        before -= np.repeat(before[begins], size)
+        return int(np.count_nonzero(forced | (before < np.repeat(size, size))))
     largest_first = Window.partitionBy("component").orderBy(F.desc("lonely"), F.desc("represents"), "index")
     before = F.sum(F.col("represents") + 1).over(largest_first.rowsBetween(Window.unboundedPreceding, -1))
     size = F.count("*").over(Window.partitionBy("component"))

@@ -12,8 +12,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 import pyspark.sql.functions as F
-from pyspark.sql import Column, DataFrame, Row
+from pyspark.sql import Column, DataFrame, Row, SparkSession
 
+from ap_spark.blocks.hashing import JITTER
 from ap_spark.edges import changes_pairs, is_stored, thin
 from ap_spark.errors import InputError, SettingError
 from ap_spark.exact import Units, unit_of, units_of
@@ -36,7 +37,6 @@ from ap_spark.settings import Settings
 
 __all__ = ["Graph", "build_graph", "similarities_of"]
 
-JITTER = 1e-10
 COARSEST = 1e-6  # the unit of exact sums at most, beside the similarities that have to count
 BROADCAST_POINTS = 5_000_000  # a table of one small row a point is broadcast up to this many points
 
@@ -86,6 +86,26 @@ class Graph:
     def is_complete(self) -> bool:
         """Whether all pairs are stored."""
         return self.n_edges == self.n_points * (self.n_points - 1)
+
+    @property
+    def spark(self) -> SparkSession:
+        return self.edges.sparkSession
+
+    def every_point(self) -> DataFrame:
+        """All points as exemplars: (index)."""
+        return self.points.select("index")
+
+    def first_point(self) -> DataFrame:
+        """The smallest id as the only exemplar."""
+        return self.points.agg(F.min("index").alias("index"))
+
+    def with_forced(self, exemplars: DataFrame) -> DataFrame:
+        """Exemplars, and those by definition."""
+        return exemplars.union(self.points.where("lonely").select("index"))
+
+    def quantiles(self, *quantiles: float) -> list[float]:
+        """Quantiles of the stored similarities, exactly, with linear interpolation; 0 where there are none."""
+        return quantiles_of(self.edges.where("i != k").select(F.col("similarity").alias("s")), self.n_edges, quantiles)
 
     def small(self, table: DataFrame) -> DataFrame:
         """Mark a table with at most a row a point to be broadcast, while that fits."""
@@ -210,10 +230,14 @@ def similarities_of(graph: Graph) -> DataFrame:
 def indexed_edges(stored: DataFrame, points: DataFrame, settings: Settings, tiny: float) -> DataFrame:
     """(i, k, s, similarity): the stored pairs and the diagonal, by index; s with jitter (semantics.md, section 3)."""
 
+    kind = dict(points.dtypes)["id"]
+
     def jittered(i: Column, k: Column, value: Column) -> Column:
         if not settings.jitter:
             return value + F.lit(0.0)  # -0.0 becomes 0.0
-        z = F.shiftright(F.xxhash64(F.lit(settings.seed).cast("bigint"), i, k), 11) / F.lit(2.0**52)
+        z = F.shiftright(F.xxhash64(F.lit(settings.seed).cast("bigint"), key_of(i, kind), key_of(k, kind)), 11) / F.lit(
+            2.0**52
+        )
         return value * (F.lit(1.0) + F.lit(JITTER) * z) + F.lit(JITTER) * z * F.lit(tiny)
 
     row_index = points.select(F.col("id").alias("i"), F.col("index").alias("row"))
@@ -252,6 +276,7 @@ def merge(edges: DataFrame, on_duplicate: str) -> DataFrame:
 def look_at(pairs: DataFrame) -> Row:
     """Everything the checks and the units need to know about the pairs, in one pass."""
     between, finite = F.col("i") != F.col("k"), F.col("s") > float("-inf")
+    i, k = (key_of(F.col(name), dict(pairs.dtypes)[name]) for name in "ik")
     value = F.when(between & finite, F.col("s"))
     found = pairs.agg(
         F.count("*").alias("pairs"),
@@ -264,7 +289,7 @@ def look_at(pairs: DataFrame) -> Row:
         F.min(value).alias("low"),
         F.max(value).alias("high"),
         F.min(F.when(value != 0.0, F.abs(value))).alias("tiny"),
-        F.bit_xor(F.when(between & finite, F.xxhash64("i", "k", "s"))).alias("hash"),
+        F.bit_xor(F.when(between & finite, F.xxhash64(i, k, F.col("s")))).alias("hash"),
     ).first()
     assert found is not None
     return found
@@ -350,17 +375,7 @@ def choose_preference(
     n_edges: int,
 ) -> Callable[[DataFrame], DataFrame]:
     """How the points get their preference: a function that adds the column; null where a point has none."""
-    ways = {
-        "a preference": settings.preference is not None,
-        "a preference quantile": settings.preference_quantile is not None,
-        "a number of clusters": settings.clusters is not None,
-        "a preference for each point": preferences is not None,
-        "rows (k, k) among the similarities": diagonal is not None,
-    }
-    chosen = [way for way, given in ways.items() if given]
-    if len(chosen) > 1:
-        kind = InputError if diagonal is not None else SettingError
-        raise kind(f"preferences must be given in one way, but there are {' and '.join(chosen)}")
+    check_ways(settings, by_point=preferences is not None, on_diagonal=diagonal is not None)
     table = diagonal
     if preferences is not None:
         table = preference_table(preferences, dict(stored.dtypes)["i"])
@@ -372,6 +387,26 @@ def choose_preference(
         quantile = settings.preference_quantile
         (value,) = quantiles_of(stored, n_edges, [0.5 if quantile is None else quantile])
     return lambda points: points.withColumn("preference", F.lit(float(value)))
+
+
+def check_ways(settings: Settings, *, by_point: bool, on_diagonal: bool) -> None:
+    """Raise an error if preferences are given in more than one way."""
+    ways = {
+        "a preference": settings.preference is not None,
+        "a preference quantile": settings.preference_quantile is not None,
+        "a number of clusters": settings.clusters is not None,
+        "a preference for each point": by_point,
+        "rows (k, k) among the similarities": on_diagonal,
+    }
+    chosen = [way for way, given in ways.items() if given]
+    if len(chosen) > 1:
+        kind = InputError if on_diagonal else SettingError
+        raise kind(f"preferences must be given in one way, but there are {' and '.join(chosen)}")
+
+
+def key_of(id_: Column, kind: str) -> Column:
+    """What is hashed of an id: itself if it is a number, else a hash of the string (`blocks.hashing`)."""
+    return id_ if kind == "bigint" else F.xxhash64(id_)
 
 
 def look_at_points(table: DataFrame) -> Row:
@@ -387,7 +422,7 @@ def look_at_points(table: DataFrame) -> Row:
         F.min(p).alias("low"),
         F.max(p).alias("high"),
         F.min(F.when(p != 0.0, F.abs(p))).alias("tiny"),
-        F.bit_xor(F.xxhash64("id", "preference")).alias("hash"),
+        F.bit_xor(F.xxhash64(key_of(F.col("id"), dict(table.dtypes)["id"]), p)).alias("hash"),
     ).first()
     assert about is not None
     return about

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-
-import pyspark.sql.functions as F
-from pyspark.sql import DataFrame
+from typing import Any
 
 from ap_spark import classic
+from ap_spark.blocks.graph import BlockGraph
 from ap_spark.checkpoint import Checkpoint
 from ap_spark.convergence import Iteration, Stability
 from ap_spark.engines import Engine
@@ -42,19 +41,25 @@ class Propagation:
 
     Attributes
     ----------
-    exemplars : DataFrame
-        (index) of the exemplars, before refinement; the engine has to live while it is read.
+    exemplars : DataFrame, or bool of shape (n_points,)
+        The exemplars, before refinement, in the form that the graph has; the engine has to live while it is read.
     converged : bool
     trace : list of Iteration
     """
 
-    exemplars: DataFrame
+    exemplars: Any
     converged: bool
     trace: list[Iteration]
 
 
 def propagate(
-    graph: Graph, engine: Engine, *, max_iter: int, convergence_iter: int, watch: Watch, past: Sequence[Iteration] = ()
+    graph: Graph | BlockGraph,
+    engine: Engine,
+    *,
+    max_iter: int,
+    convergence_iter: int,
+    watch: Watch,
+    past: Sequence[Iteration] = (),
 ) -> Propagation:
     """Iterate until the exemplars have stood still and serve all points, or to ``max_iter`` (semantics.md, section 4).
 
@@ -82,7 +87,7 @@ def propagate(
             return False
         return still
 
-    with classic.spared(graph.edges.sparkSession):
+    with classic.spared(graph.spark):
         still = False
         for done in past:
             still = stability.reached(done)
@@ -102,8 +107,7 @@ def propagate(
                     checkpoint.write(engine, graph, trace)
         if checkpoint and not converged and checkpoint.last < engine.iteration and checkpoint.extensible:
             checkpoint.write(engine, graph, trace)  # for a run with a larger max_iter
-    lonely = graph.points.where("lonely").select("index")
-    return Propagation(engine.exemplars().union(lonely), converged, trace)
+    return Propagation(graph.with_forced(engine.exemplars()), converged, trace)
 
 
 def told(trace: list[Iteration], checkpoint: Checkpoint | None, saved: bool) -> str:
@@ -117,14 +121,14 @@ def told(trace: list[Iteration], checkpoint: Checkpoint | None, saved: bool) -> 
     return f"{words}, with a snapshot in {checkpoint.store}: {command} goes on from there"
 
 
-def without_iterating(graph: Graph) -> Propagation | None:
+def without_iterating(graph: Graph | BlockGraph) -> Propagation | None:
     """The answer for degenerate input, as in scikit-learn; None when there is something to iterate on.
 
     No point is similar to another, or there is only one point: all are exemplars. All pairs are stored with one
     similarity, and all points have one preference: if that is larger, all are exemplars, else the smallest id alone.
     """
     if graph.n_lonely == graph.n_points or (graph.uniform and graph.uniform_gap > 0):
-        return Propagation(graph.points.select("index"), True, [])
+        return Propagation(graph.every_point(), True, [])
     if graph.uniform:
-        return Propagation(graph.points.agg(F.min("index").alias("index")), True, [])
+        return Propagation(graph.first_point(), True, [])
     return None

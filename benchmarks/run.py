@@ -18,11 +18,11 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import numpy as np
+from ap_spark.engines.files import BlockFile
 
 from ap_spark import classic
 from ap_spark.convergence import Stability
 from ap_spark.engines.dataframe import DataFrameEngine
-from ap_spark.engines.files import BlockFile
 from ap_spark.engines.resident import ResidentEngine
 from ap_spark.engines.tasks import Plan
 from ap_spark.graph import Graph

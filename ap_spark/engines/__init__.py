@@ -7,11 +7,12 @@ cluster; `resident.ResidentEngine` keeps blocks of rows beside the executors and
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
-from pyspark.sql import DataFrame
+from pyspark.sql import SparkSession
 
 from ap_spark import classic
+from ap_spark.blocks.graph import BlockGraph
 from ap_spark.convergence import Iteration, Stability
 from ap_spark.engines.dataframe import DataFrameEngine
 from ap_spark.engines.resident import ResidentEngine
@@ -44,8 +45,8 @@ class Engine(Protocol):
     def unserved(self) -> int:
         """How many points are no exemplars and store no edge to one."""
 
-    def exemplars(self) -> DataFrame:
-        """The points (``index``) with a(k,k) + r(k,k) > 0, exemplars by definition left out."""
+    def exemplars(self) -> Any:
+        """The points with a(k,k) + r(k,k) > 0, exemplars by definition left out, in the form that its graph has."""
 
     def state(self) -> State:
         """Where it has come to; the tables can be read until the next iteration."""
@@ -57,9 +58,9 @@ class Engine(Protocol):
         """Give back everything the engine holds in the cluster."""
 
 
-def engine_of(graph: Graph, settings: Settings) -> str:
+def engine_of(spark: SparkSession, settings: Settings) -> str:
     """The engine that the settings name; "auto" is the resident one wherever there is a classic Spark."""
-    connect = classic.is_connect(graph.edges.sparkSession)
+    connect = classic.is_connect(spark)
     if settings.engine == "resident" and connect:
         raise SettingError(
             "engine must be dataframe on Spark Connect, which has no broadcast variables, got 'resident'"
@@ -69,8 +70,8 @@ def engine_of(graph: Graph, settings: Settings) -> str:
     return "dataframe" if connect else "resident"
 
 
-def make_engine(graph: Graph, settings: Settings, start: State | None = None) -> Engine:
-    """The engine of `engine_of`, at the beginning, or at a state of a run on the same graph."""
-    if engine_of(graph, settings) == "dataframe":
-        return DataFrameEngine(graph, settings.damping, settings.partitions, start=start)
-    return ResidentEngine(graph, settings.damping, settings.partitions, start=start)
+def make_engine(graph: Graph | BlockGraph, settings: Settings, start: State | None = None) -> Engine:
+    """The engine for a graph, at the beginning, or at a state of a run on the same graph."""
+    if isinstance(graph, BlockGraph):
+        return ResidentEngine(graph, settings.damping, start=start)
+    return DataFrameEngine(graph, settings.damping, settings.partitions, start=start)

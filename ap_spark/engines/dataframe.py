@@ -111,7 +111,7 @@ def with_messages(edges: DataFrame, start: State | None) -> DataFrame:
     """(i, k, s, r, a): the edges with the messages to start from, which are 0 at the beginning."""
     if start is None:
         return edges.select("i", "k", "s", F.lit(0.0).alias("r"), F.lit(0.0).alias("a"))
-    return edges.select("i", "k", "s").join(start.messages, ["i", "k"])
+    return edges.select("i", "k", "s").join(start.messages.drop("similarity"), ["i", "k"])
 
 
 class DataFrameEngine:
@@ -231,7 +231,8 @@ class DataFrameEngine:
 
     def state(self) -> State:
         assert self.columns is not None, "run at least one iteration first"
-        return State(self.iteration, self.edges.select("i", "k", "r", "a"), self.columns.drop("before"))
+        messages = self.edges.select("i", "k", "r", "a").join(self.graph.edges.drop("s"), ["i", "k"])
+        return State(self.iteration, messages.select("i", "k", "similarity", "r", "a"), self.columns.drop("before"))
 
     def rebase(self, state: State) -> None:
         """Local checkpoints cannot be made again from anything."""

@@ -1,12 +1,11 @@
 """Blocks of rows that stay beside the executors; only column totals travel.
 
-    handles = edges by block, written to files            a row for each block: where its file is (persisted)
-    one iteration:   shares = advance(handles, totals)    each block's messages; what it adds to each column range
-                     totals = add(shares by range)        integers; with r(k,k) they tell who is an exemplar
+    one iteration:   shares = advance(blocks, totals)      each block's messages; what it adds to each column range
+                     totals = add(shares by range)         integers; with r(k,k) they tell who is an exemplar
 
-The driver keeps the totals of all iterations since the base: the beginning, or a snapshot. A block whose executor is
-lost is made again from the base, by lineage, one whose file is gone or torn likewise; then it goes through the
-iterations it has missed with the totals kept, to the same bits.
+The driver keeps the totals of all iterations since the base: the beginning, or a snapshot. A block that was lost is made
+again (`blocks.store`) as it was in the base; then it goes through the iterations it has missed with the totals kept,
+to the same bits.
 
 A graph of one block needs no exchange: a job is then one task, which iterates by itself for up to BURST_SECONDS.
 
@@ -19,40 +18,30 @@ import secrets
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
-from pickle import PicklingError
-from typing import Any
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
-import pyspark.sql.functions as F
-from numpy.typing import NDArray
-from py4j.protocol import Py4JError
-from pyspark import RDD, Broadcast
-from pyspark.errors import PySparkException
-from pyspark.sql import Column, DataFrame, Row
+from pyspark import RDD
 
 from ap_spark import classic
+from ap_spark.blocks import passes
+from ap_spark.blocks.graph import BlockGraph
+from ap_spark.blocks.store import MAX_ATTEMPTS, broadcast, lost, no_storage, sent
 from ap_spark.convergence import Iteration, Stability
 from ap_spark.engines import tasks
 from ap_spark.engines.state import MESSAGES, State
-from ap_spark.engines.tasks import MISSING, Burst, Plan, Range, Share
-from ap_spark.errors import ApSparkError, SettingError, StorageError
-from ap_spark.graph import Graph
+from ap_spark.engines.tasks import Beginning, Burst, Plan, Range, Share
+from ap_spark.errors import SettingError
 from ap_spark.kernel import Flags, Floats, column_totals
-from ap_spark.session import with_settings
 
 __all__ = ["ResidentEngine"]
 
-ONE_BLOCK_EDGES = 10_000_000  # up to here one core is about done before a job over several has begun
-BUCKETS_A_BLOCK = 32  # blocks are cut at these: their sizes differ by a few per cent
 COLLECTED_BYTES = 64 << 20
 REPLAY_BYTES = 64 << 20  # totals sent at once to blocks that have to catch up
-PATIENCE = 10  # attempts at one iteration
-
-PLANNER = {"spark.sql.adaptive.enabled": "false"}  # it may merge partitions; one block is one partition
 
 
 class ResidentEngine:
@@ -60,11 +49,10 @@ class ResidentEngine:
 
     Parameters
     ----------
-    graph : Graph
+    graph : BlockGraph
+        One engine after the other may work on it.
     damping : float
         In [0.5, 1).
-    blocks : int, optional
-        By default one up to ONE_BLOCK_EDGES, else one for each core. There are fewer where there are fewer rows.
     kernel : {"auto", "numpy", "numba"}
         What computes a block: by default numba where it is installed and the graph has a million edges, which it takes
         to make up for a second of importing it. Both give the same bits.
@@ -85,24 +73,21 @@ class ResidentEngine:
 
     def __init__(
         self,
-        graph: Graph,
+        graph: BlockGraph,
         damping: float,
-        blocks: int | None = None,
         kernel: str = "auto",
         collected_bytes: int = COLLECTED_BYTES,
         start: State | None = None,
     ) -> None:
         self.graph = graph
+        self.blocks = graph.blocks
         self.collected_bytes = collected_bytes
-        self.spark = graph.edges.sparkSession
+        self.spark = graph.spark
         if self.spark.sparkContext.getConf().get("spark.speculation") == "true":
             raise SettingError(
                 "spark.speculation must be false for the resident engine, whose blocks are on one executor each, "
                 "got true (or take --engine dataframe)"
             )
-        if blocks is None:
-            blocks = 1 if graph.n_edges <= ONE_BLOCK_EDGES else classic.cores(self.spark)
-        self.base = self.needs = start
         self.iteration = start.iteration if start else 0
         self.totals = np.zeros(graph.n_points)  # of the last iteration
         self.a = np.zeros(graph.n_points)  # a(k,k), once they have reached it
@@ -112,75 +97,36 @@ class ResidentEngine:
             k = columns["k"].to_numpy()
             for array, name in ((self.totals, "total"), (self.a, "a"), (self.exemplar, "exemplar")):
                 array[k] = columns[name].to_numpy()
-        self.plan, self.block_of_row = self.cut(blocks, damping, kernel)
-        self.handles: DataFrame | None = None
-        self.located: RDD[Row]
         self.history = History(self.spark.sparkContext._temp_dir, graph.n_points)
         with ExitStack() as held:
-            held.callback(self.release)
+            held.callback(self.history.close)
+            preference = broadcast(self.spark, np.ascontiguousarray(graph.preferences))
+            held.callback(preference.destroy)
+            self.preference = preference
             self.history.begin(self.iteration, self.totals)
-            self.build()
+            beginning = Beginning(
+                graph.blocks.keys, preference, graph.smallest, graph.seed, graph.jitter, self.iteration
+            )
+            engine = secrets.randbits(62) + 1
+            self.plan = Plan(graph.blocks.layout, engine, beginning, damping, graph.units, kernel, graph.n_edges)
+            self.rest_on(start)
+            if start:
+                self.blocks.write()
             held.pop_all()
 
+    def rest_on(self, state: State | None) -> None:
+        """Make lost blocks as they are in this state, or at the beginning."""
+        entries = state and self.graph.placed(state.messages)
+        self.blocks.keep(self.plan.engine, state.iteration if state else 0, entries, state)
+
     @property
-    def blocks(self) -> int:
-        return len(self.plan.rows)
-
-    def cut(self, blocks: int, damping: float, kernel: str) -> tuple[Plan, Column]:
-        """Cut the rows into blocks of about as many entries; the plan, and the block of a row ``i``."""
-        n = self.graph.n_points
-        run = secrets.randbits(63)
-        plan = partial(Plan, run, self.iteration, damping=damping, units=self.graph.units, kernel=kernel)
-        if blocks == 1:
-            own = n - self.graph.n_lonely
-            return plan(np.array([0, n]), np.array([own]), np.array([own + self.graph.n_edges])), F.lit(0)
-        buckets = min(n, BUCKETS_A_BLOCK * blocks)
-        bucket = "{} * {} div {}"
-        counted = (
-            self.graph.points.where("not lonely")
-            .groupBy(F.expr(bucket.format("index", buckets, n)).alias("bucket"))
-            .agg(F.count("*").alias("rows"), F.sum(F.col("similar_to") + 1).alias("entries"))
-            .toArrow()
-        )
-        rows, entries = np.zeros((2, buckets), np.int64)
-        rows[counted["bucket"].to_numpy()] = counted["rows"].to_numpy()
-        entries[counted["bucket"].to_numpy()] = counted["entries"].to_numpy()
-        sums = np.cumsum(entries)
-        ends = np.unique(1 + np.searchsorted(sums, sums[-1] * np.arange(1, blocks + 1) / blocks))
-        ends[-1] = buckets
-        starts = np.append(0, ends[:-1])
-        cuts = np.append(-(-starts * n // buckets), n)
-        block_of_bucket = np.repeat(np.arange(len(ends)), np.diff(np.append(starts, buckets)))
-        literal = f"array({','.join(map(str, block_of_bucket))})"
-        of_blocks = np.add.reduceat(rows, starts), np.add.reduceat(entries, starts)
-        return plan(cuts, *of_blocks), F.expr(f"{literal}[int({bucket.format('i', buckets, n)})]")
-
-    def in_blocks(self) -> DataFrame:
-        """The handles; to be persisted, for the task that makes one writes the file."""
-        edges = self.graph.edges.select("i", "k", "s")
-        if self.base:
-            edges = edges.join(self.base.messages, ["i", "k"])
-        placed = edges.coalesce(1) if self.blocks == 1 else edges.repartitionById(self.blocks, self.block_of_row)
-        return placed.sortWithinPartitions("i").mapInArrow(partial(tasks.build, plan=self.plan), tasks.HANDLES)
-
-    def build(self) -> None:
-        """Write the files that are missing, and know where they are."""
-        classic.describe(self.spark, "ap: blocks")
-        if self.handles:
-            self.handles.unpersist()
-        with with_settings(self.spark, PLANNER):
-            self.needs = self.base
-            self.handles = self.in_blocks().persist()
-            self.located = self.handles.rdd
-            problems = [handle.problem for handle in self.located.collect() if handle.problem]
-        classic.describe(self.spark, "")
-        if problems:
-            raise no_storage(problems[0])
+    def needs(self) -> State | None:
+        return cast("State | None", self.blocks.lineage)
 
     def run(self, most: int, stability: Stability) -> Iterator[Iteration]:
         last = self.iteration + most
         while self.iteration < last:
-            for done in self.burst(last, stability) if self.blocks == 1 else self.round():
+            for done in self.burst(last, stability) if self.blocks.layout.blocks == 1 else self.round():
                 yield done
                 if stability.reached(done):
                     return
@@ -203,12 +149,12 @@ class ResidentEngine:
             stability=stability,
             n_lonely=self.graph.n_lonely,
         )
-        for attempt in range(PATIENCE):
-            if found := self.located.mapPartitions(task).collect():
+        for attempt in range(MAX_ATTEMPTS):
+            if found := self.blocks.located.mapPartitions(task).collect():
                 return found[0]
             if attempt:  # as in `reach`
-                self.build()
-        raise lost(self.iteration)
+                self.blocks.write()
+        raise lost(f"iteration {self.iteration}")
 
     def round(self) -> list[Iteration]:
         """One job of a graph of many blocks, and one iteration."""
@@ -231,24 +177,24 @@ class ResidentEngine:
 
     def reach(self, number: int) -> list[Range]:
         """Bring all blocks to an iteration; the column ranges, in order."""
-        for attempt in range(PATIENCE):
-            with self.sent(self.history.read(number - 1, number)) as totals:
+        for attempt in range(MAX_ATTEMPTS):
+            with sent(self.spark, self.history.read(number - 1, number)) as (totals,):
                 task = partial(tasks.advance, plan=self.plan, totals=totals, first=number - 1, share=True)
-                ranges = self.added(self.located.mapPartitions(task))
+                ranges = self.added(self.blocks.located.mapPartitions(task))
             reached = [range_.reached for range_ in ranges]
             if min(reached) == number:
                 return ranges
             if min(reached) >= self.history.first:
                 self.catch_up(min(reached), number)
             elif attempt:  # at first the task may only have been sent to another executor, for want of a core
-                self.build()
-        raise lost(number)
+                self.blocks.write()
+        raise lost(f"iteration {number}")
 
     def added(self, shares: RDD[tuple[int, Share]]) -> list[Range]:
         """The shares of each column range added: a groupBy, or without its exchange while they are few."""
         add = partial(tasks.add, plan=self.plan)
-        if self.blocks * self.totals.nbytes > self.collected_bytes:
-            found = shares.partitionBy(self.blocks, int).mapPartitions(add).collect()
+        if self.blocks.layout.blocks * self.totals.nbytes > self.collected_bytes:
+            found = shares.partitionBy(self.blocks.layout.blocks, int).mapPartitions(add).collect()
         else:
             found = list(add(shares.collect()))
         return sorted(found, key=lambda range_: range_.number)
@@ -257,69 +203,41 @@ class ResidentEngine:
         """Take the blocks that are behind through the iterations they have missed, with the totals of then."""
         at_once = max(1, REPLAY_BYTES // self.totals.nbytes)
         for start in range(first, last, at_once):
-            with self.sent(self.history.read(start, min(start + at_once, last))) as totals:
+            with sent(self.spark, self.history.read(start, min(start + at_once, last))) as (totals,):
                 task = partial(tasks.advance, plan=self.plan, totals=totals, first=start, share=False)
-                self.located.mapPartitions(task).collect()
-
-    @contextmanager
-    def sent(self, of_points: NDArray[Any]) -> Iterator[Broadcast[NDArray[Any]]]:
-        """An array with a value a point, or totals, one iteration a row, on all executors."""
-        broadcast = self.broadcast(of_points)
-        try:
-            yield broadcast
-        finally:
-            broadcast.destroy()
-
-    def broadcast(self, of_points: NDArray[Any]) -> Broadcast[NDArray[Any]]:
-        try:
-            return self.spark.sparkContext.broadcast(of_points)
-        except (OSError, PicklingError) as error:  # it is written to a file of the driver's first
-            raise no_storage(f"{self.history.directory}: {error}") from error
+                self.blocks.located.mapPartitions(task).collect()
 
     def unserved(self) -> int:
         serving = self.exemplar | np.isinf(self.totals)
-        for attempt in range(PATIENCE):
-            with self.sent(serving) as sent:
-                task = partial(tasks.unserved, plan=self.plan, serving=sent)
-                found = self.located.mapPartitions(task).collect()
-            if MISSING not in found:
-                return sum(found)
-            if attempt:  # as in `reach`
-                self.build()
-        raise lost(self.iteration)
+        return sum(self.blocks.visit(passes.unserved, serving))
 
-    def exemplars(self) -> DataFrame:
-        return self.spark.createDataFrame(pa.table({"index": np.flatnonzero(self.exemplar)}))
+    def exemplars(self) -> Flags:
+        return self.exemplar
 
     def settle(self) -> None:
         """Bring blocks back that have been lost since the last iteration."""
-        if self.blocks == 1:
+        if self.blocks.layout.blocks == 1:
             self.looped(0, Stability(1))
         elif self.iteration > self.history.first:
             self.reach(self.iteration)
 
     def state(self) -> State:
-        assert self.handles is not None
+        assert self.blocks.handles is not None
         self.settle()
-        messages = self.handles.mapInArrow(partial(tasks.messages, plan=self.plan, reached=self.iteration), MESSAGES)
+        handles = self.blocks.handles.select("block", "path", "rows", "entries")
+        messages = handles.mapInArrow(partial(tasks.messages, plan=self.plan, reached=self.iteration), MESSAGES)
         k = np.arange(self.graph.n_points)
         columns = pa.table({"k": k, "total": self.totals, "a": self.a, "exemplar": self.exemplar})
         return State(self.iteration, messages, self.spark.createDataFrame(columns))
 
     def rebase(self, state: State) -> None:
-        self.base = state
-        self.plan = replace(self.plan, start=state.iteration)
+        self.plan = replace(self.plan, beginning=replace(self.plan.beginning, iteration=state.iteration))
+        self.rest_on(state)
         self.history.begin(state.iteration, self.totals)
 
     def release(self) -> None:
         self.history.close()
-        delete = partial(tasks.delete, run=self.plan.run)
-        reachable = suppress(PySparkException, Py4JError, AttributeError)  # what is not goes with its executor
-        with reachable, classic.spared(self.spark):
-            if self.handles:
-                self.handles.unpersist()
-            slots = classic.cores(self.spark)  # a task for each core at once: all executors get some
-            self.spark.sparkContext.parallelize(range(slots), slots).mapPartitions(delete).collect()
+        self.preference.destroy()
 
 
 class History:
@@ -363,17 +281,3 @@ class History:
     def close(self) -> None:
         with suppress(OSError):  # what a full disk has not taken
             self.file.close()
-
-
-def no_storage(problem: str) -> StorageError:
-    return StorageError(
-        f"messages are kept in Spark's local directories, which must have room and be writable, but {problem} "
-        "(another directory: --conf spark.local.dir=DIR)"
-    )
-
-
-def lost(iteration: int) -> ApSparkError:
-    return ApSparkError(
-        f"blocks were lost again and again in iteration {iteration}: {PATIENCE} attempts "
-        "(see the executors' logs; spark.locality.wait may be too short for the tasks to reach their executor)"
-    )

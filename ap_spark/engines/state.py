@@ -8,7 +8,7 @@ from pyspark.sql import DataFrame
 
 __all__ = ["COLUMNS", "MESSAGES", "State"]
 
-MESSAGES = "i bigint, k bigint, r double, a double"
+MESSAGES = "i bigint, k bigint, similarity double, r double, a double"
 COLUMNS = "k bigint, total double, a double, exemplar boolean"
 
 
@@ -20,8 +20,9 @@ class State(NamedTuple):
     iteration : int
         The last iteration.
     messages : DataFrame
-        (i, k, r, a) of all entries, the diagonal included: the responsibilities of this iteration, and the
-        availabilities of the one before.
+        (i, k, similarity, r, a) of all entries, the diagonal included, whose similarity has no meaning: the similarities
+        as given, the responsibilities of this iteration, and the availabilities of the one before. So the graph can be
+        made again of it.
     columns : DataFrame
         (k, total, a, exemplar): T(k), from which this iteration's availabilities follow; a(k,k) among them, which is
         not a number where k has no row; whether k is an exemplar. Columns without any entry may be left out.

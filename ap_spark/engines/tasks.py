@@ -1,11 +1,9 @@
 """What the resident engine's tasks do on the executors.
 
-build      edges of a block         ──►  its file, and a handle: where it is
 advance    handle, column totals    ──►  what the block contributes to the next totals, by column range
 add        shares of a column range ──►  their sum
 loop       handle of the one block  ──►  records of many iterations, the last totals and exemplars
-unserved   handle, exemplars        ──►  how many of its points have none
-messages   handle                   ──►  r and a of each entry
+messages   handle                   ──►  similarity, r and a of each entry
 """
 
 from __future__ import annotations
@@ -13,55 +11,32 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
-from pyspark import Broadcast, TaskContext
+from pyspark import Broadcast
 from pyspark.sql import Row
 
 from ap_spark import kernel
+from ap_spark.blocks.build import Layout
+from ap_spark.blocks.files import TORN, BlockFile, UnusableFile, opened
+from ap_spark.blocks.hashing import jittered
+from ap_spark.blocks.store import shape_of_handle
 from ap_spark.convergence import Iteration, Stability
-from ap_spark.engines.files import (
-    TORN,
-    BlockFile,
-    Shape,
-    UnusableFile,
-    clear_leftovers,
-    delete_files,
-    opened,
-    path_of,
-    write_block,
-)
 from ap_spark.exact import Units
 from ap_spark.kernel import Block, Damping, Flags, Floats, Integers, column_totals
 
-__all__ = [
-    "HANDLES",
-    "MISSING",
-    "Burst",
-    "Plan",
-    "Range",
-    "Share",
-    "add",
-    "advance",
-    "build",
-    "delete",
-    "loop",
-    "messages",
-    "unserved",
-]
+__all__ = ["MISSING", "Beginning", "Burst", "Plan", "Range", "Share", "add", "advance", "loop", "messages"]
 
 BURST_SECONDS = 5.0  # a job longer than this would keep the driver in the dark
 COMPILED_ENTRIES = 1_000_000  # with fewer, importing numba takes longer than it saves
 MISSING = TORN - 1  # what a block has reached whose file cannot be used
-
-HANDLES = "block bigint, path string, problem string"
 
 Batches = Iterable[pa.RecordBatch]
 Handles = Iterable[Row]
@@ -107,44 +82,64 @@ class Burst(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Beginning:
+    """What an engine begins with.
+
+    Attributes
+    ----------
+    keys : broadcast of int64, shape (n_points,)
+        See `blocks.hashing`.
+    preference : broadcast of float64, shape (n_points,)
+    min_nonzero : float
+        The smallest similarity or preference in size that is not 0.
+    seed : int
+    jitter : bool
+    iteration : int
+        Messages of this iteration, in a file that nobody has worked on, are those of the state to start from.
+    """
+
+    keys: Broadcast[Integers]
+    preference: Broadcast[Floats]
+    min_nonzero: float
+    seed: int
+    jitter: bool
+    iteration: int
+
+
+@dataclass(frozen=True)
 class Plan:
     """What every task knows.
 
     Attributes
     ----------
-    run : int
-        A number of this run's own.
-    start : int
-        The iteration that new blocks have reached.
-    cuts : int64, shape (blocks + 1,)
-        Block b holds the rows of the points ``cuts[b]:cuts[b + 1]``, which are also column range b.
-    rows, entries : int64, shape (blocks,)
-        How many of them each block has.
+    layout : Layout
+        Column range b is that of the points whose rows block b has.
+    engine : int
+        A number of this engine's own.
+    beginning : Beginning
     damping : float
     units : Units
-    kernel : {"auto", "numpy", "numba"}
+    kernel : {"numpy", "numba", "auto"}
+        By default numba where it is installed and the graph has so many edges that importing it is worth while.
+    n_edges : int
     """
 
-    run: int
-    start: int
-    cuts: Integers
-    rows: Integers
-    entries: Integers
+    layout: Layout
+    engine: int
+    beginning: Beginning
     damping: float
     units: Units
     kernel: str
+    n_edges: int
 
     @property
     def n_points(self) -> int:
-        return int(self.cuts[-1])
-
-    def shape(self, block: int) -> Shape:
-        return Shape(self.run, block, int(self.rows[block]), int(self.entries[block]), self.n_points)
+        return self.layout.n_points
 
     @cached_property
     def iterate(self) -> Callable[[Block, Floats, Damping, Units, Integers], None]:
         """`kernel.iterate`, or the same compiled where that is worth it and numba is installed."""
-        if self.kernel == "numpy" or (self.kernel == "auto" and self.entries.sum() < COMPILED_ENTRIES):
+        if self.kernel == "numpy" or (self.kernel == "auto" and self.n_edges < COMPILED_ENTRIES):
             return kernel.iterate
         try:
             compiled = importlib.import_module("ap_spark.compiled")
@@ -155,26 +150,30 @@ class Plan:
         return compiled.iterate  # type: ignore[no-any-return]
 
 
-def build(edges: Batches, plan: Plan) -> Iterator[pa.RecordBatch]:
-    """Write the block of this partition, unless it is there from before."""
-    block = partition()
-    path, problem = path_of(plan.run, block), ""
-    try:
-        clear_leftovers()
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        try:
-            with opened(path, plan.shape(block)) as file:
-                if file.iteration < plan.start:
-                    raise UnusableFile(f"{path} has reached iteration {file.iteration}, not {plan.start}")
-        except UnusableFile:
-            write_block(path, plan.shape(block), plan.start, map(arrays_of, edges))
-    except OSError as error:
-        problem = f"{path.parent}: {error.strerror or error}"
-    yield pa.RecordBatch.from_pydict({"block": [block], "path": [str(path)], "problem": [problem]})
+@contextmanager
+def at_work(handle: Row, plan: Plan) -> Iterator[BlockFile]:
+    """The file of a block with the messages of this engine, which begin now if it is new to it."""
+    with opened(Path(handle.path), shape_of_handle(handle, plan.layout)) as file:
+        if file.engine != plan.engine:
+            begin(file, plan)
+        yield file
 
 
-def arrays_of(batch: pa.RecordBatch) -> dict[str, NDArray[Any]]:
-    return {name: batch[name].to_numpy() for name in batch.schema.names}
+def begin(file: BlockFile, plan: Plan) -> None:
+    """Make the messages of a block ready: 0, or those of the state to start from; similarities with jitter."""
+    given = plan.beginning
+    resumed = file.engine == 0 and 0 < given.iteration == file.iteration
+    keys, preference = given.keys.value, given.preference.value
+    with file.handed_to(plan.engine, given.iteration if resumed else 0):
+        for part, similarity in file.parts():
+            if not resumed:
+                part.r[:] = part.a[:] = 0.0
+            value = similarity + 0.0  # -0.0 becomes 0.0
+            value[part.diagonal] = preference[part.rows] + 0.0
+            if given.jitter:
+                key_i = np.repeat(keys[part.rows], np.diff(part.starts))
+                value = jittered(value, key_i, keys[part.columns], given.seed, given.min_nonzero)
+            part.s[:] = value
 
 
 def advance(
@@ -189,7 +188,7 @@ def advance(
     for handle in handles:
         reached = MISSING
         try:
-            with opened(Path(handle.path), plan.shape(handle.block)) as file:
+            with at_work(handle, plan) as file:
                 sums = None
                 while first <= file.iteration < last:
                     sums = iterate(file, plan, totals.value[file.iteration - first])
@@ -220,7 +219,7 @@ def contributions(file: BlockFile, plan: Plan) -> Integers:
 
 
 def shares(block: Block, plan: Plan, number: int, sums: Integers, reached: int) -> Iterator[tuple[int, Share]]:
-    for range_, (low, high) in enumerate(pairwise(plan.cuts.tolist())):
+    for range_, (low, high) in enumerate(pairwise(plan.layout.cuts.tolist())):
         of_range = sums[:, low:high]
         columns = np.flatnonzero(of_range.any(axis=0))
         share = Share(columns.astype(block.columns.dtype), of_range[:, columns])
@@ -238,7 +237,7 @@ def add(shares: Iterable[tuple[int, Share]], plan: Plan) -> Iterator[Range]:
     """Add what is addressed to each range."""
     ranges: dict[int, Range] = {}
     for number, share in shares:
-        shape = plan.units.words, plan.cuts[number + 1] - plan.cuts[number]
+        shape = plan.units.words, plan.layout.cuts[number + 1] - plan.layout.cuts[number]
         range_ = ranges.setdefault(number, Range(number, np.zeros(shape, np.int64), np.empty(0), MISSING))
         for word, addends in zip(range_.sums, share.sums, strict=False):  # who has nothing to share has one word of it
             word[share.columns] += addends
@@ -257,7 +256,7 @@ def loop(handles: Handles, plan: Plan, start: int, most: int, stability: Stabili
     n = plan.n_points
     for handle in handles:
         try:
-            with opened(Path(handle.path), plan.shape(handle.block)) as file:
+            with at_work(handle, plan) as file:
                 block = file.block
                 if file.iteration > start:
                     file.discard()
@@ -287,35 +286,18 @@ def loop(handles: Handles, plan: Plan, start: int, most: int, stability: Stabili
             return
 
 
-def unserved(handles: Handles, plan: Plan, serving: Broadcast[Flags]) -> Iterator[int]:
-    """How many points of each block store no edge to one that serves, themselves included; MISSING without a file."""
-    for handle in handles:
-        try:
-            with opened(Path(handle.path), plan.shape(handle.block)) as file:
-                yield sum(kernel.unserved(part, serving.value) for part in file.block.parts)
-        except UnusableFile:
-            yield MISSING
-
-
 def messages(handles: Batches, plan: Plan, reached: int) -> Iterator[pa.RecordBatch]:
-    """All messages (i, k, r, a) of the iteration that the blocks have reached."""
-    for handle in (row for batch in handles for row in batch.to_pylist()):
-        with opened(Path(handle["path"]), plan.shape(handle["block"])) as file:
+    """All entries (i, k, similarity, r, a) of the iteration that the blocks have reached."""
+    for handle in (Row(**row) for batch in handles for row in batch.to_pylist()):
+        with at_work(handle, plan) as file:
             if file.iteration != reached:
                 raise UnusableFile(f"{file.path} has reached iteration {file.iteration}, not {reached}")
-            for part in file.block.parts:
-                i, k = np.repeat(part.rows, np.diff(part.starts)), part.columns.astype(np.int64)
-                yield pa.RecordBatch.from_pydict({"i": i, "k": k, "r": part.r.copy(), "a": part.a.copy()})
-
-
-def delete(ids: Iterable[int], run: int) -> Iterator[int]:
-    """Delete what this executor keeps of a run."""
-    delete_files(run)
-    return iter(())
-
-
-def partition() -> int:
-    """The number of the partition this task works on."""
-    context = TaskContext.get()
-    assert context is not None
-    return context.partitionId()
+            for part, similarity in file.parts():
+                columns = {
+                    "i": np.repeat(part.rows, np.diff(part.starts)),
+                    "k": part.columns.astype(np.int64),
+                    "similarity": similarity.copy(),
+                    "r": part.r.copy(),
+                    "a": part.a.copy(),
+                }
+                yield pa.RecordBatch.from_pydict(columns)

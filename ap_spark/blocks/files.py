@@ -2,8 +2,9 @@
 
     <a local directory of Spark's>/ap-spark.<run>.<process>.<machine>/block-<number>
 
-A file holds a header, the arrays of a `kernel.Block`, one after the other, and says which iteration its messages have
-reached. They are updated in place: while that goes on it says that they are TORN, and a file found so is made anew.
+A file holds a header and arrays, one after the other: the rows and their similarities, which stay, and the messages of
+the engine that last worked on it. It says which engine that is, and which iteration the messages have reached. They
+are updated in place: while that goes on it says that they are TORN, and a file found so is made anew.
 The directory goes with the executor that made it; what a killed one leaves is cleared by the next run on that
 machine, which knows it by the process that its name tells.
 """
@@ -35,16 +36,18 @@ __all__ = [
     "Shape",
     "UnusableFile",
     "clear_leftovers",
+    "column_type",
     "delete_files",
     "opened",
     "path_of",
+    "shape_of",
     "write_block",
 ]
 
-FORMAT = 0x4150_0001
+FORMAT = 0x4150_0002
 TORN = -1
 HEADER = 64  # bytes: eight integers
-ITERATION = 5  # its place among them
+ITERATION, ENGINE = 5, 6  # places among them
 NAME = "ap-spark"
 OWNER = re.compile(rf"{NAME}\.[0-9a-f]{{16}}\.(?P<process>\d{{1,9}})\.(?P<machine>.+)")
 CHUNK = 1 << 20  # entries written at once
@@ -76,8 +79,7 @@ class Shape:
 
     @property
     def columns(self) -> str:
-        """The type of the column ids."""
-        return "int32" if self.points < 2**31 else "int64"
+        return column_type(self.points)
 
     @property
     def header(self) -> list[int]:
@@ -88,7 +90,7 @@ class Shape:
     def arrays(self) -> dict[str, tuple[str, int]]:
         """The arrays of the block in the order of the file: types and lengths."""
         of_rows = {"rows": self.rows, "starts": self.rows + 1, "diagonal": self.rows}
-        of_entries = {"s": "float64", "r": "float64", "a": "float64", "columns": self.columns}
+        of_entries = dict.fromkeys(("similarity", "s", "r", "a"), "float64") | {"columns": self.columns}
         return {name: ("int64", length) for name, length in of_rows.items()} | {
             name: (kind, self.entries) for name, kind in of_entries.items()
         }
@@ -98,6 +100,11 @@ class Shape:
         """Where each array begins in the file, and under "end" where the last one ends."""
         sizes = [np.dtype(kind).itemsize * length for kind, length in self.arrays.values()]
         return dict(zip([*self.arrays, "end"], accumulate(sizes, initial=HEADER), strict=True))
+
+
+def column_type(points: int) -> str:
+    """The type of a point's number among so many."""
+    return "int32" if points < 2**31 else "int64"
 
 
 def local_directories() -> list[Path]:
@@ -111,7 +118,20 @@ def path_of(run: int, number: int) -> Path:
     return local[number % len(local)] / f"{NAME}.{run:016x}.{os.getppid()}.{machine()}" / f"block-{number}"
 
 
-def write_block(path: Path, shape: Shape, iteration: int, edges: Iterable[dict[str, NDArray[Any]]]) -> None:
+def shape_of(path: Path, points: int) -> Shape:
+    """The shape of the block in a file, as that tells it itself; UnusableFile if there is none."""
+    try:
+        begin = np.fromfile(path, np.int64, ITERATION)
+    except OSError as error:
+        raise UnusableFile(str(error)) from error
+    if len(begin) < ITERATION or begin[0] != FORMAT:
+        raise UnusableFile(f"{path} begins with {begin.tolist()}")
+    return Shape(*begin[1:].tolist(), points)
+
+
+def write_block(
+    path: Path, run: int, number: int, points: int, iteration: int, edges: Iterable[dict[str, NDArray[Any]]]
+) -> Shape:
     """Make the file of a block; it appears whole or not at all.
 
     Rows are put in the order of their smallest column: rows that share columns come to lie near each other, and what
@@ -119,10 +139,13 @@ def write_block(path: Path, shape: Shape, iteration: int, edges: Iterable[dict[s
 
     Parameters
     ----------
+    run, number, points
+        See `Shape`.
     iteration : int
         Which the messages have reached.
     edges : iterable of dict
-        Arrays i, k, s, r, a of entries, row by row; r and a may be left out, and are 0 then.
+        Arrays i, k, similarity, r, a of entries, row by row, the diagonal included; r and a may be left out, and are 0
+        then. The similarity of a diagonal entry is not used.
 
     Raises
     ------
@@ -132,25 +155,28 @@ def write_block(path: Path, shape: Shape, iteration: int, edges: Iterable[dict[s
     unfinished = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         with tempfile.TemporaryFile(dir=path.parent) as loose, unfinished.open("wb") as file:
-            given, rows, starts = collect(loose, shape, edges)
-            arrange(file, shape, iteration, rows, starts, np.memmap(loose, given, "r", shape=(shape.entries,)))
+            given, rows, starts = collect(loose, points, edges)
+            shape = Shape(run, number, len(rows), int(starts[-1]), points)
+            entries = np.memmap(loose, given, "r", shape=(shape.entries,)) if shape.entries else np.empty(0, given)
+            arrange(file, shape, iteration, rows, starts, entries)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+    return shape
 
 
-def entry_of(shape: Shape, names: Iterable[str]) -> np.dtype[Any]:
-    return np.dtype([(name, shape.columns if name == "k" else "float64") for name in names if name != "i"])
+def entry_of(points: int, names: Iterable[str]) -> np.dtype[Any]:
+    return np.dtype([(name, column_type(points) if name == "k" else "float64") for name in names if name != "i"])
 
 
 def collect(
-    loose: BinaryIO, shape: Shape, edges: Iterable[dict[str, NDArray[Any]]]
+    loose: BinaryIO, points: int, edges: Iterable[dict[str, NDArray[Any]]]
 ) -> tuple[np.dtype[Any], Integers, Integers]:
     """Write the entries as they come; their type, the rows, and where each begins."""
     rows, starts, done, last = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0, -1
-    given = entry_of(shape, "ks")
+    given = entry_of(points, ("k", "similarity"))
     for arrays in edges:
-        given, i = entry_of(shape, arrays), arrays["i"]
+        given, i = entry_of(points, arrays), arrays["i"]
         entries = np.empty(len(i), given)
         for name in given.names or ():
             entries[name] = arrays[name]
@@ -160,9 +186,6 @@ def collect(
         starts.append(begins + done)
         done, last = done + len(i), i[-1] if len(i) else last
     loose.flush()
-    found = (sum(map(len, rows)), done)
-    if found != (shape.rows, shape.entries):
-        raise RuntimeError(f"{shape} was given (rows, entries) {found}")
     return given, np.concatenate(rows), np.append(np.concatenate(starts), done)
 
 
@@ -170,7 +193,8 @@ def arrange(
     file: BinaryIO, shape: Shape, iteration: int, rows: Integers, starts: Integers, loose: NDArray[Any]
 ) -> None:
     """Write the block's file from its entries."""
-    order = np.argsort(np.minimum.reduceat(loose["k"], starts[:-1]), kind="stable")
+    smallest = np.minimum.reduceat(loose["k"], starts[:-1]) if shape.rows else np.empty(0, np.int64)
+    order = np.argsort(smallest, kind="stable")
     rows, lengths, starts_before = rows[order], np.diff(starts)[order], starts[order]
     starts = np.append(0, np.cumsum(lengths))
     diagonal = np.empty(shape.rows, np.int64)
@@ -187,9 +211,11 @@ def arrange(
         entries = loose[place]
         diagonal[low:high] = first + np.flatnonzero(entries["k"] == np.repeat(rows[low:high], lengths[low:high]))
         put("columns", entries["k"], first)
-        put("s", entries["s"], first)
-        for name in "ra":  # zeros too are written: a full disk says so now, not in the middle of an iteration
-            put(name, entries[name] if name in entries.dtype.fields else np.zeros(last - first), first)
+        put("similarity", entries["similarity"], first)
+        nothing = np.zeros(last - first)  # is written too: a full disk says so now, not in the middle of an iteration
+        put("s", nothing, first)
+        for name in "ra":
+            put(name, entries[name] if name in entries.dtype.fields else nothing, first)
     for name, array in (("rows", rows), ("starts", starts), ("diagonal", diagonal)):
         put(name, array)
     file.seek(0)
@@ -226,6 +252,7 @@ class BlockFile:
         arrays = {
             name: np.frombuffer(self.map, kind, length, places[name]) for name, (kind, length) in shape.arrays.items()
         }
+        self.similarity = arrays.pop("similarity")
         self.block = Block(**arrays)
         self.sums: Integers | None = None
 
@@ -233,6 +260,18 @@ class BlockFile:
     def iteration(self) -> int:
         """How many iterations the messages have behind them, or TORN."""
         return int(self.header[ITERATION])
+
+    @property
+    def engine(self) -> int:
+        """Whose messages they are; 0 after the file was written."""
+        return int(self.header[ENGINE])
+
+    def parts(self) -> Iterator[tuple[Block, NDArray[np.float64]]]:
+        """The parts of the block, each with its similarities as given; those of the diagonal have no meaning."""
+        start = 0
+        for part in self.block.parts:
+            yield part, self.similarity[start : start + len(part.s)]
+            start += len(part.s)
 
     @property
     def is_current(self) -> bool:
@@ -259,6 +298,13 @@ class BlockFile:
         yield
         self.header[ITERATION] = iteration
 
+    @contextmanager
+    def handed_to(self, engine: int, iteration: int) -> Iterator[None]:
+        """While the messages are made ready for an engine, as they are after ``iteration``."""
+        with self.update_to(iteration):
+            yield
+            self.header[ENGINE] = engine
+
     def discard(self) -> None:
         """Make it known that the messages are of no use."""
         self.header[ITERATION] = TORN
@@ -268,8 +314,10 @@ OPEN: dict[Path, BlockFile] = {}  # mapping a file anew for each iteration would
 
 
 @contextmanager
-def opened(path: Path, shape: Shape) -> Iterator[BlockFile]:
+def opened(path: Path, shape: Shape, *, messages: bool = True) -> Iterator[BlockFile]:
     """The file of a block, for this process alone: a task that was given up may still be at work on it.
+
+    Whoever needs no ``messages`` gets it also where they are torn.
 
     Raises
     ------
@@ -283,7 +331,7 @@ def opened(path: Path, shape: Shape) -> Iterator[BlockFile]:
     file = OPEN[path]
     fcntl.flock(file.file, fcntl.LOCK_EX)
     try:
-        if file.iteration == TORN:
+        if messages and file.iteration == TORN:
             raise UnusableFile(f"{path} was left in the middle of an update")
         yield file
     finally:

@@ -1,0 +1,115 @@
+"""From edges in any order to the entries of rows: duplicates merged, small ones left out, both directions looked at.
+
+The same rules in SQL are in `graph.py` and `edges.py` (semantics.md, sections 1 and 7).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Assembled", "Rules", "assemble"]
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+
+class Rules(NamedTuple):
+    """What becomes of edges.
+
+    Attributes
+    ----------
+    on_duplicate : {"error", "max", "min", "mean"}
+    min_similarity : float or None
+    symmetrize : {"none", "union", "mutual"}
+    """
+
+    on_duplicate: str = "error"
+    min_similarity: float | None = None
+    symmetrize: str = "none"
+
+
+class Assembled(NamedTuple):
+    """The entries of some rows, in the order of (i, k).
+
+    Attributes
+    ----------
+    i, k : int64, shape (entries,)
+    s : float64, shape (entries,)
+        Similarities of different points.
+    preference_of, preference : int64 and float64, shape (given,)
+        What stood on the diagonal.
+    duplicates : int
+        Pairs that were given more than once.
+    """
+
+    i: Integers
+    k: Integers
+    s: Floats
+    preference_of: Integers
+    preference: Floats
+    duplicates: int
+
+
+def assemble(i: NDArray[Any], k: NDArray[Any], s: Floats, rules: Rules) -> Assembled:
+    """Make entries of edges.
+
+    Parameters
+    ----------
+    i, k : integers, shape (edges,)
+        Row and column. ``~k``, which is negative, says that the edge was given as (k, i).
+    s : float64, shape (edges,)
+        Similarities; -infinity says that a pair is not stored.
+    rules : Rules
+
+    Examples
+    --------
+    >>> i, k, s = np.array([0, 1, 1, 2, 2]), np.array([1, ~0, 2, ~1, 2]), np.array([-1.0, -1.0, -3.0, -3.0, -9.0])
+    >>> found = assemble(i, k, s, Rules(symmetrize="union"))
+    >>> list(zip(found.i.tolist(), found.k.tolist(), found.s.tolist())), found.preference_of, found.preference
+    ([(0, 1, -1.0), (1, 0, -1.0), (1, 2, -3.0), (2, 1, -3.0)], array([2]), array([-9.]))
+    """
+    low = int(i.min(initial=0))
+    reversed_ = k < 0
+    column = np.where(reversed_, ~k, k)
+    bits = int(column.max(initial=0)).bit_length()
+    key = (((i.astype(np.int64) - low) << bits) | column) << 1 | reversed_
+    order = np.argsort(key)
+    key, s = key[order], s[order]
+    first = np.flatnonzero(np.diff(key, prepend=-1))
+    duplicates = 0
+    if len(first) < len(key):
+        times = np.diff(first, append=len(key))
+        key = key[first]
+        duplicates = int(np.count_nonzero((times > 1) & (key & 1 == 0)))
+        s = merged(s, first, times, rules.on_duplicate)
+    pair = key >> 1
+    row, column = (pair >> bits) + low, pair & ((1 << bits) - 1)
+    diagonal = row == column
+    given = row[diagonal], s[diagonal]
+    stored = ~diagonal & (s > -np.inf)
+    if rules.min_similarity is not None:
+        stored &= s >= rules.min_similarity
+    if not stored.all():
+        key, pair, row, column, s = (array[stored] for array in (key, pair, row, column, s))
+    if rules.symmetrize != "none":
+        again = np.diff(pair, prepend=-1) == 0  # an edge given as (k, i) comes after that given as (i, k)
+        kept = np.append(again[1:], False) if rules.symmetrize == "mutual" else ~again
+        row, column, s = row[kept], column[kept], s[kept]
+    return Assembled(row, column, s, *given, duplicates)
+
+
+def merged(s: Floats, first: Integers, times: Integers, rule: str) -> Floats:
+    """One similarity for each pair; a mean adds them in the order of their size, whatever the order they came in."""
+    if rule == "min":
+        return np.asarray(np.minimum.reduceat(s, first))
+    if rule != "mean":
+        return np.asarray(np.maximum.reduceat(s, first))
+    s = s[np.lexsort((s, np.repeat(np.arange(len(first)), times)))]
+    total = np.zeros(len(first))
+    for place in range(int(times.max())):
+        more = times > place
+        total[more] += s[first[more] + place]
+    return np.asarray(total / times)

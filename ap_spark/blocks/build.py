@@ -1,0 +1,260 @@
+"""What a task makes of the edges that the shuffle brings it: the file of its block, and a handle to it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyspark import TaskContext
+
+from ap_spark.blocks.assemble import Assembled, Rules, assemble
+from ap_spark.blocks.files import (
+    Shape,
+    UnusableFile,
+    clear_leftovers,
+    column_type,
+    opened,
+    path_of,
+    shape_of,
+    write_block,
+)
+from ap_spark.blocks.hashing import hash_edges
+
+__all__ = ["HANDLES", "Kept", "Layout", "build", "rebuild"]
+
+BUCKET_EDGES = 4_000_000  # of so many edges a task makes entries at once: some 300 MB
+
+HANDLE = pa.schema(
+    {
+        "block": pa.int32(),
+        "path": pa.string(),
+        "problem": pa.string(),
+        "rows": pa.int64(),
+        "entries": pa.int64(),
+        "wrong": pa.int64(),
+        "low": pa.float64(),
+        "high": pa.float64(),
+        "min_nonzero": pa.float64(),
+        "hash": pa.int64(),
+        "degrees": pa.binary(),
+        "preference_of": pa.binary(),
+        "preference": pa.binary(),
+    }
+)
+SQL = {pa.int32(): "int", pa.int64(): "bigint", pa.float64(): "double", pa.string(): "string", pa.binary(): "binary"}
+HANDLES = ", ".join(f"{column.name} {SQL[column.type]}" for column in HANDLE)
+
+Batches = Iterable[pa.RecordBatch]
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the rows of a graph are cut into blocks.
+
+    Attributes
+    ----------
+    run : int
+        A number of this graph's own.
+    cuts : int64, shape (blocks + 1,)
+        Block b holds the rows of the points ``cuts[b]:cuts[b + 1]``.
+    rules : Rules
+    n_edges : int
+        About how many edges there are, as they come.
+    """
+
+    run: int
+    cuts: NDArray[np.int64]
+    rules: Rules
+    n_edges: int
+
+    @property
+    def blocks(self) -> int:
+        return len(self.cuts) - 1
+
+    @property
+    def n_points(self) -> int:
+        return int(self.cuts[-1])
+
+
+class Keys(NamedTuple):
+    """A broadcast of the points' keys (`hashing`), as tasks see it."""
+
+    value: NDArray[np.int64]
+
+
+class Kept(NamedTuple):
+    """Files that need not be written again: those of an engine that have reached an iteration."""
+
+    engine: int
+    iteration: int
+
+
+@dataclass
+class Stats:
+    """What the driver has to know about the edges of a block."""
+
+    degrees: NDArray[np.int64]
+    first: int
+    keys: NDArray[np.int64]
+    wrong: int = 0
+    low: float | None = None
+    high: float | None = None
+    min_nonzero: float | None = None
+    hash: int = 0
+    preference_of: list[NDArray[np.int64]] = field(default_factory=list)
+    preference: list[NDArray[np.float64]] = field(default_factory=list)
+
+    def add(self, found: Assembled, on_duplicate: str) -> None:
+        if on_duplicate == "error":
+            self.wrong += found.duplicates
+        self.preference_of.append(found.preference_of)
+        self.preference.append(found.preference)
+        if not len(found.s):
+            return
+        self.degrees += np.bincount(found.i - self.first, minlength=len(self.degrees))
+        low, high = float(found.s.min()), float(found.s.max())
+        self.low = low if self.low is None else min(self.low, low)
+        self.high = high if self.high is None else max(self.high, high)
+        sizes = np.abs(found.s)
+        smallest = float(sizes.min(initial=np.inf, where=sizes > 0.0))
+        if smallest < np.inf:
+            self.min_nonzero = smallest if self.min_nonzero is None else min(self.min_nonzero, smallest)
+        for start in range(0, len(found.s), 1 << 16):
+            some = slice(start, start + (1 << 16))
+            hashes = hash_edges(self.keys[found.i[some]], self.keys[found.k[some]], found.s[some])
+            self.hash ^= int(np.bitwise_xor.reduce(hashes))
+
+    def handle(self) -> dict[str, Any]:
+        return {
+            "wrong": self.wrong,
+            "low": self.low,
+            "high": self.high,
+            "min_nonzero": self.min_nonzero,
+            "hash": int(np.uint64(self.hash).view(np.int64)),
+            "degrees": self.degrees.astype(np.int32).tobytes(),
+            "preference_of": np.concatenate([np.empty(0, np.int64), *self.preference_of]).tobytes(),
+            "preference": np.concatenate([np.empty(0), *self.preference]).tobytes(),
+        }
+
+
+def build(batches: Batches, layout: Layout, keys: Keys, kept: Kept | None = None) -> Iterator[pa.RecordBatch]:
+    """Write the block of this partition from edges (i, k, s) in any order; a row without i says that one is wrong."""
+    number = block_number()
+    path = path_of(layout.run, number)
+    low, high = layout.cuts[number], layout.cuts[number + 1]
+    stats = Stats(np.zeros(high - low, np.int64), int(low), keys.value)
+
+    def entries() -> Iterator[Arrays]:
+        for edges in by_rows(batches, layout, int(low), int(high), path.parent, stats):
+            found = assemble(edges["i"], edges["k"], edges["s"], layout.rules)
+            stats.add(found, layout.rules.on_duplicate)
+            yield with_diagonal(found)
+
+    found = write(path, layout, number, 0, entries(), kept)
+    yield pa.RecordBatch.from_pylist([found | ({} if kept else stats.handle())], HANDLE)
+
+
+def rebuild(batches: Batches, layout: Layout, kept: Kept) -> Iterator[pa.RecordBatch]:
+    """Write the block of this partition from entries (i, k, similarity, r, a), by i."""
+    number = block_number()
+    found = write(path_of(layout.run, number), layout, number, kept.iteration, map(arrays_of, batches), kept)
+    yield pa.RecordBatch.from_pylist([found], HANDLE)
+
+
+def write(
+    path: Path, layout: Layout, number: int, iteration: int, entries: Iterable[Arrays], kept: Kept | None
+) -> dict[str, Any]:
+    """Write the file, unless there is one to be kept; where it is, or what was in the way."""
+    problem, size = "", {"rows": 0, "entries": 0}
+    try:
+        clear_leftovers()
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        shape = (kept and usable(path, layout, number, kept)) or write_block(
+            path, layout.run, number, layout.n_points, iteration, entries
+        )
+        size = {"rows": shape.rows, "entries": shape.entries}
+    except OSError as error:
+        problem = f"{path.parent}: {error.strerror or error}"
+    return {"block": number, "path": str(path), "problem": problem, **size}
+
+
+def usable(path: Path, layout: Layout, number: int, kept: Kept) -> Shape | None:
+    """The shape of the block, if its file is there and its messages are worth to be kept."""
+    try:
+        shape = shape_of(path, layout.n_points)
+        if (shape.run, shape.number) != (layout.run, number):
+            return None
+        with opened(path, shape) as file:
+            return shape if file.engine == kept.engine and file.iteration >= kept.iteration else None
+    except UnusableFile:
+        return None
+
+
+def by_rows(batches: Batches, layout: Layout, low: int, high: int, directory: Path, stats: Stats) -> Iterator[Arrays]:
+    """The edges of a block, some rows after the others: as many at once as memory is meant for."""
+    share = layout.n_edges / layout.blocks
+    if layout.rules.symmetrize != "none":
+        share *= 2
+    buckets = int(min(max(1, -(-share // BUCKET_EDGES)), 256, high - low))
+    kind = column_type(layout.n_points)
+    edge = np.dtype([("i", kind), ("k", kind), ("s", np.float64)])
+    with ExitStack() as held:
+        files: list[BinaryIO] = []
+        if buckets > 1:
+            files = [held.enter_context(tempfile.TemporaryFile(dir=directory)) for _ in range(buckets)]
+        kept: list[NDArray[Any]] = []
+        for batch in batches:
+            if wrong := batch["i"].null_count:
+                stats.wrong += wrong
+                batch = batch.filter(batch["i"].is_valid())
+            edges = np.empty(len(batch), edge)
+            for name in edge.names or ():
+                edges[name] = batch[name].to_numpy()
+            if not files:
+                kept.append(edges)
+                continue
+            bucket = ((edges["i"].astype(np.int64) - low) * buckets // (high - low)).astype(np.uint8)
+            order = np.argsort(bucket, kind="stable")
+            ends = np.cumsum(np.bincount(bucket, minlength=buckets)).tolist()
+            edges = edges[order]
+            for file, start, end in zip(files, [0, *ends], ends, strict=False):
+                file.write(edges[start:end].data)
+        if not files:
+            yield fields(np.concatenate([np.empty(0, edge), *kept]))
+        for file in files:
+            file.seek(0)
+            yield fields(np.fromfile(file, edge))
+            file.truncate(0)
+
+
+def fields(edges: NDArray[Any]) -> Arrays:
+    return {name: np.ascontiguousarray(edges[name]) for name in edges.dtype.names or ()}
+
+
+def with_diagonal(found: Assembled) -> Arrays:
+    """Entries with that of the row itself before the others."""
+    begins = np.flatnonzero(np.diff(found.i, prepend=-1))
+    rows = found.i[begins]
+    return {
+        "i": np.insert(found.i, begins, rows),
+        "k": np.insert(found.k, begins, rows),
+        "similarity": np.insert(found.s, begins, 0.0),
+    }
+
+
+def arrays_of(batch: pa.RecordBatch) -> Arrays:
+    return {name: batch[name].to_numpy() for name in batch.schema.names}
+
+
+def block_number() -> int:
+    context = TaskContext.get()
+    assert context is not None
+    return context.partitionId()
