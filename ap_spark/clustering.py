@@ -274,11 +274,9 @@ def cluster_similarities(
     spark = similarities.sparkSession
     if snapshots.checkpoint is not None:
         watch = replace(watch, checkpoint=Checkpoint(spark, settings, snapshots))
-    given = {"points": points, "preferences": preferences}
-    if engine_of(spark, settings) == "dataframe":
-        build: Build = partial(build_graph, similarities, **given)
-    else:
-        build = partial(build_block_graph, similarities, **given, numbering=numbering)
+    build: Build = partial(build_graph, similarities, points=points, preferences=preferences)
+    if engine_of(spark, settings) == "resident":
+        build = partial(build_block_graph, similarities, points=points, preferences=preferences, numbering=numbering)
     return cluster(build, settings, watch) if settings.clusters is None else cluster_to(build, settings, watch)
 
 

@@ -265,18 +265,22 @@ def components_of_blocks(graph: BlockGraph) -> NDArray[np.int64]:
     return passes.connected([everyone] * len(found), found, graph.n_points)
 
 
+def least_clusters_of_blocks(graph: BlockGraph) -> int:
+    component = components_of_blocks(graph)
+    order = np.lexsort((np.arange(graph.n_points), -graph.in_degree, ~graph.forced, component))
+    component, forced = component[order], graph.forced[order]
+    covered = np.cumsum(graph.in_degree[order] + 1)
+    begins = np.flatnonzero(np.diff(component, prepend=-1))
+    size = np.diff(begins, append=graph.n_points)
+    before = np.append(0, covered[:-1])
+    before -= np.repeat(before[begins], size)
+    return int(np.count_nonzero(forced | (before < np.repeat(size, size))))
+
+
 def least_clusters(graph: Graph | BlockGraph, members: DataFrame | None = None) -> int:
     """The fewest exemplars whose in-degrees, and they themselves, reach the size of each component."""
     if isinstance(graph, BlockGraph):
-        component = components_of_blocks(graph)
-        order = np.lexsort((np.arange(graph.n_points), -graph.in_degree, ~graph.forced, component))
-        component, forced = component[order], graph.forced[order]
-        covered = np.cumsum(graph.in_degree[order] + 1)
-        begins = np.flatnonzero(np.diff(component, prepend=-1))
-        size = np.diff(begins, append=graph.n_points)
-        before = np.append(0, covered[:-1])
-        before -= np.repeat(before[begins], size)
-        return int(np.count_nonzero(forced | (before < np.repeat(size, size))))
+        return least_clusters_of_blocks(graph)
     largest_first = Window.partitionBy("component").orderBy(F.desc("lonely"), F.desc("represents"), "index")
     before = F.sum(F.col("represents") + 1).over(largest_first.rowsBetween(Window.unboundedPreceding, -1))
     size = F.count("*").over(Window.partitionBy("component"))

@@ -13,30 +13,33 @@ import argparse
 import multiprocessing
 import statistics
 import time
-from dataclasses import fields
+from dataclasses import fields, replace
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import numpy as np
-from ap_spark.engines.files import BlockFile
+from pyspark.sql import SparkSession
 
 from ap_spark import classic
+from ap_spark.blocks.files import BlockFile, Shape
+from ap_spark.blocks.store import shape_of_handle
 from ap_spark.convergence import Stability
 from ap_spark.engines.dataframe import DataFrameEngine
 from ap_spark.engines.resident import ResidentEngine
 from ap_spark.engines.tasks import Plan
-from ap_spark.graph import Graph
+from ap_spark.graph import build_graph
 from ap_spark.kernel import Block, Floats
 from ap_spark.session import start_session
-from benchmarks.workload import ready_graph
+from ap_spark.settings import Settings
+from benchmarks.workload import ready_edges, ready_graph
 
 DAMPING = 0.9
 NEVER = Stability(10**9)
 
 
-def bare_kernel(plan: Plan, number: int, path: str, totals: Floats, iterations: int, together: Barrier) -> None:
+def bare_kernel(plan: Plan, shape: Shape, path: str, totals: Floats, iterations: int, together: Barrier) -> None:
     """A plain process: a copy of one block in memory, iterated."""
-    block = BlockFile(Path(path), plan.shape(number)).block
+    block = BlockFile(Path(path), shape).block
     block = Block(**{field.name: getattr(block, field.name).copy() for field in fields(Block)})
     for _ in range(iterations):
         together.wait()
@@ -47,12 +50,14 @@ def bare_kernel(plan: Plan, number: int, path: str, totals: Floats, iterations: 
 def bare_seconds(engine: ResidentEngine, iterations: int) -> list[float]:
     """The kernel alone on the engine's blocks, from where it has got to."""
     context = multiprocessing.get_context("spawn")
-    together = context.Barrier(engine.blocks + 1)
+    bare = replace(engine.plan, beginning=None)  # type: ignore[arg-type]  # broadcasts stay with Spark
+    together = context.Barrier(engine.blocks.layout.blocks + 1)
     processes = [
         context.Process(
-            target=bare_kernel, args=(engine.plan, row.block, row.path, engine.totals, iterations, together)
+            target=bare_kernel,
+            args=(bare, shape_of_handle(row, engine.plan.layout), row.path, engine.totals, iterations, together),
         )
-        for row in engine.located.collect()
+        for row in engine.blocks.located.collect()
     ]
     seconds = []
     for process in processes:
@@ -71,30 +76,38 @@ def engine_seconds(engine: ResidentEngine | DataFrameEngine, iterations: int) ->
     return [done.seconds for done in engine.run(iterations, NEVER)]
 
 
-def measure(graph: Graph, only: list[str], kernels: list[str], iterations: int, warmup: int) -> None:
-    every = warmup + iterations
-    cores = classic.cores(graph.edges.sparkSession)
+def measure(spark: SparkSession, n_points: int, given: argparse.Namespace) -> None:
+    every = given.warmup + given.iterations
+    cores = classic.cores(spark)
+    workload = spark, n_points, given.neighbors, given.directory
 
-    def report(name: str, seconds: list[float]) -> None:
-        counted = seconds[warmup:]
+    def report(name: str, n_edges: int, seconds: list[float]) -> None:
+        counted = seconds[given.warmup :]
         median = statistics.median(counted)
-        rate = graph.n_edges / median / 1e6
+        rate = n_edges / median / 1e6
         print(
-            f"| {graph.n_edges:,} | {name} | {median:.3f} | {min(counted):.3f} – {max(counted):.3f} | {rate:.1f} M |",
+            f"| {n_edges:,} | {name} | {median:.3f} | {min(counted):.3f} – {max(counted):.3f} | {rate:.1f} M |",
             flush=True,
         )
 
     for where in ("a block a core", "one block"):
-        for kernel in kernels if where in only else []:
-            engine = ResidentEngine(graph, DAMPING, 1 if where == "one block" else cores, kernel)
-            report(f"resident, {where}, {kernel}", engine_seconds(engine, every))
-            if "kernel" in only:
-                report(f"bare kernel, processes: {engine.blocks}, {kernel}", bare_seconds(engine, every))
+        if where not in given.only:
+            continue
+        graph = ready_graph(*workload, blocks=1 if where == "one block" else cores)
+        for kernel in given.kernels:
+            engine = ResidentEngine(graph, DAMPING, kernel)
+            report(f"resident, {where}, {kernel}", graph.n_edges, engine_seconds(engine, every))
+            if "kernel" in given.only:
+                name = f"bare kernel, processes: {graph.blocks.layout.blocks}, {kernel}"
+                report(name, graph.n_edges, bare_seconds(engine, every))
             engine.release()
-    if "dataframe" in only:
-        joins = DataFrameEngine(graph, DAMPING)
-        report("dataframe", engine_seconds(joins, every))
+        graph.release()
+    if "dataframe" in given.only:
+        plain = build_graph(ready_edges(*workload), Settings(jitter=False))
+        joins = DataFrameEngine(plain, DAMPING)
+        report("dataframe", plain.n_edges, engine_seconds(joins, every))
         joins.release()
+        plain.release()
 
 
 def main() -> None:
@@ -114,8 +127,7 @@ def main() -> None:
     spark.sparkContext.setLogLevel("ERROR")
     print("| edges | what | s an iteration | range | edges/s |\n|---|---|---|---|---|", flush=True)
     for n_points in given.points:
-        graph = ready_graph(spark, n_points, given.neighbors, given.directory)
-        measure(graph, given.only, given.kernels, given.iterations, given.warmup)
+        measure(spark, n_points, given)
     spark.stop()
 
 

@@ -13,8 +13,7 @@ import statistics
 from dataclasses import replace
 from pathlib import Path
 
-from ap_spark import classic
-from ap_spark.engines.resident import ONE_BLOCK_EDGES, ResidentEngine
+from ap_spark.engines.resident import ResidentEngine
 from ap_spark.exact import units_of
 from ap_spark.session import start_session
 from benchmarks.run import DAMPING, engine_seconds
@@ -38,13 +37,16 @@ def main() -> None:
         "|---|---|---|---|---|---|"
     )
     for n_points in given.points:
-        one = ready_graph(spark, n_points, given.neighbors, given.directory)
-        assert one.units.words == 1
-        two = replace(one, units=units_of(one.units.coarse * 2.0**60 / n_points, n_points))
-        assert two.units.words == 2
-        blocks = 1 if one.n_edges <= ONE_BLOCK_EDGES else classic.cores(spark)
+        graph = ready_graph(spark, n_points, given.neighbors, given.directory)
+        assert graph.units.words == 1
+        two = units_of(graph.units.coarse * 2.0**60 / n_points, n_points)
+        assert two.words == 2
+        blocks = graph.blocks.layout.blocks
         for kernel in given.kernels:
-            engines = [ResidentEngine(graph, DAMPING, blocks, kernel) for graph in (one, two)]
+            # Each on blocks of its own: two engines on one graph would begin anew at every turn.
+            graphs = [ready_graph(spark, n_points, given.neighbors, given.directory) for _ in range(2)]
+            engines = [ResidentEngine(own, DAMPING, kernel) for own in graphs]
+            engines[1].plan = replace(engines[1].plan, units=two)
             seconds: list[list[float]] = [[], []]
             for pair in range(given.pairs + 2):
                 for words in (0, 1) if pair % 2 else (1, 0):  # who comes first takes turns
@@ -52,13 +54,15 @@ def main() -> None:
             first, second = (own[2:] for own in seconds)  # without the warm-up
             ratios = [b / a for a, b in zip(first, second, strict=True)]
             print(
-                f"| {one.n_edges:,} | {blocks} | {kernel} | {statistics.median(first):.4f} "
+                f"| {graph.n_edges:,} | {blocks} | {kernel} | {statistics.median(first):.4f} "
                 f"| {statistics.median(second):.4f} "
                 f"| {statistics.median(ratios):.3f} ({min(ratios):.2f} – {max(ratios):.2f}) |",
                 flush=True,
             )
             for engine in engines:
                 engine.release()
+                engine.graph.release()
+        graph.release()
     spark.stop()
 
 

@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyspark.sql.functions as F
 from numpy.typing import NDArray
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from scipy.spatial import cKDTree
 
-from ap_spark.exact import Units, units_of
-from ap_spark.graph import Graph
+from ap_spark.blocks.graph import BlockGraph, Numbering, build_block_graph
+from ap_spark.settings import Settings
 
 DIMENSIONS = 8
 POINTS_A_CLUSTER = 100
@@ -43,11 +43,11 @@ def knn_graph(n_points: int, neighbors: int, seed: int = 0) -> pa.Table:
     return pa.table({"i": i, "k": k, "s": -np.square(distance[:, 1:].ravel())})
 
 
-def ready_graph(spark: SparkSession, n_points: int, neighbors: int, directory: Path) -> Graph:
-    """Such a graph as the engines want it, without the checks and joins of `build_graph`; kept in Parquet files.
+def ready_edges(spark: SparkSession, n_points: int, neighbors: int, directory: Path) -> DataFrame:
+    """The edges (i, k, s) of such a graph; kept in Parquet files.
 
-    Preferences are the median similarity, and there is no jitter. The points' order is random, so that columns are
-    spread over all of memory, or over those of SEPARATE points, of which ``n_points`` has to be a multiple if larger.
+    The points' order is random, so that columns are spread over all of memory, or over those of SEPARATE points, of
+    which ``n_points`` has to be a multiple if larger.
     """
     path = directory / f"knn-{n_points}-{neighbors}"
     pieces = -(-n_points // SEPARATE)
@@ -65,25 +65,19 @@ def ready_graph(spark: SparkSession, n_points: int, neighbors: int, directory: P
         )
         edges = shifted if edges is None else edges.union(shifted)
     assert edges is not None
-    figures = F.min("s"), F.max("s"), F.percentile_approx("s", 0.5), F.min(F.abs("s"))
-    low, high, median, smallest = edges.agg(*figures).first() or (0.0, 0.0, 0.0, 0.0)
-    in_degree = edges.groupBy("k").count().agg(F.max("count")).first()
-    assert in_degree is not None
-    own = spark.range(n_points).select(F.col("id").alias("i"), F.col("id").alias("k"), F.lit(median).alias("s"))
-    points = spark.range(n_points).select(
-        F.col("id").alias("index"), F.lit(neighbors).alias("similar_to"), F.lit(False).alias("lonely")
-    )
-    return Graph(
-        points=points,
-        edges=edges.union(own),
-        n_points=n_points,
-        n_edges=n_points * neighbors,
-        n_lonely=0,
-        units=units_of(high - low, in_degree[0], smallest),
-        report_units=Units(1.0, 1.0),
-        uniform=False,
-        uniform_gap=0.0,
-        preference=median,
-        fingerprint="",
+    return edges
+
+
+def ready_graph(
+    spark: SparkSession, n_points: int, neighbors: int, directory: Path, blocks: int | None = None
+) -> BlockGraph:
+    """Such a graph in blocks. Preferences are the median similarity, and there is no jitter."""
+    edges = ready_edges(spark, n_points, neighbors, directory)
+    numbering = Numbering(
+        points=spark.range(n_points).select(F.col("id").alias("index"), "id"),
+        ids=None,
+        keys=np.arange(n_points),
+        weights=np.full(n_points, neighbors),
         release=lambda: None,
     )
+    return build_block_graph(edges, Settings(partitions=blocks, jitter=False), numbering=numbering)

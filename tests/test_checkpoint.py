@@ -23,6 +23,7 @@ from ap_spark.graph import Graph, build_graph
 from ap_spark.propagation import Watch, propagate
 from ap_spark.settings import Settings, Snapshots
 from tests.conftest import Edges, random_edges
+from tests.on_blocks import OnBlocks, names
 from tests.test_engines import advance, bits, bits_of_columns, messages_of
 from tests.test_faults import delete, paths, tear
 
@@ -30,8 +31,8 @@ Frame = Callable[[Edges], DataFrame]
 
 BEFORE, AFTER = 4, 3
 ENGINES: dict[str, Callable[..., Engine]] = {
-    "one block": lambda graph, **start: ResidentEngine(graph, 0.7, 1, "numpy", **start),
-    "three blocks": lambda graph, **start: ResidentEngine(graph, 0.7, 3, "numpy", **start),
+    "one block": lambda graph, **start: OnBlocks(graph, 0.7, 1, "numpy", **start),
+    "three blocks": lambda graph, **start: OnBlocks(graph, 0.7, 3, "numpy", **start),
     "dataframe": lambda graph, **start: DataFrameEngine(graph, 0.7, 2, **start),
 }
 SETTINGS: dict[str, Any] = {"preference": -2.0, "damping": 0.7, "convergence_iter": 8, "max_iter": 200}
@@ -68,7 +69,7 @@ def saved(engine: Engine, directory: Path) -> State:
     state = engine.state()
     for name in ("messages", "columns"):
         getattr(state, name).write.parquet(str(directory / name))
-    read = engine.exemplars().sparkSession.read
+    read = state.columns.sparkSession.read
     return State(state.iteration, *(read.parquet(str(directory / name)) for name in ("messages", "columns")))
 
 
@@ -77,12 +78,12 @@ def test_each_engine_goes_on_from_the_state_of_each(graph: Graph, whole: bytes, 
     engine = ENGINES[first](graph)
     advance(engine, BEFORE)
     state = saved(engine, tmp_path)
-    found = sorted(engine.exemplars().collect())
+    found = names(engine)
     engine.release()
     for second in ENGINES.values():
         engine = second(graph, start=state)
         assert engine.iteration == BEFORE
-        assert sorted(engine.exemplars().collect()) == found, "before any further iteration"
+        assert names(engine) == found, "before any further iteration"
         advance(engine, AFTER)
         assert end(engine) == whole
 
@@ -316,8 +317,8 @@ def test_what_the_engine_may_read_again_is_kept(
     assert sorted(number_of(path.name) for path in tmp_path.iterdir()) == [1, BEFORE - 1, BEFORE]
     for path in paths(engine):  # as where all executors are lost
         path.unlink()
-    assert engine.handles is not None
-    engine.handles.unpersist()
+    assert engine.blocks.handles is not None
+    engine.blocks.handles.unpersist()
     advance(engine, AFTER)
     assert end(engine) == whole
 

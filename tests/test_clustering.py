@@ -19,13 +19,13 @@ from ap_spark import InputError, Iteration, SettingError, affinity_propagation
 from ap_spark.clusters import make_clusters
 from ap_spark.convergence import Stability
 from ap_spark.engines.dataframe import DataFrameEngine
-from ap_spark.engines.resident import ResidentEngine
 from ap_spark.graph import build_graph
 from ap_spark.ordering import numbered
 from ap_spark.session import with_settings
 from ap_spark.settings import Settings
 from tests import oracle
 from tests.conftest import FIXTURES, Edges, all_pairs, assigned, held_tables, load, one_way, random_edges
+from tests.on_blocks import OnBlocks, names
 
 Frame = Callable[[Edges], DataFrame]
 
@@ -147,11 +147,11 @@ def test_blobs_as_scikit_learn_on_the_resident_engine(components: tuple[Componen
     blobs, damping = components
     exemplars, n_iter = {}, {}
     for seed in blobs.expected:
-        names = blobs.points(seed)
-        edges = blobs.graph.edges.where(F.col("i").isin(*names))
-        others = blobs.graph.n_points - len(names)
-        own = replace(blobs.graph, edges=edges, n_edges=edges.count() - len(names), n_lonely=others)
-        engine = ResidentEngine(own, damping, 1)
+        mine = blobs.points(seed)
+        edges = blobs.graph.edges.where(F.col("i").isin(*mine))
+        others = blobs.graph.n_points - len(mine)
+        own = replace(blobs.graph, edges=edges, n_edges=edges.count() - len(mine), n_lonely=others)
+        engine = OnBlocks(own, damping, 1)
         stability, still = Stability(SKLEARN_WINDOW), False
         while not still and engine.iteration < 500:
             for done in engine.run(500 - engine.iteration, replace(stability)):
@@ -160,7 +160,7 @@ def test_blobs_as_scikit_learn_on_the_resident_engine(components: tuple[Componen
                 stability.refuse()
                 still = False
         n_iter[seed] = engine.iteration
-        exemplars[seed] = {row["index"] for row in engine.exemplars().collect()}
+        exemplars[seed] = set(names(engine))
         engine.release()
     blobs.check(exemplars, n_iter)
 

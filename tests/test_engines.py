@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark import affinity_propagation, compiled, kernel
+from ap_spark.blocks import store
+from ap_spark.blocks.store import Blocks
 from ap_spark.clusters import make_clusters
 from ap_spark.convergence import Iteration, Stability
 from ap_spark.engines import Engine, make_engine
@@ -28,6 +29,7 @@ from ap_spark.settings import Settings
 from benchmarks.workload import ready_graph
 from tests import oracle
 from tests.conftest import FIXTURES, Edges, all_pairs, held_tables, load, one_way, random_edges
+from tests.on_blocks import OnBlocks, names
 
 NEVER = 10**9  # a convergence_iter that is never reached
 Frame = Callable[[Edges], DataFrame]
@@ -99,7 +101,8 @@ def test_messages_are_those_of_the_oracle(
     matrices, _, _ = components
     assert graph.points.where("lonely and represents > 0").count() == 4
     runs = [list(zip(range(50), oracle.iterate(s, 0.7), strict=False)) for s in matrices]
-    engine = make_engine(graph, Settings(engine=name, damping=0.7, partitions=1))
+    settings = Settings(engine=name, damping=0.7, partitions=1, jitter=False)
+    engine = OnBlocks(graph, 0.7, 1, settings=settings) if name == "resident" else make_engine(graph, settings)
     done = 0
     for iterations in (1, 2, 10, 50) if name == "resident" else (1, 2, 10):  # the other one is slow
         advance(engine, iterations - done)
@@ -118,12 +121,11 @@ def test_messages_are_those_of_the_oracle(
             partakes = np.isfinite(s).sum(axis=1) > 1
             assert len(mine) == np.isfinite(s)[partakes].sum()
             start += len(s)
-        names = {row["index"] for row in engine.exemplars().collect()}
         inside = np.concatenate(
             [oracle.exemplars(s, steps[iterations - 1][1]) for s, steps in zip(matrices, runs, strict=True)]
         )
         lonely = np.concatenate([np.isfinite(s).sum(axis=1) == 1 for s in matrices])
-        assert names == set(np.flatnonzero(inside & ~lonely).tolist())
+        assert names(engine) == np.flatnonzero(inside & ~lonely).tolist()
     engine.release()
 
 
@@ -158,7 +160,7 @@ Way = Callable[[Graph], Engine]
 
 
 def resident(blocks: int, kernel: str, **options: Any) -> Way:
-    return lambda graph: ResidentEngine(graph, 0.8, blocks, kernel, **options)
+    return lambda graph: OnBlocks(graph, 0.8, blocks, kernel, **options)
 
 
 WAYS: dict[str, Way] = {
@@ -178,24 +180,27 @@ def expected(everything: Graph) -> list[Any]:
 def outcome(engine: Engine, graph: Graph) -> list[Any]:
     """The messages' bits after some iterations, the records, the exemplars and the assignments."""
     done = list(engine.run(4, Stability(NEVER)))
-    exemplars = sorted(row["index"] for row in engine.exemplars().collect())
-    if (names := (graph.fingerprint, *exemplars)) not in ASSIGNED:
-        clusters = make_clusters(graph, engine.exemplars())
-        ASSIGNED[names] = sorted(clusters.assignments.select("id", "exemplar").collect())
+    exemplars = names(engine)
+    mine = engine.graph if isinstance(engine, ResidentEngine) else graph
+    of = type(mine).__name__, mine.fingerprint, *exemplars
+    if of not in CLUSTERS:
+        found = make_clusters(mine, engine.exemplars())
+        rows = [sorted(table.collect()) for table in (found.assignments, found.exemplars)]
+        CLUSTERS[of] = [*rows, found.n_clusters, found.promoted, found.dpsim, found.expref]
     digest = hashlib.sha256(bits(messages_of(engine)) + bits_of_columns(engine)).hexdigest()
     engine.release()
-    return [digest, [record[:3] for record in done], exemplars, ASSIGNED[names]]
+    return [digest, [record[:3] for record in done], exemplars, CLUSTERS[of]]
 
 
-ASSIGNED: dict[tuple[str | int, ...], list[Any]] = {}  # the assignments of a graph to these exemplars
+CLUSTERS: dict[tuple[object, ...], list[Any]] = {}  # what a graph in one form or the other makes of these exemplars
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_all_ways_to_compute_give_the_same_bits(everything: Graph, expected: list[Any], way: str) -> None:
     engine = WAYS[way](everything)
     if isinstance(engine, ResidentEngine):
-        assert engine.blocks == (int(way.split("-")[-1]) if way[-1].isdigit() else 7)
-        sizes = engine.plan.entries
+        sizes = np.array([handle.entries for handle in engine.blocks.found])
+        assert len(sizes) == (int(way.split("-")[-1]) if way[-1].isdigit() else 7)
         assert sizes.sum() == everything.edges.count()
         assert sizes.max() <= 1.5 * sizes.mean()
     found = outcome(engine, everything)
@@ -221,7 +226,7 @@ def test_the_order_and_partitions_of_the_input_do_not_change_the_bits(frame: Fra
     for partitions in (1, 2, 7, 64):
         shuffled = [tied[n] for n in rng.permutation(len(tied))]
         graph = build_graph(frame(shuffled).repartition(partitions), Settings())
-        engine = ResidentEngine(graph, 0.8, 1, "numpy")
+        engine = OnBlocks(graph, 0.8, 1, "numpy")
         advance(engine, 4)
         seen.add(bits(messages_of(engine)))
         engine.release()
@@ -232,12 +237,12 @@ def test_the_order_and_partitions_of_the_input_do_not_change_the_bits(frame: Fra
 @pytest.mark.parametrize("blocks", [1, 2])
 def test_iterations_asked_for_one_by_one_give_the_same_bits(frame: Frame, tied: Edges, blocks: int) -> None:
     graph = build_graph(frame(tied), Settings())
-    whole, parts = (ResidentEngine(graph, 0.8, blocks, "numpy") for _ in range(2))
+    whole, parts = (OnBlocks(graph, 0.8, blocks, "numpy") for _ in range(2))
     advance(whole, 9)
     for iterations in (1, 3, 5):
         advance(parts, iterations)
     assert bits(messages_of(whole)) == bits(messages_of(parts))
-    assert whole.exemplars().collect() == parts.exemplars().collect()
+    assert names(whole) == names(parts)
     whole.release()
     parts.release()
     graph.release()
@@ -245,10 +250,9 @@ def test_iterations_asked_for_one_by_one_give_the_same_bits(frame: Frame, tied: 
 
 def test_there_are_no_more_blocks_than_rows(frame: Frame) -> None:
     graph = build_graph(frame([(0, 1, -1.0), (1, 0, -1.5), (2, 1, -1.0)]), Settings(), points=None)
-    engine = ResidentEngine(graph, 0.8, 16, "numpy")
-    assert engine.blocks == 3
-    assert engine.plan.cuts.tolist() == [0, 1, 2, 3]
-    assert engine.plan.entries.tolist() == [2, 2, 2]
+    engine = OnBlocks(graph, 0.8, 16, "numpy")
+    assert engine.blocks.layout.cuts.tolist() == [0, 1, 2, 3]
+    assert [handle.entries for handle in engine.blocks.found] == [2, 2, 2]
     engine.release()
     graph.release()
 
@@ -338,36 +342,40 @@ def test_storage_and_plan_do_not_grow_and_are_given_back(spark: SparkSession, fr
     assert held_tables(spark).keys() <= before
 
 
-def bytes_moved(spark: SparkSession, engine: ResidentEngine) -> tuple[int, int]:
+def bytes_moved(spark: SparkSession, engine: ResidentEngine, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
     """What an iteration shuffles, and what it broadcasts."""
-    store = spark.sparkContext._jsc.sc().statusStore()
-    last_job = store.jobsList(None).head().jobId()
-    sent, broadcast = engine.sent, []
+    tracker = spark.sparkContext._jsc.sc().statusStore()
+    last_job = tracker.jobsList(None).head().jobId()
+    sizes: list[int] = []
+    send = store.broadcast
 
-    @contextmanager
-    def watched(totals: NDArray[np.float64]) -> Iterator[Any]:
-        with sent(totals) as variable:
-            broadcast.append(Path(variable._path).stat().st_size)
-            yield variable
+    def watched(session: SparkSession, value: Any) -> Any:
+        variable = send(session, value)
+        sizes.append(Path(variable._path).stat().st_size)
+        return variable
 
-    engine.sent = watched  # type: ignore[assignment,method-assign]
-    advance(engine, 1)
-    jobs = [job for job in listed(store.jobsList(None)) if job.jobId() > last_job]
-    stages = [store.lastStageAttempt(stage) for job in jobs for stage in listed(job.stageIds())]
-    return sum(stage.shuffleWriteBytes() for stage in stages), sum(broadcast)
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "broadcast", watched)
+        advance(engine, 1)
+    jobs = [job for job in listed(tracker.jobsList(None)) if job.jobId() > last_job]
+    stages = [tracker.lastStageAttempt(stage) for job in jobs for stage in listed(job.stageIds())]
+    return sum(stage.shuffleWriteBytes() for stage in stages), sum(sizes)
 
 
 def listed(sequence: Any) -> list[Any]:
     return [sequence.apply(number) for number in range(sequence.size())]
 
 
-def test_bytes_moved_go_with_points_and_blocks_and_not_with_edges(spark: SparkSession, tmp_path: Path) -> None:
+def test_bytes_moved_go_with_points_and_blocks_and_not_with_edges(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def moved(points: int, neighbors: int, blocks: int) -> tuple[int, int]:
-        graph = ready_graph(spark, points, neighbors, tmp_path)
-        engine = ResidentEngine(graph, 0.8, blocks, "numba", collected_bytes=0)
+        graph = ready_graph(spark, points, neighbors, tmp_path, blocks)
+        engine = ResidentEngine(graph, 0.8, "numba", collected_bytes=0)
         advance(engine, 3)
-        found = bytes_moved(spark, engine)
+        found = bytes_moved(spark, engine, monkeypatch)
         engine.release()
+        graph.release()
         return found
 
     shuffled, broadcast = moved(30_000, 5, 2)
@@ -389,17 +397,18 @@ def test_files_and_tables_go_when_a_run_is_interrupted(
 ) -> None:
     before = held_tables(spark).keys()
     files: list[Path] = []
-    build = ResidentEngine.build
+    write = Blocks.write
 
-    def watched(engine: ResidentEngine) -> None:
-        build(engine)
-        files.extend(Path(handle.path) for handle in engine.located.collect())
+    def watched(blocks: Blocks) -> list[Any]:
+        found = write(blocks)
+        files.extend(Path(handle.path) for handle in found)
+        return found
 
     def interrupt(done: Iteration) -> None:
         assert all(path.exists() for path in files)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ResidentEngine, "build", watched)
+    monkeypatch.setattr(Blocks, "write", watched)
     with pytest.raises(KeyboardInterrupt):
         affinity_propagation(frame(tied), partitions=blocks, report=interrupt)
     assert len(files) == blocks

@@ -26,6 +26,7 @@ from ap_spark.processes import machine
 from ap_spark.settings import Settings
 from ap_spark.shortages import OUT_OF_MEMORY
 from tests.conftest import INTERPRETED, Edges, random_edges
+from tests.on_blocks import OnBlocks, names
 from tests.test_engines import advance, bits, messages_of
 from tests.test_jobs import BIN, SUBMIT, finish
 from tests.test_jobs import start as start_program
@@ -44,12 +45,12 @@ def graph(frame: Frame) -> Iterator[Graph]:
 
 def start(graph: Graph, blocks: int) -> ResidentEngine:
     """With three blocks what they share goes through an exchange."""
-    return ResidentEngine(graph, 0.7, blocks, "numpy", collected_bytes=0 if blocks == 3 else 1 << 20)
+    return OnBlocks(graph, 0.7, blocks, "numpy", collected_bytes=0 if blocks == 3 else 1 << 20)
 
 
 def end(engine: ResidentEngine) -> tuple[bytes, list[Any]]:
     """What the engine has come to, once it has been released."""
-    result = bits(messages_of(engine)), sorted(row["index"] for row in engine.exemplars().collect())
+    result = bits(messages_of(engine)), names(engine)
     files = paths(engine)
     engine.release()
     assert not any(path.parent.exists() for path in files)
@@ -57,7 +58,7 @@ def end(engine: ResidentEngine) -> tuple[bytes, list[Any]]:
 
 
 def paths(engine: ResidentEngine) -> list[Path]:
-    return [Path(row.path) for row in engine.located.collect()]
+    return [Path(row.path) for row in engine.blocks.located.collect()]
 
 
 @pytest.fixture(scope="module")
@@ -162,23 +163,24 @@ LOST = """
 import sys
 import psutil
 from pathlib import Path
+from ap_spark.blocks.graph import build_block_graph
 from ap_spark.engines.resident import ResidentEngine
-from ap_spark.graph import build_graph
 from ap_spark.session import start_session
 from ap_spark.settings import Settings
+from tests.on_blocks import names
 from tests.test_engines import advance, bits, messages_of
 
 edges, result, *conf = sys.argv[1:]
 spark = start_session("local-cluster[2,1,1024]", conf)
-engine = ResidentEngine(build_graph(spark.read.parquet(edges), Settings()), 0.7, 2, "numpy")
-print("places", len({handle.path.rsplit("/", 1)[0] for handle in engine.located.collect()}))
+engine = ResidentEngine(build_block_graph(spark.read.parquet(edges), Settings(partitions=2)), 0.7, "numpy")
+print("places", len({handle.path.rsplit("/", 1)[0] for handle in engine.blocks.located.collect()}))
 for block in range(2):  # first the executor of one block, then that of the other: all that was held is gone
     advance(engine, 2)
-    handle = next(handle for handle in engine.located.collect() if handle.block == block)
+    handle = next(handle for handle in engine.blocks.located.collect() if handle.block == block)
     psutil.Process(int(handle.path.split("/ap-spark.")[1].split(".")[1])).parent().kill()
 advance(engine, 3)
 Path(result).write_bytes(bits(messages_of(engine)))
-print("exemplars", sorted(row["index"] for row in engine.exemplars().collect()))
+print("exemplars", names(engine))
 engine.release()
 spark.stop()
 """
@@ -278,12 +280,12 @@ def test_a_local_directory_that_cannot_be_written_is_told(tmp_path: Path) -> Non
 FAILING = """
 import os, sys
 from ap_spark import cli
-def hungry(edges, **_):
+def hungry(edges, *_, **__):
     edges.sparkSession.range(1).selectExpr("aggregate(sequence(1, 200000000 + id), 0L, (a, b) -> a + b)").collect()
-def killed(edges, **_):
+def killed(edges, *_, **__):
     os.kill(edges.sparkSession.sparkContext._gateway.proc.pid, 9)
     edges.collect()
-cli.affinity_propagation = %s
+cli.cluster_similarities = %s
 sys.exit(cli.main(sys.argv[1:]))
 """
 

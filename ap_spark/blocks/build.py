@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pyspark import TaskContext
+from pyspark import Broadcast, TaskContext
 
 from ap_spark.blocks.assemble import Assembled, Rules, assemble
 from ap_spark.blocks.files import (
@@ -84,12 +84,6 @@ class Layout:
         return int(self.cuts[-1])
 
 
-class Keys(NamedTuple):
-    """A broadcast of the points' keys (`hashing`), as tasks see it."""
-
-    value: NDArray[np.int64]
-
-
 class Kept(NamedTuple):
     """Files that need not be written again: those of an engine that have reached an iteration."""
 
@@ -145,7 +139,9 @@ class Stats:
         }
 
 
-def build(batches: Batches, layout: Layout, keys: Keys, kept: Kept | None = None) -> Iterator[pa.RecordBatch]:
+def build(
+    batches: Batches, layout: Layout, keys: Broadcast[NDArray[np.int64]], kept: Kept | None = None
+) -> Iterator[pa.RecordBatch]:
     """Write the block of this partition from edges (i, k, s) in any order; a row without i says that one is wrong."""
     number = block_number()
     path = path_of(layout.run, number)

@@ -126,7 +126,8 @@ def shape_of(path: Path, points: int) -> Shape:
         raise UnusableFile(str(error)) from error
     if len(begin) < ITERATION or begin[0] != FORMAT:
         raise UnusableFile(f"{path} begins with {begin.tolist()}")
-    return Shape(*begin[1:].tolist(), points)
+    run, number, rows, entries = begin[1:].tolist()
+    return Shape(run, number, rows, entries, points)
 
 
 def write_block(

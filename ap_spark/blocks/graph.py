@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -121,9 +121,13 @@ def number_ids(ids: DataFrame) -> Numbering:
         rows = indexed.select("index", "key", "weight").toArrow()
         order = np.argsort(rows["index"].to_numpy())
         keys, weights = (rows[name].to_numpy()[order] for name in ("key", "weight"))
-        return Numbering(indexed.select("index", "id"), None, keys, weights, lambda: indexed.unpersist() and None)
+        return Numbering(indexed.select("index", "id"), None, keys, weights, partial(unpersist, indexed))
     finally:
         table.unpersist()
+
+
+def unpersist(table: DataFrame) -> None:
+    table.unpersist()
 
 
 def number_points(points: DataFrame, entries: int | None) -> tuple[Numbering, DataFrame]:
@@ -194,7 +198,7 @@ class BlockGraph:
     @cached_property
     def forced(self) -> Flags:
         """Which points are exemplars by definition."""
-        return self.out_degree == 0
+        return np.asarray(self.out_degree == 0)
 
     @cached_property
     def in_degree(self) -> Integers:
@@ -209,7 +213,7 @@ class BlockGraph:
 
     def first_point(self) -> Flags:
         """The smallest id as the only exemplar."""
-        return np.arange(self.n_points) == 0
+        return np.asarray(np.arange(self.n_points) == 0)
 
     def with_forced(self, exemplars: Flags) -> Flags:
         """Exemplars, and those by definition."""

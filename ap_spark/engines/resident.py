@@ -3,9 +3,9 @@
     one iteration:   shares = advance(blocks, totals)      each block's messages; what it adds to each column range
                      totals = add(shares by range)         integers; with r(k,k) they tell who is an exemplar
 
-The driver keeps the totals of all iterations since the base: the beginning, or a snapshot. A block that was lost is made
-again (`blocks.store`) as it was in the base; then it goes through the iterations it has missed with the totals kept,
-to the same bits.
+The driver keeps the totals of all iterations since the base: the beginning, or a snapshot. A block that was lost is
+made again (`blocks.store`) as it was in the base; then it goes through the iterations it has missed with the totals
+kept, to the same bits.
 
 A graph of one block needs no exchange: a job is then one task, which iterates by itself for up to BURST_SECONDS.
 

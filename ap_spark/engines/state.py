@@ -20,9 +20,9 @@ class State(NamedTuple):
     iteration : int
         The last iteration.
     messages : DataFrame
-        (i, k, similarity, r, a) of all entries, the diagonal included, whose similarity has no meaning: the similarities
-        as given, the responsibilities of this iteration, and the availabilities of the one before. So the graph can be
-        made again of it.
+        (i, k, similarity, r, a) of all entries, the diagonal included, whose similarity has no meaning: similarities as
+        given, so that the graph can be made again of them; the responsibilities of this iteration, and the
+        availabilities of the one before.
     columns : DataFrame
         (k, total, a, exemplar): T(k), from which this iteration's availabilities follow; a(k,k) among them, which is
         not a number where k has no row; whether k is an exemplar. Columns without any entry may be left out.
