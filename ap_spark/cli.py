@@ -47,7 +47,7 @@ from ap_spark.publish import OutputDirectory, OutputIsThere, claimed
 from ap_spark.readers import points_in, read_points, read_similarities
 from ap_spark.safety import Place, conflict, places_read
 from ap_spark.scaling import scale
-from ap_spark.session import start_session
+from ap_spark.session import start_session, stop_quietly
 from ap_spark.settings import (
     Checked,
     GraphOutput,
@@ -203,6 +203,7 @@ def cluster(given: argparse.Namespace, interrupts: Interrupts) -> None:
     with job(given, output, interrupts, snapshots.checkpoint) as (directory, source, seconds):
         settings = source.settings
         progress = Progress(settings.max_iter)
+        spark = source.edges.sparkSession
         try:
             clustering = cluster_similarities(
                 source.edges,
@@ -210,7 +211,7 @@ def cluster(given: argparse.Namespace, interrupts: Interrupts) -> None:
                 snapshots,
                 points=source.points,
                 preferences=source.preferences,
-                watch=Watch(progress, interrupts.requested),
+                watch=Watch(progress, interrupts.requested, lambda name: progress.stage(name, spark)),
                 numbering=source.numbering,
             )
         finally:
@@ -234,7 +235,8 @@ def cluster(given: argparse.Namespace, interrupts: Interrupts) -> None:
             "trace": (clustering.trace, found.n_iter),
         }
         assert directory is not None
-        directory.publish(tables, output.output_format, summary, numbers=clustering)
+        with progress.stage("writing", spark):
+            directory.publish(tables, output.output_format, summary, numbers=clustering)
         interrupts.detach()  # what is left is to tell of it
         interrupts.saved = lambda: f"the output is written to {output.output}"
         clustering.discard_snapshots()
@@ -327,9 +329,10 @@ def job(
             if output.output is not None:
                 directory = held.enter_context(claimed(spark, output.output, output.if_exists, apart))
             by_number = given.run is cluster and engine_of(spark, settings) == "resident"
-            edges, points, preferences, neighbors, numbering = read(
-                spark, given.input, source, similarity, held, settings.symmetrize, by_number=by_number
-            )
+            with Progress(settings.max_iter).stage("reading", spark):
+                edges, points, preferences, neighbors, numbering = read(
+                    spark, given.input, source, similarity, held, settings.symmetrize, by_number=by_number
+                )
             options = {"input": given.input} | asdict(source) | asdict(similarity)
             seconds["read"] = round(time.perf_counter() - started - seconds["start"], 3)
             yield (
@@ -340,7 +343,7 @@ def job(
     finally:
         if ours:
             with catch_warnings(action="ignore", category=RuntimeWarning):  # Spark ended itself: the error says why
-                spark.stop()
+                stop_quietly(spark)
             interrupts.end_java()
 
 

@@ -286,14 +286,14 @@ Build = Callable[[Settings], Graph | BlockGraph]
 def cluster(build: Build, settings: Settings, watch: Watch) -> Clustering:
     """Cluster once."""
     seconds: dict[str, float] = {}
-    with built(build, settings, seconds) as graph:
+    with built(build, settings, seconds, watch) as graph:
         return run(graph, settings, seconds, watch)
 
 
 @contextmanager
-def built(build: Build, settings: Settings, seconds: dict[str, float]) -> Iterator[Graph | BlockGraph]:
+def built(build: Build, settings: Settings, seconds: dict[str, float], watch: Watch) -> Iterator[Graph | BlockGraph]:
     """A graph, for a while."""
-    with stage("graph", seconds):
+    with watch.stage("graph"), stage("graph", seconds):
         graph = build(settings)
     logger.info("%s points, %s edges", f"{graph.n_points:,}", f"{graph.n_edges:,}")
     try:
@@ -306,7 +306,7 @@ def cluster_to(build: Build, settings: Settings, watch: Watch) -> Clustering:
     """Cluster with one preference after the other until there are so many clusters."""
     assert settings.clusters is not None
     target, started, seconds = settings.clusters, time.perf_counter(), dict[str, float]()
-    with built(build, settings, seconds) as graph:
+    with built(build, settings, seconds, watch) as graph:
         check_target(target, graph)
         median, largest = graph.quantiles(0.5, 1.0)
         above = largest + abs(largest) + 1.0  # there every point is an exemplar
@@ -393,7 +393,7 @@ def run(graph: Graph | BlockGraph, settings: Settings, seconds: dict[str, float]
                     watch=watch,
                     past=snapshot.trace if snapshot else (),
                 )
-        with stage("clusters", seconds):
+        with watch.stage("clusters"), stage("clusters", seconds):
             clusters = make_clusters(graph, found.exemplars)
     finally:
         if engine:

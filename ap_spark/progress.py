@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
+from py4j.protocol import Py4JError
+from pyspark.sql import SparkSession
 from tqdm import tqdm
 
 from ap_spark.convergence import Iteration
@@ -16,10 +21,11 @@ __all__ = ["Progress"]
 logger = logging.getLogger(__name__)
 
 LINE_SECONDS = 10.0  # between two lines in a log
+LOOK_SECONDS = 1.0  # between two looks at Spark's tasks
 
 
 class Progress:
-    """Tells of iterations as they are done; to be called with each record.
+    """Tells of iterations as they are done, to be called with each record; and of other stages, by Spark's tasks.
 
     Parameters
     ----------
@@ -30,11 +36,14 @@ class Progress:
     def __init__(self, max_iter: int) -> None:
         self.max_iter = max_iter
         self.bar: tqdm[NoReturn] | None = None
-        self.started = self.told = time.monotonic()
+        self.started: float | None = None
+        self.told = time.monotonic()
         self.last: Iteration | None = None
         self.seen = 0
 
     def __call__(self, done: Iteration) -> None:
+        if self.started is None:
+            self.started = time.monotonic() - done.seconds
         if self.bar is None and sys.stderr.isatty():
             past = done.iteration - 1  # of a run that is gone on with
             self.bar = tqdm(
@@ -49,8 +58,9 @@ class Progress:
             self.tell(done)
 
     def tell(self, done: Iteration) -> None:
+        assert self.started is not None
         self.told = time.monotonic()
-        pace = self.seen / (self.told - self.started)
+        pace = self.seen / max(self.told - self.started, 1e-9)
         logger.info(
             "iteration %d of at most %d: %s exemplars, %s changed, %.3g iterations/s",
             done.iteration,
@@ -66,3 +76,45 @@ class Progress:
             self.bar.close()
         elif self.last is not None:
             self.tell(self.last)
+
+    @contextmanager
+    def stage(self, name: str, spark: SparkSession) -> Iterator[None]:
+        """Tell of Spark's tasks while a stage lasts, if it lasts for long."""
+        ended = threading.Event()
+        teller = threading.Thread(target=tell_of_tasks, args=(name, spark, ended), daemon=True)
+        teller.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            teller.join()
+            self.told = time.monotonic()
+
+
+def tell_of_tasks(name: str, spark: SparkSession, ended: threading.Event) -> None:
+    """Look at what Spark is doing until the stage has ended."""
+    tracker = spark.sparkContext.statusTracker()
+    started = told = time.monotonic()
+    finished: dict[int, int] = {}  # by Spark's stage
+    bar: tqdm[NoReturn] | None = None
+    while not ended.wait(LOOK_SECONDS):
+        try:
+            now = [info for stage in tracker.getActiveStageIds() if (info := tracker.getStageInfo(stage))]
+        except Py4JError:  # Spark is ending
+            break
+        finished |= {info.stageId: info.numCompletedTasks for info in now}
+        done, tasks = sum(info.numCompletedTasks for info in now), sum(info.numTasks for info in now)
+        seconds = time.monotonic() - started
+        pace = sum(finished.values()) / seconds
+        if sys.stderr.isatty():
+            bar = bar or tqdm(desc=name, unit="task", file=sys.stderr, leave=False)
+            bar.n, bar.total = done, tasks
+            bar.set_postfix(step=len(finished), refresh=True)
+        elif time.monotonic() - told >= LINE_SECONDS:
+            told = time.monotonic()
+            logger.info(
+                "%s: step %d, %d of %d tasks; %.3g tasks/s, %.0f s so far",
+                *(name, len(finished), done, tasks, pace, seconds),
+            )
+    if bar is not None:
+        bar.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,11 +28,14 @@ class Watch:
         Called with the record of each iteration.
     stop : callable
         Asked after iterations whether to stop.
+    stage : callable
+        Of a name: a context that lasts as long as that stage of the run.
     checkpoint : Checkpoint, optional
     """
 
     report: Callable[[Iteration], None] = lambda done: None
     stop: Callable[[], bool] = lambda: False
+    stage: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext()
     checkpoint: Checkpoint | None = None
 
 

@@ -7,15 +7,16 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from py4j.protocol import Py4JError
 from pyspark.sql import SparkSession
 
 from ap_spark.errors import StorageError
 
-__all__ = ["configuration", "start_session", "with_settings"]
+__all__ = ["configuration", "start_session", "stop_quietly", "with_settings"]
 
 JAVA_OPTIONS = "spark.driver.extraJavaOptions"
 
@@ -57,6 +58,13 @@ def start_session(master: str | None = None, conf: Sequence[str] = ()) -> SparkS
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
         check_local_directories(settings)
     return builder.config(map=settings).getOrCreate()
+
+
+def stop_quietly(spark: SparkSession) -> None:
+    """Stop a session that is done: idle Python workers, whose sockets go, would each print a stack of what they miss."""
+    with suppress(Py4JError, OSError):
+        spark.sparkContext._jvm.System.err.close()  # type: ignore[union-attr]  # of Java, which hands on theirs
+    spark.stop()
 
 
 def check_local_directories(settings: Mapping[str, Any]) -> None:
