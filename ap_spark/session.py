@@ -61,7 +61,7 @@ def start_session(master: str | None = None, conf: Sequence[str] = ()) -> SparkS
 
 
 def stop_quietly(spark: SparkSession) -> None:
-    """Stop a session that is done: idle Python workers, whose sockets go, would each print a stack of what they miss."""
+    """Stop a session that is done, without the stack that each idle Python worker prints of its socket's end."""
     with suppress(Py4JError, OSError):
         spark.sparkContext._jvm.System.err.close()  # type: ignore[union-attr]  # of Java, which hands on theirs
     spark.stop()

@@ -262,11 +262,11 @@ def test_snapshots_of_another_input_or_format_are_refused(frame: Frame, edges: E
     with pytest.raises(CheckpointError, match="fingerprint"):
         cluster(frame, [*edges[:-1], (*edges[-1][:2], -1.5)], snapshots)
     record = next((sorted(snapshots.iterdir())[-1] / "record").glob("part-*.parquet"))
-    other = pq.read_table(record).to_pylist()[0] | {"format": 2}
+    other = pq.read_table(record).to_pylist()[0] | {"format": 3}
     other["checksum"] = digest({name: value for name, value in other.items() if name != "checksum"})
     pq.write_table(pa.Table.from_pylist([other], RECORD), record)
     record.with_name(f".{record.name}.crc").unlink()
-    with pytest.raises(CheckpointError, match=r"format 2, by version .* there, 1, version .* here .*--no-resume"):
+    with pytest.raises(CheckpointError, match=r"format 3, by version .* there, 2, version .* here .*--no-resume"):
         cluster(frame, edges, snapshots)
 
 
@@ -368,7 +368,8 @@ def test_a_run_that_more_iterations_would_go_on_ends_with_a_snapshot(
     checkpoint = Checkpoint(spark, Settings(clusters=clusters), Snapshots(checkpoint=str(tmp_path)))
     checkpoint.begin(graph)
     engine = ENGINES["one block"](graph)
-    propagate(graph, engine, max_iter=3, convergence_iter=8, watch=Watch(checkpoint=checkpoint))
+    assert isinstance(engine, ResidentEngine)
+    propagate(engine.graph, engine, max_iter=3, convergence_iter=8, watch=Watch(checkpoint=checkpoint))
     assert len(list(tmp_path.iterdir())) == taken
     engine.release()
 

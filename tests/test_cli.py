@@ -655,7 +655,7 @@ def test_a_mistake_shows_no_stack_and_a_fault_does(
 ) -> None:
     assert run(tmp_path, "a,b\n1,2\n", "--edges", "--verbose") == 2
     assert "Traceback" not in capsys.readouterr().err
-    monkeypatch.setattr("ap_spark.cli.affinity_propagation", None)
+    monkeypatch.setattr("ap_spark.cli.cluster_similarities", None)
     assert run(tmp_path, EDGES, "--edges", "--verbose") == 1
     assert "Traceback" in capsys.readouterr().err
 
@@ -677,7 +677,7 @@ def test_files_that_cannot_be_read_or_written(tmp_path: Path, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("where", "error"),
     [
-        ("ap_spark.cli.affinity_propagation", RuntimeError("something is wrong")),
+        ("ap_spark.cli.cluster_similarities", RuntimeError("something is wrong")),
         ("ap_spark.stores.Store.write_text", OSError("No space left on device")),
     ],
 )

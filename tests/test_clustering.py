@@ -474,11 +474,10 @@ def test_reports_never_contain_jitter(frame: Frame) -> None:
 def test_everything_is_released(spark: SparkSession, frame: Frame) -> None:
     before = held_tables(spark).keys()
     clustering = affinity_propagation(frame(all_pairs(blobs(3)[0])))
-    of_result = held_tables(spark).keys() - before
-    assert len(of_result) == 2, "assignments and exemplars"
+    assert held_tables(spark).keys() <= before, "the driver has the result"
     with pytest.raises(InputError):
         affinity_propagation(frame([(0, 1, float("nan"))]))
-    assert held_tables(spark).keys() <= before | of_result
+    assert held_tables(spark).keys() <= before
     assert clustering.assignments.count() > 0
 
 

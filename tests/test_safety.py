@@ -454,7 +454,7 @@ ESCAPES = "\x1b[31mred\u202e\nb"
 def test_nothing_of_the_data_steers_a_terminal(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise ApSparkError(f"there is no column {ESCAPES}")
 
     monkeypatch.setattr("ap_spark.cli.read", fail)

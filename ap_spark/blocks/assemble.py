@@ -95,8 +95,8 @@ def assemble(i: NDArray[Any], k: NDArray[Any], s: Floats, rules: Rules) -> Assem
     if not stored.all():
         key, pair, row, column, s = (array[stored] for array in (key, pair, row, column, s))
     if rules.symmetrize != "none":
-        again = np.diff(pair, prepend=-1) == 0  # an edge given as (k, i) comes after that given as (i, k)
-        kept = np.append(again[1:], False) if rules.symmetrize == "mutual" else ~again
+        again = np.diff(pair, prepend=-1, append=-1) == 0  # an edge given as (k, i) comes after that given as (i, k)
+        kept = again[1:] if rules.symmetrize == "mutual" else ~again[:-1]
         row, column, s = row[kept], column[kept], s[kept]
     return Assembled(row, column, s, *given, duplicates)
 

@@ -326,7 +326,7 @@ def opened(path: Path, shape: Shape, *, messages: bool = True) -> Iterator[Block
     """
     for known, file in list(OPEN.items()):
         if not file.is_current:
-            del OPEN[known]
+            OPEN.pop(known).file.close()
     if path not in OPEN:
         OPEN[path] = BlockFile(path, shape)
     file = OPEN[path]

@@ -51,7 +51,7 @@ def hash_edges(key_i: Integers, key_k: Integers, s: Floats) -> Words:
     Examples
     --------
     >>> hash_edges(np.array([1]), np.array([2]), np.array([-1.5])).view(np.int64).tolist()
-    [-2926093180394411494]
+    [-3469925257449543409]
     """
     return hash_words((s + 0.0).view(np.uint64), hash_words(words(key_k), hash_words(words(key_i), SPARK_SEED)))
 

@@ -1,0 +1,317 @@
+"""The graph in blocks: what becomes of edges, what passes find on blocks, without Spark; then against DataFrames."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyspark.sql.functions as F
+import pytest
+from numpy.typing import NDArray
+from pyspark.sql import DataFrame, SparkSession
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from ap_spark import InputError
+from ap_spark.blocks import build, passes
+from ap_spark.blocks import graph as block_graph
+from ap_spark.blocks.assemble import Rules, assemble
+from ap_spark.blocks.build import Layout, Stats, by_rows, with_diagonal
+from ap_spark.blocks.files import OPEN, UnusableFile, opened, shape_of, write_block
+from ap_spark.blocks.graph import BlockGraph, block_of, build_block_graph, cut
+from ap_spark.blocks.hashing import hash_edges, hash_points, jittered
+from ap_spark.clusters import make_clusters
+from ap_spark.describe import least_clusters
+from ap_spark.exact import Units
+from ap_spark.graph import build_graph, similarities_of
+from ap_spark.settings import Settings
+from tests.conftest import Edges, random_edges
+
+Frame = Callable[[Edges], DataFrame]
+Pairs = dict[tuple[int, int], float]
+
+UNITS = Units(2.0**-40, 2.0**-40)
+
+
+def test_hashes_are_those_of_spark(spark: SparkSession) -> None:
+    rng = np.random.default_rng(0)
+    i, k = rng.integers(-(2**63), 2**63 - 1, (2, 200))
+    s = np.append(rng.normal(size=197) * 10.0 ** rng.integers(-300, 300, 197), [0.0, -0.0, -np.inf])
+    rows = spark.createDataFrame(list(zip(i.tolist(), k.tolist(), s.tolist(), strict=True)), "i long, k long, s double")
+    seed = F.lit(-7).cast("bigint")
+    told = rows.select(F.xxhash64("i", "k", "s"), F.xxhash64("i", "s"), F.xxhash64(seed, "i", "k")).collect()
+    edges, points, both = (np.array(column) for column in zip(*told, strict=True))
+    np.testing.assert_array_equal(hash_edges(i, k, s).view(np.int64), edges)
+    np.testing.assert_array_equal(hash_points(i, s).view(np.int64), points)
+    z = (both >> 11) / 2.0**52
+    np.testing.assert_array_equal(jittered(s, i, k, -7, 0.5), s * (1.0 + 1e-10 * z) + 1e-10 * z * 0.5)
+
+
+def defined(edges: Edges, rules: Rules) -> Pairs:
+    """The rules, one after the other."""
+    pairs: dict[tuple[int, int], list[float]] = {}
+    for i, k, s in edges:
+        pairs.setdefault((i, k), []).append(s)
+    merge = {"min": min, "mean": lambda values: sum(sorted(values)) / len(values)}.get(rules.on_duplicate, max)
+    kept = {pair: merge(values) for pair, values in pairs.items() if pair[0] != pair[1]}
+    least = -np.inf if rules.min_similarity is None else rules.min_similarity
+    kept = {pair: s for pair, s in kept.items() if s > -np.inf and s >= least}
+    if rules.symmetrize == "union":
+        return {(k, i): s for (i, k), s in kept.items()} | kept
+    if rules.symmetrize == "mutual":
+        return {(i, k): s for (i, k), s in kept.items() if (k, i) in kept}
+    return kept
+
+
+def as_arrays(edges: Edges, symmetrize: str) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """As they reach a block: in both directions, if it has to be, the other one with ~k."""
+    sent = [(i, k, s) for i, k, s in edges]
+    if symmetrize != "none":
+        sent += [(k, ~i, s) for i, k, s in edges if i != k]
+    i, k, s = zip(*sent, strict=True)
+    return np.array(i, np.int32), np.array(k, np.int32), np.array(s)
+
+
+@pytest.mark.parametrize("symmetrize", ["none", "union", "mutual"])
+@pytest.mark.parametrize("on_duplicate", ["error", "max", "min", "mean"])
+@pytest.mark.parametrize("least", [None, -3.0])
+def test_edges_become_entries_by_the_rules(symmetrize: str, on_duplicate: str, least: float | None) -> None:
+    rules = Rules(on_duplicate, least, symmetrize)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        n = int(rng.integers(2, 12))
+        ends = rng.integers(0, n, (int(rng.integers(1, 60)), 2)).tolist()
+        if on_duplicate == "error":
+            ends = [list(pair) for pair in {tuple(pair) for pair in ends}]
+        edges = [(i, k, float(rng.choice([-np.inf, -1.0, -3.0, -7.0, rng.normal()]))) for i, k in ends]
+        edges = [(i, k, -2.0 if i == k else s) for i, k, s in edges]
+        i, k, s = as_arrays(edges, symmetrize)
+        order = rng.permutation(len(i))
+        found = assemble(i[order], k[order], s[order], rules)
+        mine = dict(zip(zip(found.i.tolist(), found.k.tolist(), strict=True), found.s.tolist(), strict=True))
+        expected = defined(edges, rules)
+        assert mine == expected
+        assert list(mine) == sorted(expected), "in order"
+        assert set(found.preference_of.tolist()) == {i for i, k, _ in edges if i == k}
+        counts = {pair: [edge[:2] for edge in edges].count(pair) for pair in {edge[:2] for edge in edges}}
+        assert found.duplicates == sum(count > 1 for count in counts.values())
+
+
+def test_a_task_with_little_memory_makes_the_same_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyarrow as pa
+
+    rng = np.random.default_rng(1)
+    n, m = 50, 2000
+    i, k = np.unique(rng.integers(0, n, (m, 2)), axis=0).T
+    s = rng.normal(size=len(i))
+    batches = [
+        pa.RecordBatch.from_pydict({"i": i[part], "k": k[part], "s": s[part]})
+        for part in np.array_split(rng.permutation(len(i)), 7)
+    ]
+    results = []
+    for at_once in (10**6, 100):
+        monkeypatch.setattr(build, "BUCKET_EDGES", at_once)
+        layout = Layout(1, np.array([0, n]), Rules(), len(i))
+        stats = Stats(np.zeros(n, np.int64), 0, np.arange(n))
+        parts = []
+        for edges in by_rows(batches, layout, 0, n, tmp_path, stats):
+            found = assemble(edges["i"], edges["k"], edges["s"], layout.rules)
+            stats.add(found, "error")
+            parts.append(with_diagonal(found))
+        assert (len(parts) > 10) == (at_once == 100)
+        whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        results.append([*(array.tobytes() for array in whole.values()), *stats.handle().values()])
+    assert results[0] == results[1]
+    assert list(tmp_path.iterdir()) == []
+
+
+class OneBlock:
+    """A random graph of one block in a file, and the same as plain arrays without its diagonal."""
+
+    def __init__(self, directory: Path, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        self.n = 30
+        self.edges = random_edges(rng, self.n, 0.15, symmetric=False)
+        self.i, self.k = np.array([edge[:2] for edge in self.edges]).T
+        self.s = np.array([edge[2] for edge in self.edges])
+        found = assemble(self.i, self.k, self.s, Rules())
+        self.path = directory / f"block-{seed}"
+        self.shape = write_block(self.path, 5, 0, self.n, 0, [with_diagonal(found)])
+
+    def run(self, kernel: Callable[..., Any], *values: Any) -> Any:
+        with opened(self.path, self.shape) as file:
+            return kernel(file.parts(), *values)
+
+
+@pytest.fixture(params=range(3))
+def block(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[OneBlock]:
+    monkeypatch.setattr("ap_spark.kernel.PART", 20)  # several parts
+    yield OneBlock(tmp_path, request.param)
+    OPEN.pop(tmp_path / f"block-{request.param}").file.close()
+
+
+def test_a_block_file_tells_what_it_holds(block: OneBlock) -> None:
+    assert shape_of(block.path, block.n) == block.shape
+    with opened(block.path, block.shape) as file:
+        mine = {
+            (int(i), int(k)): s
+            for part, similarity in file.parts()
+            for i, k, s in zip(np.repeat(part.rows, np.diff(part.starts)), part.columns, similarity, strict=True)
+            if i != k
+        }
+    assert mine == {(i, k): s for i, k, s in block.edges}
+    os.truncate(block.path, 20)
+    with pytest.raises(UnusableFile):
+        shape_of(block.path, block.n)
+
+
+def test_rows_choose_the_most_similar_exemplar(block: OneBlock) -> None:
+    exemplars = np.random.default_rng(9).random(block.n) < 0.3
+    found = block.run(passes.assign, exemplars)
+    for i, exemplar, similarity in zip(*found, strict=True):
+        open_ = [(s, -k) for j, k, s in block.edges if j == i and exemplars[k]]
+        assert (similarity, -exemplar) == (max(open_) if open_ else (-np.inf, 1))
+    assert sorted(found.rows.tolist()) == sorted({i for i, _, _ in block.edges})
+
+
+def test_sums_of_columns_and_of_clusters(block: OneBlock) -> None:
+    cluster = np.random.default_rng(9).integers(0, 3, block.n)
+    for found, taken in (
+        (block.run(passes.refine, cluster, UNITS), cluster[block.i] == cluster[block.k]),
+        (block.run(passes.column_sums, block.n, UNITS), np.ones(len(block.i), bool)),
+    ):
+        sums, counts = np.zeros(block.n), np.zeros(block.n, int)
+        np.add.at(sums, block.k[taken], block.s[taken])
+        np.add.at(counts, block.k[taken], 1)
+        np.testing.assert_array_equal(found.columns, np.flatnonzero(counts))
+        np.testing.assert_array_equal(found.counts, counts[found.columns])
+        np.testing.assert_allclose(found.sums[0] * UNITS.coarse, sums[found.columns], rtol=1e-9)
+
+
+def test_degrees_best_similarities_and_components(block: OneBlock) -> None:
+    np.testing.assert_array_equal(block.run(passes.in_degrees, block.n), np.bincount(block.k, minlength=block.n))
+    rows, best = block.run(passes.best_similarity)
+    assert dict(zip(rows.tolist(), best.tolist(), strict=True)) == {
+        int(i): block.s[block.i == i].max() for i in set(block.i.tolist())
+    }
+    label = connected_components(coo_array((block.s, (block.i, block.k)), shape=(block.n, block.n)), directed=False)[1]
+    smallest = [int(np.flatnonzero(label == own)[0]) for own in label]
+    assert block.run(passes.components, block.n).tolist() == smallest
+    serving = np.arange(block.n) % 4 == 0
+    without = {i for i, _, _ in block.edges if not serving[i]} - {i for i, k, _ in block.edges if serving[k]}
+    assert block.run(passes.unserved, serving) == len(without)
+
+
+def test_histograms_count_what_lies_between(block: OneBlock) -> None:
+    low, high = np.quantile(block.s, [0.2, 0.9])
+    inside = block.s[(block.s >= low) & (block.s <= high)]
+    found = block.run(passes.histogram, low, high)
+    assert found.counts.sum() == len(inside)
+    assert (found.lows.min(), found.highs.max()) == (inside.min(), inside.max())
+    assert sorted(block.run(passes.values, low, high).tolist()) == sorted(inside.tolist())
+
+
+def test_rows_are_cut_by_weight(spark: SparkSession) -> None:
+    assert cut(np.ones(10, np.int64), 1).tolist() == [0, 10]
+    assert cut(np.array([100, 1, 1, 1, 1, 1, 1]), 3).tolist() == [0, 1, 7]
+    for seed in range(50):
+        rng = np.random.default_rng(seed)
+        weights = rng.integers(0, 9, int(rng.integers(1, 60))) + (seed % 2)
+        cuts = cut(weights, int(rng.integers(1, 9)))
+        assert (cuts[0], cuts[-1]) == (0, len(weights))
+        assert (np.diff(cuts) > 0).all()
+    cuts = np.array([0, 3, 4, 9])
+    found = spark.range(9).select(F.expr(block_of("id", cuts))).collect()
+    assert [row[0] for row in found] == [0, 0, 0, 1, 2, 2, 2, 2, 2]
+
+
+SETTINGS = [
+    {},
+    {"min_similarity": -3.0, "partitions": 3},
+    {"symmetrize": "union", "partitions": 2},
+    {"symmetrize": "mutual", "on_duplicate": "mean"},
+    {"top": 3, "symmetrize": "union", "on_duplicate": "min"},
+    {"preference_quantile": 0.1, "seed": 5, "partitions": 4},
+]
+
+
+@pytest.mark.parametrize("options", SETTINGS)
+@pytest.mark.parametrize("text", [False, True])
+def test_both_forms_of_a_graph_are_the_same(
+    frame: Frame, options: dict[str, Any], text: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plain DataFrames state the rules; blocks come to the same points, edges, units, fingerprint and clusters."""
+    rng = np.random.default_rng(len(str(options)))
+    edges = [(i, k, float(round(s, 1))) for i, k, s in random_edges(rng, 40, 0.15, symmetric=False)]
+    edges[0] = (*edges[0][:2], float("-inf"))
+    if "on_duplicate" in options:
+        edges += [(i, k, s - 1.0) for i, k, s in edges[::3]]
+    table = frame(edges)
+    if text:
+        monkeypatch.setattr(block_graph, "BROADCAST_POINTS", 10)  # also as for very many points
+        table = table.selectExpr("concat('p', i) i", "concat('p', k) k", "s")
+    settings = Settings(**options)
+    plain, blocks = build_graph(table, settings), build_block_graph(table, settings)
+    points = plain.points.orderBy("index").collect()
+    assert [row.similar_to for row in points] == blocks.out_degree.tolist()
+    assert [row.represents for row in points] == blocks.in_degree.tolist()
+    assert [row.preference for row in points] == blocks.preferences.tolist()
+    assert edges_of(blocks) == {(row.i, row.k): row.s for row in similarities_of(plain).collect()}
+    for name in ("n_points", "n_edges", "n_lonely", "units", "report_units", "preference", "fingerprint", "uniform"):
+        assert getattr(plain, name) == getattr(blocks, name), name
+    quantiles = 0.0, 0.3, 0.5, 1.0
+    assert plain.quantiles(*quantiles) == blocks.quantiles(*quantiles)
+    monkeypatch.setattr(block_graph, "ROWS_AT_ONCE", 10)
+    monkeypatch.setattr(passes, "BINS", 4)
+    assert plain.quantiles(*quantiles) == blocks.quantiles(*quantiles)
+    assert least_clusters(plain) == least_clusters(blocks)
+    exemplars = (rng.random(plain.n_points) < 0.3) & ~blocks.forced
+    index = plain.spark.createDataFrame([(int(number),) for number in np.flatnonzero(exemplars)], "index bigint")
+    theirs = make_clusters(plain, plain.with_forced(index))
+    ours = make_clusters(blocks, blocks.with_forced(exemplars))
+    for name in ("assignments", "exemplars"):
+        assert sorted(map(str, getattr(ours, name).collect())) == sorted(map(str, getattr(theirs, name).collect()))
+    assert (ours.n_clusters, ours.promoted, ours.dpsim, ours.expref) == (
+        *(theirs.n_clusters, theirs.promoted, theirs.dpsim, theirs.expref),
+    )
+    plain.release()
+    blocks.release()
+
+
+def edges_of(graph: BlockGraph) -> dict[tuple[Any, Any], float]:
+    ids = [row.id for row in graph.numbering.points.orderBy("index").collect()]
+    found: dict[tuple[Any, Any], float] = {}
+    for rows, columns, s in graph.blocks.visit(entries):
+        found |= {(ids[i], ids[k]): value for i, k, value in zip(rows, columns, s, strict=True) if i != k}
+    return found
+
+
+def entries(parts: passes.Parts) -> tuple[list[int], list[int], list[float]]:
+    parts = list(parts)
+    rows = np.concatenate([np.repeat(part.rows, np.diff(part.starts)) for part, _ in parts])
+    columns = np.concatenate([part.columns for part, _ in parts])
+    return rows.tolist(), columns.tolist(), np.concatenate([s for _, s in parts]).tolist()
+
+
+BAD: list[tuple[Edges, dict[str, Any], str]] = [
+    ([(0, 1, float("nan")), (1, 0, -1.0)], {}, "in column 's' 1 row is null, NaN or .infinite: i=0, k=1"),
+    ([(0, 1, -1.0), (0, 1, -2.0)], {}, "1 pair is given more often: i=0, k=1, rows=2"),
+    ([(0, 1, -1.0), (0, 1, -2.0)], {"symmetrize": "union"}, "1 pair is given more often: i=0, k=1, rows=2"),
+    ([(0, 1, -1.0), (0, 1, -2.0)], {"top": 1}, "1 pair is given more often: i=0, k=1, rows=2"),
+    ([(0, 1, -1.0), (0, 0, float("-inf"))], {}, "a preference must be finite, but 1 row"),
+    ([(0, 1, -1.0), (1, 0, -1.0), (0, 0, -3.0)], {}, "1 point has none: id=1"),
+    ([(0, 1, -1.0), (1, 0, -1.0), (0, 0, -3.0)], {"preference": -1.0}, "must be given in one way"),
+    ([(0, 1, 1e308), (1, 0, -1e308)], {}, "close enough together"),
+]
+
+
+@pytest.mark.parametrize(("edges", "options", "message"), BAD)
+def test_what_is_wrong_is_told_in_the_same_words(
+    frame: Frame, edges: Edges, options: dict[str, Any], message: str
+) -> None:
+    for make in (build_graph, build_block_graph):
+        with pytest.raises(InputError, match=message):
+            make(frame(edges), Settings(**options))
