@@ -13,7 +13,7 @@ from typing import cast
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 
-__all__ = ["GROUP", "cores", "describe", "is_connect", "kept_twice", "release", "spared"]
+__all__ = ["GROUP", "cores", "describe", "is_connect", "is_local", "kept_twice", "release", "spared"]
 
 GROUP = "spark.jobGroup.id"
 
@@ -23,6 +23,11 @@ CORES_UNKNOWN = 8  # a Connect client cannot ask how many cores its cluster has
 def is_connect(spark: SparkSession) -> bool:
     """Whether the session is a Spark Connect client, without a JVM of its own."""
     return type(spark).__module__.startswith("pyspark.sql.connect")
+
+
+def is_local(spark: SparkSession) -> bool:
+    """Whether the driver is the only executor."""
+    return re.match(r"local\b(?!-)", str(spark.sparkContext.master)) is not None
 
 
 def cores(spark: SparkSession) -> int:
@@ -53,7 +58,7 @@ def spared(spark: SparkSession) -> Iterator[None]:
 def kept_twice(table: DataFrame) -> DataFrame:
     """A local checkpoint that outlives the loss of an executor, where there is more than one."""
     spark = table.sparkSession
-    if is_connect(spark) or re.match(r"local\b(?!-)", str(spark.sparkContext.master)):
+    if is_connect(spark) or is_local(spark):
         return table.localCheckpoint()
     return table.localCheckpoint(storageLevel=StorageLevel(True, True, False, True, 2))
 

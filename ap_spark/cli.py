@@ -23,7 +23,7 @@ from pyspark.sql import DataFrame, SparkSession
 from ap_spark.blocks.graph import Numbering, number_points
 from ap_spark.checkpoint import Checkpoint, store_of
 from ap_spark.clustering import Clustering, check_target, cluster_similarities, what_is_missing
-from ap_spark.describe import describe_graph
+from ap_spark.description import describe_graph
 from ap_spark.engines import engine_of
 from ap_spark.errors import (
     ApSparkError,

@@ -20,7 +20,7 @@ from ap_spark.blocks.graph import BlockGraph, Numbering, build_block_graph
 from ap_spark.checkpoint import Checkpoint
 from ap_spark.clusters import make_clusters
 from ap_spark.convergence import TRACE, Iteration
-from ap_spark.describe import least_clusters
+from ap_spark.description import least_clusters
 from ap_spark.engines import Engine, engine_of, make_engine
 from ap_spark.errors import SettingError
 from ap_spark.graph import Graph, build_graph

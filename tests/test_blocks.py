@@ -24,7 +24,7 @@ from ap_spark.blocks.files import OPEN, UnusableFile, opened, shape_of, write_bl
 from ap_spark.blocks.graph import BlockGraph, block_of, build_block_graph, cut
 from ap_spark.blocks.hashing import hash_edges, hash_points, jittered
 from ap_spark.clusters import make_clusters
-from ap_spark.describe import least_clusters
+from ap_spark.description import least_clusters
 from ap_spark.exact import Units
 from ap_spark.graph import build_graph, similarities_of
 from ap_spark.settings import Settings
@@ -55,7 +55,11 @@ def defined(edges: Edges, rules: Rules) -> Pairs:
     pairs: dict[tuple[int, int], list[float]] = {}
     for i, k, s in edges:
         pairs.setdefault((i, k), []).append(s)
-    merge = {"min": min, "mean": lambda values: sum(sorted(values)) / len(values)}.get(rules.on_duplicate, max)
+    merges: dict[str, Callable[[list[float]], float]] = {
+        "min": min,
+        "mean": lambda values: sum(sorted(values)) / len(values),
+    }
+    merge = merges.get(rules.on_duplicate, max)
     kept = {pair: merge(values) for pair, values in pairs.items() if pair[0] != pair[1]}
     least = -np.inf if rules.min_similarity is None else rules.min_similarity
     kept = {pair: s for pair, s in kept.items() if s > -np.inf and s >= least}

@@ -399,10 +399,9 @@ def test_files_and_tables_go_when_a_run_is_interrupted(
     files: list[Path] = []
     write = Blocks.write
 
-    def watched(blocks: Blocks) -> list[Any]:
-        found = write(blocks)
-        files.extend(Path(handle.path) for handle in found)
-        return found
+    def watched(blocks: Blocks) -> None:
+        write(blocks)
+        files.extend(Path(handle.path) for handle in blocks.found)
 
     def interrupt(done: Iteration) -> None:
         assert all(path.exists() for path in files)

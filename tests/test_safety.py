@@ -16,7 +16,7 @@ from pyspark.sql import SparkSession
 
 from ap_spark.checkpoint import Checkpoint
 from ap_spark.cli import main
-from ap_spark.describe import Degrees, Description
+from ap_spark.description import Degrees, Description
 from ap_spark.errors import ApSparkError, OutputError
 from ap_spark.preference import PreferenceRange
 from ap_spark.processes import machine

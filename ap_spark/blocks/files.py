@@ -38,6 +38,7 @@ __all__ = [
     "clear_leftovers",
     "column_type",
     "delete_files",
+    "local_directories",
     "opened",
     "path_of",
     "shape_of",
@@ -351,9 +352,12 @@ def clear_leftovers() -> None:
                             shutil.rmtree(found, ignore_errors=True)
 
 
-def delete_files(run: int) -> None:
-    """Delete what this executor keeps of a run. Files are emptied first: idle processes may have them mapped."""
-    for local in local_directories():
+def delete_files(run: int, directories: Iterable[Path]) -> None:
+    """Delete what executors keep of a run in some local directories.
+
+    Files are emptied first: idle processes may have them mapped.
+    """
+    for local in directories:
         with suppress(OSError):  # other tasks are at it too
             for found in local.glob(f"{NAME}.{run:016x}.*"):
                 for file in found.iterdir():

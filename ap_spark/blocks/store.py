@@ -9,7 +9,7 @@ file that is gone or torn is made again by the driver's order. Nobody else has a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from pickle import PicklingError
@@ -23,7 +23,7 @@ from pyspark.sql import DataFrame, Row, SparkSession
 
 from ap_spark import classic
 from ap_spark.blocks.build import HANDLES, Kept, Layout, build, rebuild
-from ap_spark.blocks.files import Shape, UnusableFile, delete_files, opened
+from ap_spark.blocks.files import Shape, UnusableFile, delete_files, local_directories, opened
 from ap_spark.errors import ApSparkError, StorageError
 from ap_spark.session import with_settings
 
@@ -71,9 +71,13 @@ class Blocks:
         self.kept: Kept | None = None
         self.handles: DataFrame | None = None
         self.located: RDD[Row]
-        self.found = self.write()
+        self.found: list[Row] = []
+        with ExitStack() as held:
+            held.callback(self.release)
+            self.write()
+            held.pop_all()
 
-    def write(self) -> list[Row]:
+    def write(self) -> None:
         """Write the files that are not kept, and know where they are."""
         if self.handles:
             self.handles.unpersist()
@@ -93,9 +97,10 @@ class Blocks:
             found = self.handles.collect()
             self.located = self.handles.select("block", "path", "rows", "entries").rdd
         classic.describe(self.spark, "")
+        if not self.found:
+            self.found = sorted(found, key=lambda handle: int(handle.block))
         if problems := [handle.problem for handle in found if handle.problem]:
             raise no_storage(problems[0])
-        return sorted(found, key=lambda handle: int(handle.block))
 
     def keep(self, engine: int, iteration: int, entries: DataFrame | None, origin: object = None) -> None:
         """Write what is written from now on out of these entries, a copy of what an engine has reached (`rebuild`).
@@ -121,6 +126,11 @@ class Blocks:
         raise lost("a pass")
 
     def release(self) -> None:
+        if classic.is_local(self.spark):  # the driver is the executor
+            if self.handles:
+                self.handles.unpersist()
+            delete_files(self.layout.run, {Path(handle.path).parent.parent for handle in self.found})
+            return
         task = partial(delete, run=self.layout.run)
         reachable = suppress(PySparkException, Py4JError, AttributeError)  # what is not goes with its executor
         with reachable, classic.spared(self.spark):
@@ -149,7 +159,7 @@ def shape_of_handle(handle: Row, layout: Layout) -> Shape:
 
 def delete(ids: Iterator[int], run: int) -> Iterator[int]:
     """Delete what this executor keeps of a graph."""
-    delete_files(run)
+    delete_files(run, local_directories())
     return iter(())
 
 
