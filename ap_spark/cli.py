@@ -12,6 +12,8 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
+from glob import glob
+from pathlib import Path
 from typing import Any, NoReturn
 from warnings import catch_warnings
 
@@ -68,6 +70,8 @@ from ap_spark.version import __version__
 __all__ = ["main"]
 
 logger = logging.getLogger(__name__)
+
+SMALL_INPUT = 8_000_000  # bytes
 
 Command = Callable[[argparse.Namespace, Interrupts], None]
 Groups = dict[str, type[Checked]]
@@ -311,7 +315,7 @@ def job(
     seconds: dict[str, float] = {}
     started = time.perf_counter()
     ours = SparkSession.getActiveSession() is None
-    spark = start_session(session.master, session.conf)
+    spark = start_session(session.master, session.conf, short=is_small(given.input))
     seconds["start"] = round(time.perf_counter() - started, 3)
     try:
         interrupts.attach(spark)
@@ -345,6 +349,13 @@ def job(
             with catch_warnings(action="ignore", category=RuntimeWarning):  # Spark ended itself: the error says why
                 stop_quietly(spark)
             interrupts.end_java()
+
+
+def is_small(path: str) -> bool:
+    """Whether the input is some MB on this machine: the job will be over before Java has compiled it well."""
+    files = [Path(found) for found in glob(path.removeprefix("file://"))]
+    files += [below for found in files for below in found.rglob("*")]
+    return 0 < sum(file.stat().st_size for file in files if file.is_file()) < SMALL_INPUT
 
 
 def check_together(settings: Settings, source: Input, similarity: Similarity) -> None:

@@ -19,9 +19,10 @@ from ap_spark.errors import StorageError
 __all__ = ["configuration", "start_session", "stop_quietly", "with_settings"]
 
 JAVA_OPTIONS = "spark.driver.extraJavaOptions"
+QUICK_COMPILER = "-XX:TieredStopAtLevel=1"
 
 
-def start_session(master: str | None = None, conf: Sequence[str] = ()) -> SparkSession:
+def start_session(master: str | None = None, conf: Sequence[str] = (), *, short: bool = True) -> SparkSession:
     """Start the session, or join the one that spark-submit has prepared.
 
     Parameters
@@ -31,6 +32,9 @@ def start_session(master: str | None = None, conf: Sequence[str] = ()) -> SparkS
     conf : sequence of str
         Spark settings, "key=value"; they win over `conf/local.properties`, which applies to a local master outside
         spark-submit.
+
+    short : bool
+        Whether Java should compile quickly rather than well, where conf/local.properties applies.
 
     Raises
     ------
@@ -51,6 +55,8 @@ def start_session(master: str | None = None, conf: Sequence[str] = ()) -> SparkS
         log4j = f"-Dlog4j2.configurationFile={configuration('log4j2.properties').as_uri()}"
         if master.startswith("local"):
             settings |= read_properties(configuration("local.properties"))
+            if not short:
+                settings[JAVA_OPTIONS] = settings[JAVA_OPTIONS].replace(QUICK_COMPILER, "")
         settings[JAVA_OPTIONS] = f"{settings.get(JAVA_OPTIONS, '')} {log4j}".strip()
     if master:
         builder = builder.master(master)
