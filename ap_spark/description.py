@@ -26,11 +26,9 @@ __all__ = ["Degrees", "Description", "components", "describe", "describe_graph"]
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 HUBS = 5
 LARGEST_COMPONENTS = 5
-# Estimates: the four columns of an edge in Spark's storage; on top of it what the engine takes: resident 28 bytes in
-# the file, 12 while it is written, some 12 in the shuffle before; dataframe 27.7 MB for 204,000 edges
-# (benchmarks/results.md).
-GRAPH_BYTES_AN_EDGE = 40
-ENGINE_BYTES_AN_EDGE = {"resident": 52, "dataframe": 135}
+# Estimates. Resident: 36 bytes in the file, 28 while it is written, some 20 in the shuffle before. Dataframe: 40 for the
+# four columns of an edge in Spark's storage, and 27.7 MB for 204,000 edges (benchmarks/results.md).
+BYTES_AN_EDGE = {"resident": 84, "dataframe": 175}
 
 
 @dataclass(frozen=True)
@@ -191,7 +189,7 @@ def describe_components(graph: Graph, members: DataFrame, settings: Settings) ->
         preference=graph.preference,
         preference_range=bounds,
         engine=engine,
-        bytes_needed=graph.n_edges * (GRAPH_BYTES_AN_EDGE + ENGINE_BYTES_AN_EDGE[engine]),
+        bytes_needed=graph.n_edges * BYTES_AN_EDGE[engine],
     )
 
 
