@@ -1,0 +1,75 @@
+"""What a run tells of itself while it is at it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ap_spark import progress, worker_daemon
+from ap_spark.convergence import Iteration
+from ap_spark.progress import Progress
+
+# Stages of Spark's with their tasks, one look after the other.
+LOOKS = [{3: (0, 4)}, {3: (2, 4)}, {3: (4, 4), 5: (1, 2)}, {}]
+
+
+class Tracker:
+    """Spark's, of a job that goes on at each look."""
+
+    def __init__(self) -> None:
+        self.looks = iter(LOOKS)
+        self.now: dict[int, tuple[int, int]] = {}
+
+    def getActiveStageIds(self) -> list[int]:  # noqa: N802
+        self.now = next(self.looks, {})
+        return list(self.now)
+
+    def getStageInfo(self, stage: int) -> Any:  # noqa: N802
+        done, tasks = self.now[stage]
+        return SimpleNamespace(stageId=stage, numTasks=tasks, numCompletedTasks=done)
+
+
+def test_a_long_stage_tells_of_its_tasks(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(progress, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    tracker = Tracker()
+    spark: Any = SimpleNamespace(sparkContext=SimpleNamespace(statusTracker=lambda: tracker))
+    with caplog.at_level(logging.INFO, "ap_spark.progress"), Progress(10).stage("graph", spark):
+        until = time.monotonic() + 20.0
+        while len(caplog.messages) < len(LOOKS) and time.monotonic() < until:
+            time.sleep(0.01)
+    told = [message.split(";")[0] for message in caplog.messages[: len(LOOKS)]]
+    assert told == [
+        "graph: step 1, 0 of 4 tasks",
+        "graph: step 1, 2 of 4 tasks",
+        "graph: step 2, 5 of 6 tasks",
+        "graph: step 2, 0 of 0 tasks",
+    ]
+
+
+def test_the_pace_is_that_of_the_iterations(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    now = 0.0
+    monkeypatch.setattr("ap_spark.progress.time", SimpleNamespace(monotonic=lambda: now))
+    with caplog.at_level(logging.INFO, "ap_spark.progress"):
+        telling = Progress(10)
+        now = 1000.0  # what comes before the first iteration takes long
+        for number in (1, 2):
+            telling(Iteration(number, 5, 1, 2.0))
+            now += 2.0
+        telling(Iteration(3, 5, 1, 2.0))
+        telling.close()
+    assert all("0.5 iterations/s" in message for message in caplog.messages), caplog.messages
+    assert caplog.messages
+
+
+def test_only_a_worker_that_was_ended_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    for error, told in ((BrokenPipeError(), ""), (ValueError("a fault"), "ValueError: a fault")):
+        try:
+            raise error
+        except type(error):
+            worker_daemon.print_exc()
+        assert (told in capsys.readouterr().err) if told else not capsys.readouterr().err
