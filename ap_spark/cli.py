@@ -49,7 +49,7 @@ from ap_spark.publish import OutputDirectory, OutputIsThere, claimed
 from ap_spark.readers import points_in, read_points, read_similarities
 from ap_spark.safety import Place, conflict, places_read
 from ap_spark.scaling import scale
-from ap_spark.session import start_session, stop_quietly
+from ap_spark.session import start_session
 from ap_spark.settings import (
     Checked,
     GraphOutput,
@@ -347,7 +347,7 @@ def job(
     finally:
         if ours:
             with catch_warnings(action="ignore", category=RuntimeWarning):  # Spark ended itself: the error says why
-                stop_quietly(spark)
+                spark.stop()
             interrupts.end_java()
 
 

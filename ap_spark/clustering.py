@@ -316,9 +316,9 @@ def cluster_to(build: Build, settings: Settings, watch: Watch) -> Clustering:
             if watch.checkpoint:
                 watch.checkpoint.tried = tuple(trials.tried)
             plain = replace(settings, clusters=None, preference=preference)
-            if isinstance(graph, BlockGraph):
-                return run(graph.with_preference(preference), plain, dict(seconds), watch)
-            return cluster(build, plain, watch)
+            if isinstance(graph, BlockGraph) and (other := graph.with_preference(preference)).is_resolved():
+                return run(other, plain, dict(seconds), watch)
+            return cluster(build, plain, watch)  # which tells of a preference that swallows the similarities
 
         best = try_out(trials, cluster_at, watch)
     if not trials.reached:

@@ -165,6 +165,8 @@ def make_graph(
         pairs = thin(pairs, settings).select("*", F.lit(1).alias("rows"), F.lit(0).alias("bad")).persist()
         held.callback(pairs.unpersist)
         found = look_at(pairs)
+    if found.stored:
+        unit_of(found.high - found.low, found.stored)  # raises where they lie too far apart
     ids = all_ids(pairs, points).persist()
     held.callback(ids.unpersist)
     n_points = ids.count()
@@ -304,8 +306,6 @@ def check_pairs(given: DataFrame, pairs: DataFrame, found: Row, on_duplicate: st
         )
     if found.bad:
         refuse_similarities(found.bad, given.where(no_similarity(F.col("s"))))  # merging may have hidden them
-    if found.stored:
-        unit_of(found.high - found.low, found.stored)  # raises where they lie too far apart
     if found.duplicates and on_duplicate == "error":
         bad = pairs.where("rows > 1")
         raise InputError(

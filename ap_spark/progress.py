@@ -7,13 +7,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import NoReturn
 
-from py4j.protocol import Py4JError
 from pyspark.sql import SparkSession
 from tqdm import tqdm
 
+from ap_spark import classic
 from ap_spark.convergence import Iteration
 
 __all__ = ["Progress"]
@@ -87,34 +87,34 @@ class Progress:
             yield
         finally:
             ended.set()
-            teller.join()
+            teller.join(timeout=5 * LOOK_SECONDS)
             self.told = time.monotonic()
 
 
 def tell_of_tasks(name: str, spark: SparkSession, ended: threading.Event) -> None:
     """Look at what Spark is doing until the stage has ended."""
-    tracker = spark.sparkContext.statusTracker()
+    if classic.is_connect(spark):
+        return
     started = told = time.monotonic()
     finished: dict[int, int] = {}  # by Spark's stage
-    bar: tqdm[NoReturn] | None = None
-    while not ended.wait(LOOK_SECONDS):
-        try:
+    with suppress(Exception), ExitStack() as held:  # Spark may end at any moment, and says so elsewhere
+        tracker = spark.sparkContext.statusTracker()
+        bar: tqdm[NoReturn] | None = None
+        while not ended.wait(LOOK_SECONDS):
             now = [info for stage in tracker.getActiveStageIds() if (info := tracker.getStageInfo(stage))]
-        except Py4JError:  # Spark is ending
-            break
-        finished |= {info.stageId: info.numCompletedTasks for info in now}
-        done, tasks = sum(info.numCompletedTasks for info in now), sum(info.numTasks for info in now)
-        seconds = time.monotonic() - started
-        pace = sum(finished.values()) / seconds
-        if sys.stderr.isatty():
-            bar = bar or tqdm(desc=name, unit="task", file=sys.stderr, leave=False)
-            bar.n, bar.total = done, tasks
-            bar.set_postfix(step=len(finished), refresh=True)
-        elif time.monotonic() - told >= LINE_SECONDS:
-            told = time.monotonic()
-            logger.info(
-                "%s: step %d, %d of %d tasks; %.3g tasks/s, %.0f s so far",
-                *(name, len(finished), done, tasks, pace, seconds),
-            )
-    if bar is not None:
-        bar.close()
+            finished |= {info.stageId: info.numCompletedTasks for info in now}
+            done, tasks = sum(info.numCompletedTasks for info in now), sum(info.numTasks for info in now)
+            seconds = time.monotonic() - started
+            pace = sum(finished.values()) / seconds
+            if sys.stderr.isatty():
+                if bar is None:
+                    bar = tqdm(desc=name, unit="task", file=sys.stderr, leave=False)
+                    held.callback(bar.close)
+                bar.n, bar.total = done, tasks
+                bar.set_postfix(step=len(finished), refresh=True)
+            elif time.monotonic() - told >= LINE_SECONDS:
+                told = time.monotonic()
+                logger.info(
+                    "%s: step %d, %d of %d tasks; %.3g tasks/s, %.0f s so far",
+                    *(name, len(finished), done, tasks, pace, seconds),
+                )

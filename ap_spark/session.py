@@ -7,16 +7,15 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from py4j.protocol import Py4JError
 from pyspark.sql import SparkSession
 
 from ap_spark.errors import StorageError
 
-__all__ = ["configuration", "start_session", "stop_quietly", "with_settings"]
+__all__ = ["configuration", "start_session", "with_settings"]
 
 JAVA_OPTIONS = "spark.driver.extraJavaOptions"
 QUICK_COMPILER = "-XX:TieredStopAtLevel=1"
@@ -64,13 +63,6 @@ def start_session(master: str | None = None, conf: Sequence[str] = (), *, short:
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
         check_local_directories(settings)
     return builder.config(map=settings).getOrCreate()
-
-
-def stop_quietly(spark: SparkSession) -> None:
-    """Stop a session that is done, without the stack that each idle Python worker prints of its socket's end."""
-    with suppress(Py4JError, OSError):
-        spark.sparkContext._jvm.System.err.close()  # type: ignore[union-attr]  # of Java, which hands on theirs
-    spark.stop()
 
 
 def check_local_directories(settings: Mapping[str, Any]) -> None:

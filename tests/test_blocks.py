@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,16 +16,17 @@ from pyspark.sql import DataFrame, SparkSession
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ap_spark import InputError
+from ap_spark import InputError, affinity_propagation
 from ap_spark.blocks import build, passes
 from ap_spark.blocks import graph as block_graph
 from ap_spark.blocks.assemble import Rules, assemble
 from ap_spark.blocks.build import Layout, Stats, by_rows, with_diagonal
 from ap_spark.blocks.files import OPEN, UnusableFile, opened, shape_of, write_block
-from ap_spark.blocks.graph import BlockGraph, block_of, build_block_graph, cut
+from ap_spark.blocks.graph import BlockGraph, block_of, build_block_graph, cut, is_scan
 from ap_spark.blocks.hashing import hash_edges, hash_points, jittered
 from ap_spark.clusters import make_clusters
 from ap_spark.description import least_clusters
+from ap_spark.engines.tasks import Beginning, Plan, begin
 from ap_spark.exact import Units
 from ap_spark.graph import build_graph, similarities_of
 from ap_spark.settings import Settings
@@ -298,6 +300,52 @@ def entries(parts: passes.Parts) -> tuple[list[int], list[int], list[float]]:
     rows = np.concatenate([np.repeat(part.rows, np.diff(part.starts)) for part, _ in parts])
     columns = np.concatenate([part.columns for part, _ in parts])
     return rows.tolist(), columns.tolist(), np.concatenate([s for _, s in parts]).tolist()
+
+
+def test_points_without_any_edge_are_exemplars(frame: Frame, spark: SparkSession) -> None:
+    """Spark may skip the tasks of a table that it knows, or finds, to be empty."""
+    points, edges = spark.range(3), frame([(0, 1, -1.0), (1, 0, -1.0)])
+    for none in (edges.where("false"), edges.where("s > 1e9").distinct()):
+        for partitions in (1, 2):
+            found = affinity_propagation(none, points=points, preference=-1.0, partitions=partitions)
+            assert (found.summary.n_clusters, found.summary.netsim, found.converged) == (3, -3.0, True)
+            assert sorted(found.assignments.collect()) == [(n, n, n, None) for n in range(3)]
+
+
+def test_what_may_change_or_costs_much_is_not_read_twice(spark: SparkSession, frame: Frame, tmp_path: Path) -> None:
+    frame([(0, 1, -1.0), (1, 0, -1.0)]).write.parquet(str(tmp_path / "edges"))
+    read = spark.read.parquet(str(tmp_path / "edges"))
+    for table, scanned in (
+        (read.where("s < 0"), True),
+        (read.where(F.rand() < 2.0), False),
+        (read.distinct(), False),
+        (read.join(read.select("i"), "i"), False),
+    ):
+        assert is_scan(table) == scanned
+
+
+def test_duplicates_are_merged_before_preferences_are_looked_at(frame: Frame) -> None:
+    edges = [(1, 1, float("-inf")), (1, 1, -5.0), (2, 2, -5.0), (1, 2, -1.0), (2, 1, -1.0)]
+    for engine in ("resident", "dataframe"):
+        found = affinity_propagation(frame(edges), on_duplicate="max", engine=engine, max_iter=20)
+        assert found.summary.netsim == -6.0
+
+
+@pytest.mark.parametrize("engine", [7, 8])
+def test_messages_of_another_engine_are_not_taken_for_ones_own(tmp_path: Path, engine: int) -> None:
+    """A lost block may be made again from the snapshot of another trial, after as many iterations."""
+    entries = {"i": np.array([0, 0, 1, 1]), "k": np.array([0, 1, 0, 1]), "similarity": np.array([0.0, -1.0, -1.0, 0.0])}
+    messages = {"r": np.full(4, 2.0), "a": np.full(4, 3.0)}
+    shape = write_block(tmp_path / "block", 1, 0, 2, 50, [entries | messages], 7)
+    array: Callable[[Any], Any] = lambda values: SimpleNamespace(value=values)  # noqa: E731
+    beginning = Beginning(array(np.arange(2)), array(np.full(2, -5.0)), 1.0, 0, False, 50)
+    plan = Plan(Layout(1, np.array([0, 2]), Rules(), 2), engine, beginning, 0.9, UNITS, "numpy", 2)
+    with opened(tmp_path / "block", shape) as file:
+        begin(file, plan)
+        assert (file.iteration, file.engine) == ((50, 7) if engine == 7 else (0, 8))
+        assert file.block.r.tolist() == [2.0 if engine == 7 else 0.0] * 4
+        assert sorted(file.block.s.tolist()) == [-5.0, -5.0, -1.0, -1.0]
+    OPEN.pop(tmp_path / "block").file.close()
 
 
 BAD: list[tuple[Edges, dict[str, Any], str]] = [

@@ -71,7 +71,7 @@ def assemble(i: NDArray[Any], k: NDArray[Any], s: Floats, rules: Rules) -> Assem
     >>> list(zip(found.i.tolist(), found.k.tolist(), found.s.tolist())), found.preference_of, found.preference
     ([(0, 1, -1.0), (1, 0, -1.0), (1, 2, -3.0), (2, 1, -3.0)], array([2]), array([-9.]))
     """
-    low = int(i.min(initial=0))
+    low = int(i.min()) if len(i) else 0
     reversed_ = k < 0
     column = np.where(reversed_, ~k, k)
     bits = int(column.max(initial=0)).bit_length()

@@ -109,6 +109,7 @@ class Stats:
     def add(self, found: Assembled, on_duplicate: str) -> None:
         if on_duplicate == "error":
             self.wrong += found.duplicates
+        self.wrong += int(np.count_nonzero(np.isneginf(found.preference)))
         self.preference_of.append(found.preference_of)
         self.preference.append(found.preference)
         if not len(found.s):
@@ -155,7 +156,7 @@ def build(
             yield with_diagonal(found)
 
     found = write(path, layout, number, 0, entries(), kept)
-    yield pa.RecordBatch.from_pylist([found | ({} if kept else stats.handle())], HANDLE)
+    yield pa.RecordBatch.from_pylist([found | stats.handle()], HANDLE)
 
 
 def rebuild(batches: Batches, layout: Layout, kept: Kept) -> Iterator[pa.RecordBatch]:
@@ -174,7 +175,7 @@ def write(
         clear_leftovers()
         path.parent.mkdir(mode=0o700, exist_ok=True)
         shape = (kept and usable(path, layout, number, kept)) or write_block(
-            path, layout.run, number, layout.n_points, iteration, entries
+            path, layout.run, number, layout.n_points, iteration, entries, kept.engine if kept and iteration else 0
         )
         size = {"rows": shape.rows, "entries": shape.entries}
     except OSError as error:

@@ -48,7 +48,7 @@ __all__ = [
 FORMAT = 0x4150_0002
 TORN = -1
 HEADER = 64  # bytes: eight integers
-ITERATION, ENGINE = 5, 6  # places among them
+ITERATION, ENGINE, MADE_FOR = 5, 6, 7  # places among them
 NAME = "ap-spark"
 OWNER = re.compile(rf"{NAME}\.[0-9a-f]{{16}}\.(?P<process>\d{{1,9}})\.(?P<machine>.+)")
 CHUNK = 1 << 20  # entries written at once
@@ -132,7 +132,13 @@ def shape_of(path: Path, points: int) -> Shape:
 
 
 def write_block(
-    path: Path, run: int, number: int, points: int, iteration: int, edges: Iterable[dict[str, NDArray[Any]]]
+    path: Path,
+    run: int,
+    number: int,
+    points: int,
+    iteration: int,
+    edges: Iterable[dict[str, NDArray[Any]]],
+    engine: int = 0,
 ) -> Shape:
     """Make the file of a block; it appears whole or not at all.
 
@@ -145,6 +151,8 @@ def write_block(
         See `Shape`.
     iteration : int
         Which the messages have reached.
+    engine : int
+        Whose messages they are, if any are given.
     edges : iterable of dict
         Arrays i, k, similarity, r, a of entries, row by row, the diagonal included; r and a may be left out, and are 0
         then. The similarity of a diagonal entry is not used.
@@ -160,7 +168,7 @@ def write_block(
             given, rows, starts = collect(loose, points, edges)
             shape = Shape(run, number, len(rows), int(starts[-1]), points)
             entries = np.memmap(loose, given, "r", shape=(shape.entries,)) if shape.entries else np.empty(0, given)
-            arrange(file, shape, iteration, rows, starts, entries)
+            arrange(file, shape, (iteration, 0, engine), rows, starts, entries)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -192,7 +200,7 @@ def collect(
 
 
 def arrange(
-    file: BinaryIO, shape: Shape, iteration: int, rows: Integers, starts: Integers, loose: NDArray[Any]
+    file: BinaryIO, shape: Shape, state: tuple[int, int, int], rows: Integers, starts: Integers, loose: NDArray[Any]
 ) -> None:
     """Write the block's file from its entries."""
     smallest = np.minimum.reduceat(loose["k"], starts[:-1]) if shape.rows else np.empty(0, np.int64)
@@ -221,7 +229,7 @@ def arrange(
     for name, array in (("rows", rows), ("starts", starts), ("diagonal", diagonal)):
         put(name, array)
     file.seek(0)
-    file.write(np.array([*shape.header, iteration, 0, 0], np.int64).data)
+    file.write(np.array([*shape.header, *state], np.int64).data)
 
 
 class BlockFile:
@@ -267,6 +275,11 @@ class BlockFile:
     def engine(self) -> int:
         """Whose messages they are; 0 after the file was written."""
         return int(self.header[ENGINE])
+
+    @property
+    def made_for(self) -> int:
+        """For which engine the file was written, with its messages; 0 for none, without any."""
+        return int(self.header[MADE_FOR])
 
     def parts(self) -> Iterator[tuple[Block, NDArray[np.float64]]]:
         """The parts of the block, each with its similarities as given; those of the diagonal have no meaning."""

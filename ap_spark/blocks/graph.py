@@ -51,15 +51,7 @@ ONE_BLOCK_EDGES = 10_000_000  # up to here one core is about done before a job o
 BOTH_STORED = 0.7  # of the edges in both directions, about so many are left where neighbours are often mutual
 ROWS_AT_ONCE = 1_000_000  # similarities that the driver sorts to find a quantile
 
-SCANS = {
-    "Project",
-    "Filter",
-    "LogicalRelation",
-    "DataSourceV2Relation",
-    "LocalRelation",
-    "LogicalRDD",
-    "InMemoryRelation",
-}
+SCANS = {"Project", "Filter", "LogicalRelation", "DataSourceV2Relation", "LocalRelation", "InMemoryRelation"}
 
 
 @dataclass(frozen=True)
@@ -327,7 +319,7 @@ class BlockGraph:
         """Whether exact sums hold what has to count: see `graph.check_scales`."""
         if self.units.fine <= COARSEST * self.smallest:
             return True
-        best = np.concatenate([found[1] for found in self.blocks.visit(passes.best_similarity)])
+        best = np.concatenate([np.empty(0), *(found[1] for found in self.blocks.visit(passes.best_similarity))])
         sizes = np.abs(best)
         scale = float(np.median(sizes[sizes > 0.0])) if (sizes > 0.0).any() else 0.0
         scale = max(scale, min(abs(float(self.preferences.min())), abs(float(self.preferences.max()))))
@@ -355,10 +347,9 @@ def build_block_graph(
     with ExitStack() as held:
         table = edge_table(similarities)
         if numbering is None and not is_scan(table):
-            table = table.persist()  # it is read twice, and may not be the same each time
+            table = table.persist()  # it is read twice, again where a block is lost, and may not be the same each time
             held.callback(table.unpersist)
-        with ExitStack() as kept:
-            return make(table, settings, points, preferences, numbering, kept)
+        return make(table, settings, points, preferences, numbering, held)
 
 
 class Wrong(Exception):
@@ -402,7 +393,7 @@ def find(
         raise InputError("there must be at least one point, but the input is empty")
     rules = Rules(settings.on_duplicate, settings.min_similarity, symmetrize)
     if settings.top is not None:
-        edges, rules = sparsified(edges, settings), Rules()
+        edges, rules = sparsified(edges, settings, held), Rules()
     n_entries = int(numbering.weights.sum())
     share = BOTH_STORED if rules.symmetrize != "none" else 1.0
     cuts = cut(numbering.weights, settings.partitions or blocks_for(share * n_entries, spark))
@@ -434,7 +425,11 @@ def is_scan(table: DataFrame) -> bool:
 
     def plain(plan: Any) -> bool:
         children = plan.children()
-        return plan.nodeName() in SCANS and all(plain(children.apply(n)) for n in range(children.size()))
+        return (
+            plan.nodeName() in SCANS
+            and plan.deterministic()
+            and all(plain(children.apply(n)) for n in range(children.size()))
+        )
 
     return plain(table._jdf.queryExecution().withCachedData())
 
@@ -461,8 +456,7 @@ def with_numbers(table: DataFrame, numbering: Numbering) -> DataFrame:
     points = small(numbering.points, numbering.n_points)
     row = points.select(F.col("id").alias("i"), F.col("index").alias("row"))
     column = points.select(F.col("id").alias("k"), F.col("index").alias("column"))
-    forbidden = (F.col("i") == F.col("k")) & (F.col("s") == float("-inf"))
-    right = ~no_similarity(F.col("s")) & ~forbidden & F.col("column").isNotNull()
+    right = ~no_similarity(F.col("s")) & F.col("column").isNotNull()
     return (
         table.join(row, "i", "left")
         .join(column, "k", "left")
@@ -477,9 +471,10 @@ def with_ids(edges: DataFrame, points: DataFrame) -> DataFrame:
     return edges.join(row, "i").join(column, "k").select(F.col("from").alias("i"), F.col("to").alias("k"), "s")
 
 
-def sparsified(edges: DataFrame, settings: Settings) -> DataFrame:
+def sparsified(edges: DataFrame, settings: Settings, held: ExitStack) -> DataFrame:
     """`edges.thin`, with a row without i for each that is wrong; a row's largest are known only once it is whole."""
-    merged = merge(edges.where("i is not null"), settings.on_duplicate)
+    merged = merge(edges.where("i is not null"), settings.on_duplicate).persist()
+    held.callback(merged.unpersist)
     wrong = edges.where("i is null").select("i", "k", "s")
     if settings.on_duplicate == "error":
         again = merged.where("rows > 1").select(F.lit(None).cast("bigint").alias("i"), "k", "s")
@@ -529,8 +524,12 @@ def described(
 ) -> BlockGraph:
     """The graph, from what the tasks have said of its blocks."""
     found = blocks.found
-    degrees = np.concatenate([np.frombuffer(handle.degrees, np.int32) for handle in found]).astype(np.int64)
-    preference_of = np.concatenate([np.frombuffer(handle.preference_of, np.int64) for handle in found])
+    degrees = np.zeros(numbering.n_points, np.int64)
+    for handle, low, high in zip(found, blocks.layout.cuts, blocks.layout.cuts[1:], strict=False):
+        degrees[low:high] = np.frombuffer(handle.degrees, np.int32)  # Spark skips the tasks of what it knows is empty
+    preference_of = np.concatenate(
+        [np.empty(0, np.int64), *(np.frombuffer(handle.preference_of, np.int64) for handle in found)]
+    )
     given = None
     if len(preference_of):
         given = np.full(numbering.n_points, np.nan)
@@ -550,7 +549,7 @@ def described(
         high=max(all_of("high"), default=None),
         min_nonzero=min(all_of("min_nonzero"), default=None),
         given=given,
-        edge_hash=int(np.bitwise_xor.reduce([handle.hash for handle in found], initial=0)),
+        edge_hash=int(np.bitwise_xor.reduce(np.array([handle.hash for handle in found], np.int64))),
         seed=settings.seed,
         jitter=settings.jitter,
         release=held.pop_all().close,

@@ -97,10 +97,15 @@ class Blocks:
             found = self.handles.collect()
             self.located = self.handles.select("block", "path", "rows", "entries").rdd
         classic.describe(self.spark, "")
-        if not self.found:
-            self.found = sorted(found, key=lambda handle: int(handle.block))
         if problems := [handle.problem for handle in found if handle.problem]:
             raise no_storage(problems[0])
+        self.found = self.found or sorted(found, key=lambda handle: int(handle.block))
+        for before, now in zip(self.found, sorted(found, key=lambda handle: int(handle.block)), strict=True):
+            if before.entries != now.entries or (now.hash and now.hash != before.hash):
+                raise ApSparkError(
+                    f"a block that was lost was to be made again, but had {before.entries:,} entries and has "
+                    f"{now.entries:,}, or others: the similarities are not the same each time they are read"
+                )
 
     def keep(self, engine: int, iteration: int, entries: DataFrame | None, origin: object = None) -> None:
         """Write what is written from now on out of these entries, a copy of what an engine has reached (`rebuild`).
@@ -126,7 +131,7 @@ class Blocks:
         raise lost("a pass")
 
     def release(self) -> None:
-        if classic.is_local(self.spark):  # the driver is the executor
+        if self.found and classic.is_local(self.spark):  # the driver is the executor
             if self.handles:
                 self.handles.unpersist()
             delete_files(self.layout.run, {Path(handle.path).parent.parent for handle in self.found})

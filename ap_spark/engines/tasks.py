@@ -162,7 +162,7 @@ def at_work(handle: Row, plan: Plan) -> Iterator[BlockFile]:
 def begin(file: BlockFile, plan: Plan) -> None:
     """Make the messages of a block ready: 0, or those of the state to start from; similarities with jitter."""
     given = plan.beginning
-    resumed = file.engine == 0 and 0 < given.iteration == file.iteration
+    resumed = file.made_for == plan.engine and file.engine == 0 and file.iteration == given.iteration
     keys, preference = given.keys.value, given.preference.value
     with file.handed_to(plan.engine, given.iteration if resumed else 0):
         for part, similarity in file.parts():
