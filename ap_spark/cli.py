@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from glob import glob
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NoReturn
 from warnings import catch_warnings
@@ -72,6 +73,7 @@ __all__ = ["main"]
 logger = logging.getLogger(__name__)
 
 SMALL_INPUT = 8_000_000  # bytes
+SMALL_NUMBER = 1000  # files
 
 Command = Callable[[argparse.Namespace, Interrupts], None]
 Groups = dict[str, type[Checked]]
@@ -353,9 +355,13 @@ def job(
 
 def is_small(path: str) -> bool:
     """Whether the input is some MB on this machine: the job will be over before Java has compiled it well."""
-    files = [Path(found) for found in glob(path.removeprefix("file://"))]
-    files += [below for found in files for below in found.rglob("*")]
-    return 0 < sum(file.stat().st_size for file in files if file.is_file()) < SMALL_INPUT
+    found = [Path(name) for name in glob(path.removeprefix("file://"))]
+    try:
+        files = list(islice(chain(found, *(one.rglob("*") for one in found)), SMALL_NUMBER))
+        size = sum(file.stat().st_size for file in files if file.is_file())
+    except OSError:  # it is told of when it is read
+        return True
+    return 0 < size < SMALL_INPUT and len(files) < SMALL_NUMBER
 
 
 def check_together(settings: Settings, source: Input, similarity: Similarity) -> None:

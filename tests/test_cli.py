@@ -20,7 +20,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
 from ap_spark import affinity_propagation, read_similarities
-from ap_spark.cli import main
+from ap_spark.cli import is_small, main
 from ap_spark.errors import OutputInUse
 from ap_spark.processes import machine
 from ap_spark.publish import OutputDirectory, claimed
@@ -700,3 +700,15 @@ def test_every_row_of_the_settings_table_is_in_the_help(capsys: pytest.CaptureFi
     for line in (ROOT / "docs" / "settings.md").read_text().splitlines():
         if line.startswith("| `--"):
             assert line.split("`")[1] in told
+
+
+def test_small_inputs_are_known_by_their_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ap_spark.cli.SMALL_INPUT", 100)
+    below = tmp_path / "in" / "part"
+    below.mkdir(parents=True)
+    (below / "a.csv").write_text("x" * 60)
+    for path in (below / "a.csv", tmp_path / "in", f"{tmp_path}/*/part", f"file://{tmp_path}/in"):
+        assert is_small(str(path))
+    (below / "b.csv").write_text("x" * 60)
+    for path in (tmp_path / "in", "s3a://bucket/in", tmp_path / "none"):
+        assert not is_small(str(path))
