@@ -18,7 +18,7 @@ from ap_spark.blocks.graph import BlockGraph
 from ap_spark.engines import engine_of
 from ap_spark.errors import printable
 from ap_spark.graph import Graph, build_graph
-from ap_spark.preference import PreferenceRange, preference_range, quantiles_of
+from ap_spark.preference import PreferenceRange, preference_range
 from ap_spark.settings import Settings
 
 __all__ = ["Degrees", "Description", "components", "describe", "describe_graph"]
@@ -170,7 +170,7 @@ def describe_components(graph: Graph, members: DataFrame, settings: Settings) ->
     largest = [row["count"] for row in sizes.orderBy(F.desc("count")).limit(LARGEST_COMPONENTS).collect()]
     hubs = graph.points.orderBy(F.desc("represents"), "index").limit(HUBS).collect()
     engine = engine_of(graph.spark, settings)
-    values = quantiles_of(stored, graph.n_edges, QUANTILES)
+    values = graph.quantiles(*QUANTILES)
     bounds = preference_range(stored)
     if n_components > 1:  # points without similarities are unknown to it
         bounds = replace(bounds, p_min=float("-inf"))

@@ -109,7 +109,7 @@ class Graph:
 
     def small(self, table: DataFrame) -> DataFrame:
         """Mark a table with at most a row a point to be broadcast, while that fits."""
-        return F.broadcast(table) if self.n_points <= BROADCAST_POINTS else table
+        return small(table, self.n_points)
 
 
 def build_graph(
@@ -223,10 +223,20 @@ def make_graph(
 
 def similarities_of(graph: Graph) -> DataFrame:
     """The stored similarities of a graph by the ids as given: (i, k, s)."""
-    row = graph.small(graph.points.select(F.col("id").alias("from"), F.col("index").alias("i")))
-    column = graph.small(graph.points.select(F.col("id").alias("to"), F.col("index").alias("k")))
-    between = graph.edges.where("i != k").join(row, "i").join(column, "k")
-    return between.select(F.col("from").alias("i"), F.col("to").alias("k"), F.col("similarity").alias("s"))
+    between = graph.edges.where("i != k").select("i", "k", F.col("similarity").alias("s"))
+    return with_ids(between, graph.small(graph.points))
+
+
+def with_ids(edges: DataFrame, points: DataFrame) -> DataFrame:
+    """Edges by index with the ids of their ends instead."""
+    row = points.select(F.col("index").alias("i"), F.col("id").alias("from"))
+    column = points.select(F.col("index").alias("k"), F.col("id").alias("to"))
+    return edges.join(row, "i").join(column, "k").select(F.col("from").alias("i"), F.col("to").alias("k"), "s")
+
+
+def small(table: DataFrame, n_points: int) -> DataFrame:
+    """Mark a table with at most a row a point to be broadcast, while that fits."""
+    return F.broadcast(table) if n_points <= BROADCAST_POINTS else table
 
 
 def indexed_edges(stored: DataFrame, points: DataFrame, settings: Settings, tiny: float) -> DataFrame:

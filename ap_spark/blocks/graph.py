@@ -25,6 +25,7 @@ from ap_spark import classic
 from ap_spark.blocks import passes
 from ap_spark.blocks.assemble import Rules
 from ap_spark.blocks.build import Layout
+from ap_spark.blocks.files import column_type
 from ap_spark.blocks.hashing import JITTER, hash_points
 from ap_spark.blocks.store import Blocks, broadcast
 from ap_spark.edges import thin
@@ -38,7 +39,9 @@ from ap_spark.graph import (
     ids_of,
     key_of,
     merge,
+    small,
     span,
+    with_ids,
 )
 from ap_spark.kernel import Flags, Floats, Integers
 from ap_spark.ordering import numbered
@@ -349,28 +352,17 @@ def build_block_graph(
         if numbering is None and not is_scan(table):
             table = table.persist()  # it is read twice, again where a block is lost, and may not be the same each time
             held.callback(table.unpersist)
-        return make(table, settings, points, preferences, numbering, held)
+        try:
+            return find(table, settings, points, preferences, numbering, held)
+        except Wrong as wrong:
+            if numbering is not None:
+                table, points = with_ids(table, numbering.points), numbering.points.select("id")
+            build_graph(table, settings, points, preferences).release()  # raises InputError
+            raise ApSparkError(f"the input is wrong, but is found to be right when looked at again: {wrong}") from wrong
 
 
 class Wrong(Exception):
     """Something is wrong with the input."""
-
-
-def make(
-    table: DataFrame,
-    settings: Settings,
-    points: DataFrame | None,
-    preferences: DataFrame | None,
-    numbering: Numbering | None,
-    held: ExitStack,
-) -> BlockGraph:
-    try:
-        return find(table, settings, points, preferences, numbering, held)
-    except Wrong as wrong:
-        if numbering is not None:
-            table, points = with_ids(table, numbering.points), numbering.points.select("id")
-        build_graph(table, settings, points, preferences).release()  # raises InputError
-        raise ApSparkError(f"the input is wrong, but is found to be right when looked at again: {wrong}") from wrong
 
 
 def find(
@@ -447,10 +439,6 @@ def weighted_ids(table: DataFrame, points: DataFrame | None, *, both: bool) -> D
     return times.join(counted, "id", "left").select("id", "times", F.coalesce("weight", F.lit(1)).alias("weight"))
 
 
-def small(points: DataFrame, n_points: int) -> DataFrame:
-    return F.broadcast(points) if n_points <= BROADCAST_POINTS else points
-
-
 def with_numbers(table: DataFrame, numbering: Numbering) -> DataFrame:
     """Edges by number; i is null where the ends are unknown, or the similarity is none."""
     points = small(numbering.points, numbering.n_points)
@@ -462,13 +450,6 @@ def with_numbers(table: DataFrame, numbering: Numbering) -> DataFrame:
         .join(column, "k", "left")
         .select(F.when(right, F.col("row")).alias("i"), F.col("column").alias("k"), "s")
     )
-
-
-def with_ids(edges: DataFrame, points: DataFrame) -> DataFrame:
-    """Edges by id."""
-    row = points.select(F.col("index").alias("i"), F.col("id").alias("from"))
-    column = points.select(F.col("index").alias("k"), F.col("id").alias("to"))
-    return edges.join(row, "i").join(column, "k").select(F.col("from").alias("i"), F.col("to").alias("k"), "s")
 
 
 def sparsified(edges: DataFrame, settings: Settings, held: ExitStack) -> DataFrame:
@@ -491,7 +472,7 @@ def cut(weights: Integers, blocks: int) -> Integers:
 
 def addressed(edges: DataFrame, cuts: Integers, *, both: bool) -> DataFrame:
     """(block, i, k, s): each edge on its way to the block of its row, and to that of its column with ~k for k."""
-    kind = column_type_of(int(cuts[-1]))
+    kind = {"int32": "int", "int64": "bigint"}[column_type(int(cuts[-1]))]
     i, k = F.col("i").cast(kind), F.col("k").cast(kind)
     block = F.coalesce(F.expr(block_of("i", cuts)), F.lit(0))
     there = F.struct(block.alias("block"), i.alias("i"), k.alias("k"), F.col("s").alias("s"))
@@ -501,10 +482,6 @@ def addressed(edges: DataFrame, cuts: Integers, *, both: bool) -> DataFrame:
         F.expr(block_of("k", cuts)).alias("block"), k.alias("i"), F.bitwise_not(i).alias("k"), F.col("s").alias("s")
     )
     return edges.select(F.inline(F.when(F.col("i") != F.col("k"), F.array(there, back)).otherwise(F.array(there))))
-
-
-def column_type_of(n_points: int) -> str:
-    return "int" if n_points < 2**31 else "bigint"
 
 
 def block_of(name: str, cuts: Integers) -> str:

@@ -19,11 +19,13 @@ __all__ = [
     "Sums",
     "assign",
     "best_similarity",
-    "column_sums",
     "components",
+    "connected",
     "histogram",
     "in_degrees",
     "refine",
+    "unserved",
+    "values",
 ]
 
 Parts = Iterable[tuple[Block, Floats]]  # some rows, and their similarities
@@ -101,21 +103,10 @@ def refine(parts: Parts, cluster: Integers, units: Units) -> Sums:
     units : Units
         Of reported sums.
     """
-    return summed(parts, len(cluster), units, cluster)
-
-
-def column_sums(parts: Parts, n_points: int, units: Units) -> Sums:
-    """The sum of all similarities to each point, and how many there are."""
-    return summed(parts, n_points, units, None)
-
-
-def summed(parts: Parts, n_points: int, units: Units, cluster: Integers | None) -> Sums:
+    n_points = len(cluster)
     sums, counts = np.zeros((units.words, n_points), np.int64), np.zeros(n_points, np.int64)
     for block, similarity in parts:
-        if cluster is None:
-            taken = np.ones(len(similarity), bool)
-        else:
-            taken = np.repeat(cluster[block.rows], np.diff(block.starts)) == cluster[block.columns]
+        taken = np.repeat(cluster[block.rows], np.diff(block.starts)) == cluster[block.columns]
         taken[block.diagonal] = False
         columns = block.columns[taken]
         for word, addends in zip(sums, in_units(similarity[taken], units), strict=True):
