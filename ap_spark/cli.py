@@ -27,7 +27,7 @@ from ap_spark.blocks.graph import Numbering, number_points
 from ap_spark.checkpoint import Checkpoint, store_of
 from ap_spark.clustering import Clustering, check_target, cluster_similarities, what_is_missing
 from ap_spark.description import describe_graph
-from ap_spark.engines import engine_of
+from ap_spark.engines import build, engine_of
 from ap_spark.errors import (
     ApSparkError,
     CheckpointError,
@@ -39,7 +39,6 @@ from ap_spark.errors import (
     printable,
     reason,
 )
-from ap_spark.graph import build_graph, similarities_of
 from ap_spark.interrupts import Interrupts
 from ap_spark.metrics import metric_of
 from ap_spark.neighbors import nearest_neighbors
@@ -255,7 +254,7 @@ def graph(given: argparse.Namespace, interrupts: Interrupts) -> None:
     output = record(GraphOutput, given)
     with job(given, output, interrupts) as (directory, source, seconds):
         started = time.perf_counter()
-        found = build_graph(source.edges, source.settings, source.points, source.preferences)
+        found = build(source.edges, source.settings, source.points, source.preferences, source.numbering)
         try:
             if source.settings.clusters is not None:
                 check_target(source.settings.clusters, found)
@@ -268,7 +267,7 @@ def graph(given: argparse.Namespace, interrupts: Interrupts) -> None:
                     "graph": asdict(description) | {"preference_range": finite_or_null(description.preference_range)},
                     "seconds": seconds,
                 }
-                tables = {"similarities": (similarities_of(found), found.n_edges)}
+                tables = {"similarities": (found.similarities(), found.n_edges)}
                 directory.publish(tables, output.output_format, summary)
         finally:
             found.release()
@@ -334,7 +333,7 @@ def job(
             directory = None
             if output.output is not None:
                 directory = held.enter_context(claimed(spark, output.output, output.if_exists, apart))
-            by_number = given.run is cluster and engine_of(spark, settings) == "resident"
+            by_number = engine_of(spark, settings) == "resident"
             with Progress(settings.max_iter).stage("reading", spark):
                 edges, points, preferences, neighbors, numbering = read(
                     spark, given.input, source, similarity, held, settings.symmetrize, by_number=by_number

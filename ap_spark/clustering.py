@@ -16,14 +16,14 @@ import pyarrow as pa
 import pyspark
 from pyspark.sql import DataFrame
 
-from ap_spark.blocks.graph import BlockGraph, Numbering, build_block_graph
+from ap_spark.blocks.graph import BlockGraph, Numbering
 from ap_spark.checkpoint import Checkpoint
 from ap_spark.clusters import make_clusters
 from ap_spark.convergence import TRACE, Iteration
 from ap_spark.description import least_clusters
-from ap_spark.engines import Engine, engine_of, make_engine
+from ap_spark.engines import Engine, build, make_engine
 from ap_spark.errors import SettingError
-from ap_spark.graph import Graph, build_graph
+from ap_spark.graph import Graph
 from ap_spark.propagation import Watch, propagate, without_iterating
 from ap_spark.schema import count_of, require_columns
 from ap_spark.settings import Settings, Snapshots
@@ -274,10 +274,8 @@ def cluster_similarities(
     spark = similarities.sparkSession
     if snapshots.checkpoint is not None:
         watch = replace(watch, checkpoint=Checkpoint(spark, settings, snapshots))
-    build: Build = partial(build_graph, similarities, points=points, preferences=preferences)
-    if engine_of(spark, settings) == "resident":
-        build = partial(build_block_graph, similarities, points=points, preferences=preferences, numbering=numbering)
-    return cluster(build, settings, watch) if settings.clusters is None else cluster_to(build, settings, watch)
+    make = partial(build, similarities, points=points, preferences=preferences, numbering=numbering)
+    return cluster(make, settings, watch) if settings.clusters is None else cluster_to(make, settings, watch)
 
 
 Build = Callable[[Settings], Graph | BlockGraph]

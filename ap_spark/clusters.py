@@ -19,11 +19,11 @@ from pyspark.sql import Column, DataFrame
 
 from ap_spark import classic
 from ap_spark.blocks import passes
-from ap_spark.blocks.graph import BlockGraph, Numbering
+from ap_spark.blocks.graph import BlockGraph
 from ap_spark.blocks.store import sent
-from ap_spark.exact import Units, exact_sum, sum_in_units
+from ap_spark.exact import exact_sum, sum_in_units
 from ap_spark.graph import Graph
-from ap_spark.kernel import Flags, Floats, Integers, in_units
+from ap_spark.kernel import Flags, Floats, Integers, in_floats, in_units, summed
 from ap_spark.ordering import numbered
 
 __all__ = ["Clusters", "make_clusters"]
@@ -98,7 +98,7 @@ def clusters_of_blocks(graph: BlockGraph, exemplars: Flags) -> Clusters:
     alone = size == 1
     mean = np.where(alone, np.nan, total / np.maximum(size - 1, 1))
     preference = graph.preferences[heads]
-    ids = ids_at(graph.numbering, heads)
+    ids = graph.ids_at(heads)
     exemplar_rows = pa.table(
         {
             "label": np.arange(len(heads)),
@@ -133,10 +133,7 @@ def refined(graph: BlockGraph, cluster: Integers) -> Flags:
     Every other member has to store an edge to j. An exemplar by definition stores none, so its cluster keeps it.
     """
     units = graph.report_units
-    sums, counts = np.zeros((units.words, graph.n_points), np.int64), np.zeros(graph.n_points, np.int64)
-    for found in graph.blocks.visit(passes.refine, cluster, units) if graph.n_edges else ():
-        sums[:, found.columns] += found.sums
-        counts[found.columns] += found.counts
+    sums, counts = graph.sums_in(cluster, units)
     sums += np.stack(in_units(np.asarray(graph.preferences), units))
     if units.words == 2:  # as one number: the second word is less than a unit of the first
         ratio = round(units.coarse / units.fine)
@@ -150,24 +147,6 @@ def refined(graph: BlockGraph, cluster: Integers) -> Flags:
     exemplars = graph.forced.copy()
     exemplars[best[first]] = True
     return exemplars
-
-
-def in_floats(words: Integers, units: Units) -> Floats:
-    """Sums as floats, from their words."""
-    return np.asarray(sum(word.astype(np.float64) * unit for word, unit in zip(words, units, strict=False)))
-
-
-def summed(values: Floats, units: Units) -> float:
-    """The exact sum of some values."""
-    return float(in_floats(np.array([word.sum(keepdims=True) for word in in_units(values, units)]), units)[0])
-
-
-def ids_at(numbering: Numbering, index: Integers) -> pa.Array:
-    """The ids of some points, in the order of their numbers."""
-    if numbering.ids is not None:
-        return numbering.ids.take(pa.array(index))
-    wanted = numbering.points.sparkSession.createDataFrame(pa.table({"index": index}))
-    return numbering.points.join(wanted, "index").toArrow().sort_by("index")["id"].combine_chunks()
 
 
 def with_names(graph: BlockGraph, ids: pa.Array, label: Integers | None, similarity: Floats) -> DataFrame:

@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyspark.sql.functions as F
-from numpy.typing import NDArray
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import DataFrame
 
-from ap_spark import classic
 from ap_spark.blocks import passes
 from ap_spark.blocks.graph import BlockGraph
-from ap_spark.engines import engine_of
+from ap_spark.engines import build, engine_of
 from ap_spark.errors import printable
-from ap_spark.graph import Graph, build_graph
+from ap_spark.exact import units_of
+from ap_spark.graph import Graph
+from ap_spark.kernel import Integers, in_floats, summed
 from ap_spark.preference import PreferenceRange, preference_range
 from ap_spark.settings import Settings
 
-__all__ = ["Degrees", "Description", "components", "describe", "describe_graph"]
+__all__ = ["Degrees", "Description", "describe", "describe_graph", "least_clusters"]
 
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 HUBS = 5
@@ -147,45 +147,38 @@ def describe(
     >>> description.n_components, description.least_clusters, description.preference
     (2, 2, -1.0)
     """
-    graph = build_graph(similarities, settings or Settings(), points, preferences)
+    given = settings or Settings()
+    graph = build(similarities, given, points, preferences)
     try:
-        return describe_graph(graph, settings or Settings())
+        return describe_graph(graph, given)
     finally:
         graph.release()
 
 
-def describe_graph(graph: Graph, settings: Settings) -> Description:
+def describe_graph(graph: Graph | BlockGraph, settings: Settings) -> Description:
     """`describe`, of a graph that has been built."""
-    members = components(graph).persist()
-    try:
-        return describe_components(graph, members, settings)
-    finally:
-        members.unpersist()
-
-
-def describe_components(graph: Graph, members: DataFrame, settings: Settings) -> Description:
-    stored = stored_similarities(graph)
-    sizes = members.groupBy("component").count()
-    n_components = sizes.count()
-    largest = [row["count"] for row in sizes.orderBy(F.desc("count")).limit(LARGEST_COMPONENTS).collect()]
-    hubs = graph.points.orderBy(F.desc("represents"), "index").limit(HUBS).collect()
-    engine = engine_of(graph.spark, settings)
-    values = graph.quantiles(*QUANTILES)
-    bounds = preference_range(stored)
-    if n_components > 1:  # points without similarities are unknown to it
+    members = components(graph)
+    sizes = np.bincount(members)
+    sizes = np.sort(sizes[sizes > 0])[::-1]
+    hubs = np.lexsort((np.arange(graph.n_points), -graph.in_degree))[:HUBS]
+    quantiles = [value + 0.0 for value in graph.quantiles(*QUANTILES)]  # -0.0 becomes 0.0
+    bounds = range_of(graph)
+    bounds = replace(bounds, p_max=bounds.p_max + 0.0)
+    if len(sizes) > 1:  # points without similarities are unknown to it
         bounds = replace(bounds, p_min=float("-inf"))
+    engine = engine_of(graph.spark, settings)
     return Description(
         n_points=graph.n_points,
         n_edges=graph.n_edges,
-        degrees_out=degrees(graph, "similar_to"),
-        degrees_in=degrees(graph, "represents"),
-        hubs={row.id: row.represents for row in hubs},
-        n_components=n_components,
-        largest_components=largest,
-        n_isolated=graph.points.where("similar_to = 0 and represents = 0").count(),
+        degrees_out=degrees(graph.out_degree),
+        degrees_in=degrees(graph.in_degree),
+        hubs=dict(zip(graph.ids_at(hubs).to_pylist(), graph.in_degree[hubs].tolist(), strict=True)),
+        n_components=len(sizes),
+        largest_components=sizes[:LARGEST_COMPONENTS].tolist(),
+        n_isolated=int(np.count_nonzero((graph.out_degree == 0) & (graph.in_degree == 0))),
         n_exemplars_by_definition=graph.n_lonely,
         least_clusters=least_clusters(graph, members),
-        similarity_quantiles=dict(zip(QUANTILES, values, strict=True)),
+        similarity_quantiles=dict(zip(QUANTILES, quantiles, strict=True)),
         preference=graph.preference,
         preference_range=bounds,
         engine=engine,
@@ -193,78 +186,42 @@ def describe_components(graph: Graph, members: DataFrame, settings: Settings) ->
     )
 
 
-def stored_similarities(graph: Graph) -> DataFrame:
-    """The similarities of different points as given, by index: (i, k, s)."""
-    return graph.edges.where("i != k").select("i", "k", F.col("similarity").alias("s"))
+def degrees(of_points: Integers) -> Degrees:
+    least, most = int(of_points.min()), int(of_points.max())
+    return Degrees(least, float(np.median(of_points)), float(of_points.mean()), most)
 
 
-def degrees(graph: Graph, column: str) -> Degrees:
-    found = graph.points.agg(F.min(column), F.median(column), F.sum(column), F.max(column)).first()
-    assert found is not None
-    return Degrees(found[0], found[1], found[2] / graph.n_points, found[3])
+def components(graph: Graph | BlockGraph) -> Integers:
+    """The connected component of each point: the smallest index in it, the direction of the edges left aside.
 
-
-def components(graph: Graph) -> DataFrame:
-    """The connected component of each point: (index, component), the smallest index in it.
-
-    A partition's edges become a forest, in one pass; forests are merged, first on all cores, then into one. A
-    task holds some ten numbers a point.
+    What holds edges says for each point the smallest one that they connect it with; the driver connects those.
     """
+    everyone = np.arange(graph.n_points)
+    if isinstance(graph, BlockGraph):
+        found = graph.blocks.visit(passes.components, graph.n_points) if graph.n_edges else []
+        return passes.connected([everyone] * (len(found) + 1), [everyone, *found], graph.n_points)
+    forest = forest_of(graph)
+    return passes.connected([everyone, forest["i"].to_numpy()], [everyone, forest["k"].to_numpy()], graph.n_points)
+
+
+def forest_of(graph: Graph) -> pa.Table:
+    """Pairs (i, k) that connect what the edges of each partition connect; a task holds some ten numbers a point."""
     n_points = graph.n_points
 
-    def merge(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        root = smallest_connected(batches, n_points)
+    def smallest(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        root = np.arange(n_points)
+        for some in passes.grouped(batches, len, max(n_points, passes.AT_ONCE)):
+            i, k = ([batch[name].to_numpy() for batch in some] for name in "ik")
+            root = passes.connected([np.arange(n_points), *i], [root, *k], n_points)
         (index,) = np.nonzero(root != np.arange(n_points))
-        for start in range(0, len(index), 10_000):
-            some = index[start : start + 10_000]
-            yield pa.RecordBatch.from_arrays([pa.array(some), pa.array(root[some])], names=["i", "k"])
+        yield pa.RecordBatch.from_arrays([pa.array(index), pa.array(root[index])], names=["i", "k"])
 
-    forest = graph.edges.where("i != k").select("i", "k").mapInArrow(merge, "i bigint, k bigint")
-    for partitions in (classic.cores(graph.edges.sparkSession), 1):
-        forest = forest.repartition(partitions).mapInArrow(merge, "i bigint, k bigint")
-    found = forest.select(F.col("i").alias("index"), F.col("k").alias("component"))
-    return (
-        graph.points.select("index")
-        .join(found, "index", "left")
-        .select("index", F.coalesce("component", "index").alias("component"))
-    )
+    return graph.edges.where("i != k").select("i", "k").mapInArrow(smallest, "i bigint, k bigint").toArrow()
 
 
-def smallest_connected(batches: Iterable[pa.RecordBatch], n: int) -> NDArray[np.int64]:
-    """For each of n points the smallest one that the pairs (i, k) connect it with."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    root = np.arange(n)
-    waiting: list[NDArray[np.int64]] = []
-
-    def connect() -> None:
-        i, k = np.concatenate([np.stack([np.arange(n), root]), *waiting], axis=1)
-        graph = coo_array((np.ones(len(i), dtype=np.int8), (i, k)), shape=(n, n))
-        label = connected_components(graph, directed=False)[1]
-        first = np.full(label.max(initial=0) + 1, n)
-        np.minimum.at(first, label, np.arange(n))
-        root[:] = first[label]
-        waiting.clear()
-
-    for batch in batches:
-        waiting.append(np.stack([batch["i"].to_numpy(), batch["k"].to_numpy()]))
-        if sum(pairs.shape[1] for pairs in waiting) > max(n, 1_000_000):
-            connect()
-    if waiting:
-        connect()
-    return root
-
-
-def components_of_blocks(graph: BlockGraph) -> NDArray[np.int64]:
-    """The connected component of each point: the smallest index in it."""
-    everyone = np.arange(graph.n_points)
-    found = graph.blocks.visit(passes.components, graph.n_points) if graph.n_edges else [everyone]
-    return passes.connected([everyone] * len(found), found, graph.n_points)
-
-
-def least_clusters_of_blocks(graph: BlockGraph) -> int:
-    component = components_of_blocks(graph)
+def least_clusters(graph: Graph | BlockGraph, component: Integers | None = None) -> int:
+    """The fewest exemplars whose in-degrees, and they themselves, reach the size of each component."""
+    component = components(graph) if component is None else component
     order = np.lexsort((np.arange(graph.n_points), -graph.in_degree, ~graph.forced, component))
     component, forced = component[order], graph.forced[order]
     covered = np.cumsum(graph.in_degree[order] + 1)
@@ -275,17 +232,20 @@ def least_clusters_of_blocks(graph: BlockGraph) -> int:
     return int(np.count_nonzero(forced | (before < np.repeat(size, size))))
 
 
-def least_clusters(graph: Graph | BlockGraph, members: DataFrame | None = None) -> int:
-    """The fewest exemplars whose in-degrees, and they themselves, reach the size of each component."""
-    if isinstance(graph, BlockGraph):
-        return least_clusters_of_blocks(graph)
-    largest_first = Window.partitionBy("component").orderBy(F.desc("lonely"), F.desc("represents"), "index")
-    before = F.sum(F.col("represents") + 1).over(largest_first.rowsBetween(Window.unboundedPreceding, -1))
-    size = F.count("*").over(Window.partitionBy("component"))
-    points = graph.points.join(components(graph) if members is None else members, "index").select(
-        "lonely", F.coalesce(before, F.lit(0)).alias("before"), size.alias("size")
-    )
-    return points.where("lonely or before < size").count()
+def range_of(graph: Graph | BlockGraph) -> PreferenceRange:
+    """`preference_range` of a graph."""
+    if isinstance(graph, Graph):
+        return preference_range(graph.edges.where("i != k").select("i", "k", F.col("similarity").alias("s")))
+    if graph.low is None or graph.high is None:
+        return PreferenceRange(float("-inf"), float("-inf"))
+    units = units_of(max(abs(graph.low), abs(graph.high)), graph.n_edges)
+    sums, counts = graph.sums_in(np.zeros(graph.n_points, np.int64), units)
+    complete = counts == graph.n_points - 1
+    if graph.n_lonely or not complete.any():
+        return PreferenceRange(float("-inf"), graph.high)
+    best = np.sort(np.concatenate([found[1] for found in graph.blocks.visit(passes.best_similarity)]))
+    largest = in_floats(sums[:, complete], units).max()
+    return PreferenceRange(float(largest) - summed(best, units) + float(best[:2].sum()), graph.high)
 
 
 def size_of(number: int) -> str:

@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
+import pyarrow as pa
 import pyspark.sql.functions as F
 from pyspark.sql import Column, DataFrame, Row, SparkSession
 
@@ -18,6 +21,7 @@ from ap_spark.blocks.hashing import JITTER
 from ap_spark.edges import changes_pairs, is_stored, thin
 from ap_spark.errors import InputError, SettingError
 from ap_spark.exact import Units, unit_of, units_of
+from ap_spark.kernel import Flags, Integers
 from ap_spark.ordering import numbered
 from ap_spark.preference import quantiles_of
 from ap_spark.schema import (
@@ -35,7 +39,7 @@ from ap_spark.schema import (
 )
 from ap_spark.settings import Settings
 
-__all__ = ["Graph", "build_graph", "similarities_of"]
+__all__ = ["Graph", "build_graph"]
 
 COARSEST = 1e-6  # the unit of exact sums at most, beside the similarities that have to count
 BROADCAST_POINTS = 5_000_000  # a table of one small row a point is broadcast up to this many points
@@ -90,6 +94,33 @@ class Graph:
     @property
     def spark(self) -> SparkSession:
         return self.edges.sparkSession
+
+    @cached_property
+    def out_degree(self) -> Integers:
+        """To how many others each point is similar."""
+        return self.of_points("similar_to")
+
+    @cached_property
+    def in_degree(self) -> Integers:
+        """How many others are similar to each point."""
+        return self.of_points("represents")
+
+    @cached_property
+    def forced(self) -> Flags:
+        """Which points are exemplars by definition."""
+        return np.asarray(self.out_degree == 0)
+
+    def of_points(self, column: str) -> Integers:
+        return np.asarray(self.points.select("index", column).toArrow().sort_by("index")[column].to_numpy())
+
+    def ids_at(self, index: Integers) -> pa.Array:
+        """The ids of some points, in the order of the indices given."""
+        return ids_among(self.points, index)
+
+    def similarities(self) -> DataFrame:
+        """The stored similarities by the ids as given: (i, k, s)."""
+        between = self.edges.where("i != k").select("i", "k", F.col("similarity").alias("s"))
+        return with_ids(between, self.small(self.points))
 
     def every_point(self) -> DataFrame:
         """All points as exemplars: (index)."""
@@ -221,10 +252,11 @@ def make_graph(
     )
 
 
-def similarities_of(graph: Graph) -> DataFrame:
-    """The stored similarities of a graph by the ids as given: (i, k, s)."""
-    between = graph.edges.where("i != k").select("i", "k", F.col("similarity").alias("s"))
-    return with_ids(between, graph.small(graph.points))
+def ids_among(points: DataFrame, index: Integers) -> pa.Array:
+    """The ids of some points of a table (index, id), in the order of the indices given."""
+    wanted = pa.table({"index": index, "place": np.arange(len(index))})
+    found = points.select("index", "id").join(F.broadcast(points.sparkSession.createDataFrame(wanted)), "index")
+    return found.toArrow().sort_by("place")["id"].combine_chunks()
 
 
 def with_ids(edges: DataFrame, points: DataFrame) -> DataFrame:

@@ -343,6 +343,16 @@ def rounded(values: Floats, unit: float) -> Integers:
     return np.rint(values * (1.0 / unit)).astype(np.int64)
 
 
+def in_floats(words: Integers, units: Units) -> Floats:
+    """Sums as floats, from their words."""
+    return np.asarray(sum(word.astype(np.float64) * unit for word, unit in zip(words, units, strict=False)))
+
+
+def summed(values: Floats, units: Units) -> float:
+    """The exact sum of some values."""
+    return float(in_floats(np.array([word.sum(keepdims=True) for word in in_units(values, units)]), units)[0])
+
+
 def room(block: Block, scratch: Floats | None) -> Floats:
     """Two numbers for each entry."""
     return np.empty((2, len(block.s))) if scratch is None else scratch[:, : len(block.s)]

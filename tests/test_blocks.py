@@ -16,7 +16,7 @@ from pyspark.sql import DataFrame, SparkSession
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ap_spark import InputError, affinity_propagation
+from ap_spark import InputError, affinity_propagation, preference_range
 from ap_spark.blocks import build, passes
 from ap_spark.blocks import graph as block_graph
 from ap_spark.blocks.assemble import Rules, assemble
@@ -25,12 +25,12 @@ from ap_spark.blocks.files import OPEN, UnusableFile, opened, shape_of, write_bl
 from ap_spark.blocks.graph import BlockGraph, block_of, build_block_graph, cut, is_scan
 from ap_spark.blocks.hashing import hash_edges, hash_points, jittered
 from ap_spark.clusters import make_clusters
-from ap_spark.description import least_clusters
+from ap_spark.description import describe_graph
 from ap_spark.engines.tasks import Beginning, Plan, begin
 from ap_spark.exact import Units
-from ap_spark.graph import build_graph, similarities_of
+from ap_spark.graph import build_graph
 from ap_spark.settings import Settings
-from tests.conftest import Edges, random_edges
+from tests.conftest import Edges, all_pairs, one_way, random_edges
 
 Frame = Callable[[Edges], DataFrame]
 Pairs = dict[tuple[int, int], float]
@@ -265,7 +265,7 @@ def test_both_forms_of_a_graph_are_the_same(
     assert [row.similar_to for row in points] == blocks.out_degree.tolist()
     assert [row.represents for row in points] == blocks.in_degree.tolist()
     assert [row.preference for row in points] == blocks.preferences.tolist()
-    assert edges_of(blocks) == {(row.i, row.k): row.s for row in similarities_of(plain).collect()}
+    assert edges_of(blocks) == {(row.i, row.k): row.s for row in plain.similarities().collect()}
     for name in ("n_points", "n_edges", "n_lonely", "units", "report_units", "preference", "fingerprint", "uniform"):
         assert getattr(plain, name) == getattr(blocks, name), name
     quantiles = 0.0, 0.3, 0.5, 1.0
@@ -273,7 +273,8 @@ def test_both_forms_of_a_graph_are_the_same(
     monkeypatch.setattr(block_graph, "ROWS_AT_ONCE", 10)
     monkeypatch.setattr(passes, "BINS", 4)
     assert plain.quantiles(*quantiles) == blocks.quantiles(*quantiles)
-    assert least_clusters(plain) == least_clusters(blocks)
+    assert {(row.i, row.k): row.s for row in blocks.similarities().collect()} == edges_of(blocks)
+    assert str(describe_graph(plain, settings)) == str(describe_graph(blocks, settings))
     exemplars = (rng.random(plain.n_points) < 0.3) & ~blocks.forced
     index = plain.spark.createDataFrame([(int(number),) for number in np.flatnonzero(exemplars)], "index bigint")
     theirs = make_clusters(plain, plain.with_forced(index))
@@ -285,6 +286,16 @@ def test_both_forms_of_a_graph_are_the_same(
     )
     plain.release()
     blocks.release()
+
+
+def test_the_range_of_preferences_by_passes(frame: Frame) -> None:
+    edges = all_pairs(np.random.default_rng(3).normal(size=(12, 2)))
+    for some, bounded in ((edges, True), (edges[:-1], True), (one_way(edges, 5), False)):
+        graph = build_block_graph(frame(some), Settings(preference=-1.0, partitions=2))
+        found = describe_graph(graph, Settings()).preference_range
+        assert found == preference_range(frame(some))
+        assert np.isfinite(found.p_min) == bounded
+        graph.release()
 
 
 def edges_of(graph: BlockGraph) -> dict[tuple[Any, Any], float]:

@@ -21,7 +21,7 @@ from ap_spark import kernel
 from ap_spark.engines.resident import ResidentEngine
 from ap_spark.engines.tasks import Plan
 from ap_spark.errors import StorageError
-from ap_spark.graph import Graph, build_graph, similarities_of
+from ap_spark.graph import Graph, build_graph
 from ap_spark.processes import machine
 from ap_spark.settings import Settings
 from ap_spark.shortages import OUT_OF_MEMORY
@@ -191,7 +191,7 @@ def test_lost_executors_take_nothing_with_them(
     graph: Graph, undisturbed: tuple[bytes, list[Any]], tmp_path: Path
 ) -> None:
     edges, result = tmp_path / "edges", tmp_path / "messages"
-    similarities_of(graph).write.parquet(str(edges))
+    graph.similarities().write.parquet(str(edges))
     quick = ["spark.executor.extraJavaOptions=-XX:TieredStopAtLevel=1", "spark.shuffle.io.retryWait=100ms"]
     conf = [*INTERPRETED, *quick, "spark.ui.enabled=false", "spark.sql.shuffle.partitions=2"]
     told = finish([sys.executable, "-c", LOST, str(edges), str(result), *conf, f"spark.local.dir={tmp_path}"])

@@ -14,7 +14,7 @@ from scipy.sparse.csgraph import connected_components
 
 from ap_spark import InputError, affinity_propagation, describe
 from ap_spark.cli import main
-from ap_spark.graph import build_graph, similarities_of
+from ap_spark.graph import build_graph
 from ap_spark.settings import Settings
 from tests.conftest import ROOT, Edges, held_tables, random_edges
 
@@ -53,7 +53,7 @@ def test_thinner_and_symmetric_graphs(frame: Frame, options: dict[str, object]) 
     edges[0] = (*edges[0][:2], float("-inf"))
     settings = Settings(**options, preference=-1.0)  # type: ignore[arg-type]
     graph = build_graph(frame(edges), settings)
-    found = {(row.i, row.k): row.s for row in similarities_of(graph).collect()}
+    found = {(row.i, row.k): row.s for row in graph.similarities().collect()}
     points = {row.id for row in graph.points.collect()}
     graph.release()
     assert found == thinned(edges, settings)

@@ -36,6 +36,7 @@ from ap_spark.graph import (
     COARSEST,
     build_graph,
     check_ways,
+    ids_among,
     ids_of,
     key_of,
     merge,
@@ -214,6 +215,23 @@ class BlockGraph:
         """Exemplars, and those by definition."""
         return exemplars | self.forced
 
+    def sums_in(self, cluster: Integers, units: Units) -> tuple[Integers, Integers]:
+        """How similar the other members of its cluster are to each point, and how many store an edge to it.
+
+        See `passes.refine`; the sums as words, shape (words, n_points).
+        """
+        sums, counts = np.zeros((units.words, self.n_points), np.int64), np.zeros(self.n_points, np.int64)
+        for found in self.blocks.visit(passes.refine, cluster, units) if self.n_edges else ():
+            sums[:, found.columns] += found.sums
+            counts[found.columns] += found.counts
+        return sums, counts
+
+    def ids_at(self, index: Integers) -> pa.Array:
+        """The ids of some points, in the order of their numbers given."""
+        if self.numbering.ids is not None:
+            return self.numbering.ids.take(pa.array(index))
+        return ids_among(self.numbering.points, index)
+
     @property
     def is_complete(self) -> bool:
         """Whether all pairs are stored."""
@@ -313,6 +331,10 @@ class BlockGraph:
     def with_preference(self, preference: Floats | float) -> BlockGraph:
         """The same graph, on the same blocks, with these preferences."""
         return replace(self, preference_of=preference)
+
+    def similarities(self) -> DataFrame:
+        """The stored similarities by the ids as given: (i, k, s); while the blocks are there."""
+        return with_ids(self.blocks.pairs(), small(self.numbering.points, self.n_points))
 
     def placed(self, entries: DataFrame) -> DataFrame:
         """Entries with the block of their row."""

@@ -5,8 +5,8 @@ Similarities of a block's diagonal entries have no meaning here: preferences are
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,7 @@ __all__ = [
     "best_similarity",
     "components",
     "connected",
+    "grouped",
     "histogram",
     "in_degrees",
     "refine",
@@ -28,6 +29,9 @@ __all__ = [
     "values",
 ]
 
+AT_ONCE = 1_000_000  # entries that are connected at once, at least
+
+Item = TypeVar("Item")
 Parts = Iterable[tuple[Block, Floats]]  # some rows, and their similarities
 
 
@@ -177,7 +181,8 @@ def histogram(parts: Parts, low: float, high: float) -> Histogram:
 def components(parts: Parts, n_points: int) -> Integers:
     """For each point the smallest one that the block's edges connect it with, in whatever direction."""
     smallest = np.arange(n_points)
-    for some in grouped(parts, max(n_points, 1_000_000)):
+    blocks = (block for block, _ in parts)
+    for some in grouped(blocks, lambda block: len(block.s), max(n_points, AT_ONCE)):
         i = [np.repeat(block.rows, np.diff(block.starts)) for block in some]
         smallest = connected([np.arange(n_points), *i], [smallest, *(block.columns for block in some)], n_points)
     return smallest
@@ -196,13 +201,15 @@ def connected(i: Sequence[Integers], k: Sequence[Integers], n_points: int) -> In
     return np.asarray(first[label])
 
 
-def grouped(parts: Parts, entries: int) -> Iterator[list[Block]]:
-    """Parts together that have about so many entries."""
-    waiting: list[Block] = []
-    for block, _ in parts:
-        waiting.append(block)
-        if sum(len(part.s) for part in waiting) >= entries:
+def grouped(items: Iterable[Item], size: Callable[[Item], int], enough: int) -> Iterator[list[Item]]:
+    """Items in groups of about ``enough`` in size together."""
+    waiting: list[Item] = []
+    total = 0
+    for item in items:
+        waiting.append(item)
+        total += size(item)
+        if total >= enough:
             yield waiting
-            waiting = []
+            waiting, total = [], 0
     if waiting:
         yield waiting

@@ -16,6 +16,7 @@ from pickle import PicklingError
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from py4j.protocol import Py4JError
 from pyspark import RDD, Broadcast
 from pyspark.errors import PySparkException
@@ -130,6 +131,12 @@ class Blocks:
                 self.write()
         raise lost("a pass")
 
+    def pairs(self) -> DataFrame:
+        """The stored pairs of different points, by number: (i, k, s)."""
+        assert self.handles is not None
+        handles = self.handles.select("block", "path", "rows", "entries")
+        return handles.mapInArrow(partial(pairs, layout=self.layout), "i bigint, k bigint, s double")
+
     def release(self) -> None:
         if self.found and classic.is_local(self.spark):  # the driver is the executor
             if self.handles:
@@ -156,6 +163,15 @@ def on_each(
                 yield handle.block, kernel(file.parts(), *arguments)
         except UnusableFile:
             yield handle.block, None
+
+
+def pairs(handles: Iterator[pa.RecordBatch], layout: Layout) -> Iterator[pa.RecordBatch]:
+    """The entries of blocks without the diagonal: (i, k, s)."""
+    for handle in (Row(**row) for batch in handles for row in batch.to_pylist()):
+        with opened(Path(handle.path), shape_of_handle(handle, layout), messages=False) as file:
+            for block, similarity in file.parts():
+                i, k = np.repeat(block.rows, np.diff(block.starts)), block.columns.astype(np.int64)
+                yield pa.RecordBatch.from_pydict({"i": i, "k": k, "s": similarity.copy()}).filter(pa.array(i != k))
 
 
 def shape_of_handle(handle: Row, layout: Layout) -> Shape:
