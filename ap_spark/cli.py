@@ -27,6 +27,7 @@ from ap_spark.blocks.graph import Numbering, number_points
 from ap_spark.checkpoint import Checkpoint, store_of
 from ap_spark.clustering import Clustering, check_target, cluster_similarities, what_is_missing
 from ap_spark.description import describe_graph
+from ap_spark.edges import Pairs
 from ap_spark.engines import build, engine_of
 from ap_spark.errors import (
     ApSparkError,
@@ -41,7 +42,7 @@ from ap_spark.errors import (
 )
 from ap_spark.interrupts import Interrupts
 from ap_spark.metrics import metric_of
-from ap_spark.neighbors import nearest_neighbors
+from ap_spark.neighbors import find_neighbors
 from ap_spark.preference import PreferenceRange
 from ap_spark.progress import Progress
 from ap_spark.propagation import Watch
@@ -64,7 +65,7 @@ from ap_spark.settings import (
     parameters,
 )
 from ap_spark.shortages import shortage
-from ap_spark.similarity import similarities
+from ap_spark.similarity import all_pairs
 from ap_spark.version import __version__
 
 __all__ = ["main"]
@@ -287,7 +288,7 @@ def finite_or_null(bounds: PreferenceRange) -> dict[str, float | None]:
 class Source:
     """What a command works on: similarities, the points and their preferences if known, and how it came about."""
 
-    edges: DataFrame
+    edges: DataFrame | Pairs
     points: DataFrame | None
     preferences: DataFrame | None
     settings: Settings
@@ -400,7 +401,7 @@ def read(
     symmetrize: str | None,
     *,
     by_number: bool,
-) -> tuple[DataFrame, DataFrame | None, DataFrame | None, dict[str, Any] | None, Numbering | None]:
+) -> tuple[DataFrame | Pairs, DataFrame | None, DataFrame | None, dict[str, Any] | None, Numbering | None]:
     """The similarities; the points if known; their own preferences if they have them; how neighbours were found.
 
     Points with features are numbered, if ``by_number``, and their similarities are by number.
@@ -441,28 +442,23 @@ def read(
     if neighbors is not None:
         named = hold(named, held)  # it is read more than once
     try:
-        edges, about = compare(named, similarity)
+        pairs, about = compare(named, similarity)
     except InputError:
         if by_number:
             compare(points, similarity)  # tells of the points by their ids
         raise
-    return edges, points.select("id"), preferences_of(points, source), about, numbering
+    return pairs, points.select("id"), preferences_of(points, source), about, numbering
 
 
-def compare(points: DataFrame, similarity: Similarity) -> tuple[DataFrame, dict[str, Any] | None]:
+def compare(points: DataFrame, similarity: Similarity) -> tuple[Pairs, dict[str, Any] | None]:
     """The similarities of points, and how neighbours were found."""
-    if similarity.neighbors is None:
-        return similarities(points, metric=similarity.metric, width=similarity.width), None
-    found = nearest_neighbors(
-        points,
-        similarity.neighbors,
-        metric=similarity.metric,
-        width=similarity.width,
-        search=similarity.search,
-        recall=similarity.recall,
+    asked = similarity
+    if asked.neighbors is None:
+        return all_pairs(points, asked.metric, asked.width), None
+    pairs, search, recall = find_neighbors(
+        points, asked.neighbors, asked.metric, asked.width, asked.search, asked.recall
     )
-    about = {"neighbors": similarity.neighbors, "search": found.search, "recall": round(found.recall, 4)}
-    return found.edges, about
+    return pairs, {"neighbors": asked.neighbors, "search": search, "recall": round(recall, 4)}
 
 
 def hold(table: DataFrame, held: ExitStack) -> DataFrame:

@@ -21,6 +21,7 @@ from ap_spark.checkpoint import Checkpoint
 from ap_spark.clusters import make_clusters
 from ap_spark.convergence import TRACE, Iteration
 from ap_spark.description import least_clusters
+from ap_spark.edges import Pairs
 from ap_spark.engines import Engine, build, make_engine
 from ap_spark.errors import SettingError
 from ap_spark.graph import Graph
@@ -260,7 +261,7 @@ def affinity_propagation(
 
 
 def cluster_similarities(
-    similarities: DataFrame,
+    similarities: DataFrame | Pairs,
     settings: Settings,
     snapshots: Snapshots,
     *,

@@ -2,12 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
 import pyspark.sql.functions as F
-from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import Column, DataFrame, SparkSession, Window
 
 from ap_spark.settings import Settings
 
-__all__ = ["changes_pairs", "is_stored", "thin"]
+__all__ = ["Pairs", "Transform", "changes_pairs", "is_stored", "thin"]
+
+Transform = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Similarities that tasks compute, and may go on with before Spark sees them row by row.
+
+    Attributes
+    ----------
+    then : callable
+        Of what a task does with batches of (i, k, s), and the columns that come of it: those as a DataFrame.
+    kind : str
+        The type of the ids.
+    """
+
+    then: Callable[[Transform, str], DataFrame]
+    kind: str
+
+    @property
+    def frame(self) -> DataFrame:
+        """(i, k, s)."""
+        return self.then(iter, f"i {self.kind}, k {self.kind}, s double")
+
+    @property
+    def sparkSession(self) -> SparkSession:  # noqa: N802
+        """As of a DataFrame."""
+        return self.frame.sparkSession
 
 
 def is_stored() -> Column:

@@ -33,13 +33,14 @@ from ap_spark.cells import (
     nearest_in_cells,
     train,
 )
+from ap_spark.edges import Pairs, Transform
 from ap_spark.errors import SettingError
 from ap_spark.metrics import Floats, Metric, PairFunction, metric_of
 from ap_spark.nearest import Found, Positions, nearest, nearest_by, without_copies
 from ap_spark.settings import Similarity
 from ap_spark.similarity import check_vectors
 
-__all__ = ["Neighbors", "nearest_neighbors"]
+__all__ = ["Neighbors", "find_neighbors", "nearest_neighbors"]
 
 logger = logging.getLogger(__name__)
 
@@ -128,6 +129,19 @@ def nearest_neighbors(
     >>> nearest_neighbors(points, 1).edges.orderBy("i").collect()
     [Row(i=0, k=1, s=-1.0), Row(i=1, k=0, s=-1.0), Row(i=2, k=1, s=-4.0)]
     """
+    pairs, used, reached = find_neighbors(points, neighbors, metric, width, search, recall)
+    return Neighbors(pairs.frame, used, reached)
+
+
+def find_neighbors(
+    points: DataFrame,
+    neighbors: int,
+    metric: str | PairFunction,
+    width: float | None,
+    search: str,
+    recall: float,
+) -> tuple[Pairs, str, float]:
+    """`nearest_neighbors`, for tasks to go on with: the pairs, the search that was used, and the recall."""
     Similarity(neighbors=neighbors, search=search, recall=recall)
     by = metric_of(metric, width)
     if neighbors is None:
@@ -137,9 +151,10 @@ def nearest_neighbors(
     if choose_search(search, by, count, dimensions) == "exact":
         parts = parts_of(points, count, dimensions, neighbors)
         shards = -(-count * dimensions * 8 // SHARD_BYTES)
-        return Neighbors(exact(points, points, parts, shards, neighbors, by), "exact", 1.0)
+        return exact(points, points, parts, shards, neighbors, by), "exact", 1.0
     assert isinstance(by, Metric)
-    return approximate(points, count, dimensions, neighbors, by, recall)
+    pairs, reached = approximate(points, count, dimensions, neighbors, by, recall)
+    return pairs, "approximate", reached
 
 
 def choose_search(search: str, metric: Metric | PairFunction, count: int, dimensions: int) -> str:
@@ -165,8 +180,8 @@ def choose_search(search: str, metric: Metric | PairFunction, count: int, dimens
 
 def exact(
     queries: DataFrame, points: DataFrame, parts: int, shards: int, n: int, metric: Metric | PairFunction
-) -> DataFrame:
-    """The neighbours of the queries among the points: (i, k, s)."""
+) -> Pairs:
+    """The neighbours of the queries among the points."""
     group = (F.col("part") * F.lit(shards) + F.col("shard")).alias("group")
     asking = pack(queries, bucket(parts), metric).select(
         F.col("cell").alias("part"), each_of(shards).alias("shard"), "cell", "ids", "vectors"
@@ -182,8 +197,10 @@ def exact(
     return meet(packs[0], packs[1], parts * shards, metric, search, best_of=n if shards > 1 else None)
 
 
-def approximate(points: DataFrame, count: int, dimensions: int, n: int, metric: Metric, recall: float) -> Neighbors:
-    """The neighbours of each point in the cells nearest to it, as many of them as the recall asks for."""
+def approximate(
+    points: DataFrame, count: int, dimensions: int, n: int, metric: Metric, recall: float
+) -> tuple[Pairs, float]:
+    """The neighbours of each point in the cells nearest to it, as many as the recall asks for; and the recall."""
     spark = points.sparkSession
     number = max(1, 4 * math.isqrt(count))
     training = sample(points, count, min(TRAINING * number, TRAINING_BYTES // (8 * dimensions)))
@@ -197,7 +214,7 @@ def approximate(points: DataFrame, count: int, dimensions: int, n: int, metric: 
 
     some = sample(points, count, SAMPLE)
     shards = max(2 * classic.cores(spark), -(-count * dimensions * 8 // SHARD_BYTES))
-    truth = exact(some, points, 1, shards, n, metric).select("i", F.col("k").alias("id")).toArrow()
+    truth = exact(some, points, 1, shards, n, metric).frame.select("i", F.col("k").alias("id")).toArrow()
     true = spark.createDataFrame(pa.table({"id": truth["id"].unique()}))
     cell_of = placed(points.join(F.broadcast(true), "id")).select("id", "cell").toArrow()
     rows = some.toArrow().sort_by("id")
@@ -227,8 +244,7 @@ def approximate(points: DataFrame, count: int, dimensions: int, n: int, metric: 
 
     shards = int(answers["shard"].max()) + 1
     groups = int(asks["group"].max()) + 1
-    edges = meet(packs[0], packs[1], groups, metric, search, best_of=n if shards > 1 else None)
-    return Neighbors(edges, "approximate", reached)
+    return meet(packs[0], packs[1], groups, metric, search, best_of=n if shards > 1 else None), reached
 
 
 def from_driver(spark: SparkSession, table: pd.DataFrame) -> DataFrame:
@@ -370,8 +386,8 @@ def meet(
     metric: Metric | PairFunction,
     search: Callable[[Floats, Floats, Positions, Positions], Found],
     best_of: int | None,
-) -> DataFrame:
-    """Search in each group: (i, k, s).
+) -> Pairs:
+    """Search in each group.
 
     Parameters
     ----------
@@ -395,11 +411,22 @@ def meet(
         return pa.table({"i": i.take(pa.array(row)), "k": k.take(pa.array(neighbor)), "s": s, "closeness": closeness})
 
     left, right = (packs.repartition(groups, "group").groupBy("group") for packs in (asking, asked))
-    found = left.cogroup(right).applyInArrow(in_group, f"i {kind}, k {kind}, s double, closeness double")
+    groups_that_meet = left.cogroup(right)
     if best_of is not None:
         rank = F.row_number().over(Window.partitionBy("i").orderBy(F.desc("closeness"), "k"))
-        found = found.withColumn("rank", rank).where(F.col("rank") <= best_of)
-    return found.select("i", "k", "s")
+        found = groups_that_meet.applyInArrow(in_group, f"i {kind}, k {kind}, s double, closeness double")
+        best = found.withColumn("rank", rank).where(F.col("rank") <= best_of).select("i", "k", "s")
+        return Pairs(best.mapInArrow, kind)
+
+    def then(transform: Transform, columns: str) -> DataFrame:
+        def task(some: pa.Table, others: pa.Table) -> pa.Table:
+            pairs = in_group(some, others).select(["i", "k", "s"]).combine_chunks()
+            batches = pairs.to_batches() or [pa.RecordBatch.from_pylist([], pairs.schema)]
+            return pa.Table.from_batches(transform(batches))
+
+        return groups_that_meet.applyInArrow(task, columns)
+
+    return Pairs(then, kind)
 
 
 def unpack(packs: pa.Table) -> tuple[pa.Array, Floats, Positions]:

@@ -13,11 +13,14 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
+from ap_spark import classic
 from ap_spark.errors import StorageError
 
-__all__ = ["configuration", "start_session", "with_settings"]
+__all__ = ["configuration", "few_partitions", "start_session", "with_settings"]
 
 JAVA_OPTIONS = "spark.driver.extraJavaOptions"
+PARTITIONS = "spark.sql.shuffle.partitions"
+A_CORE = 3  # partitions of a shuffle
 QUICK_COMPILER = "-XX:TieredStopAtLevel=1"
 
 
@@ -96,6 +99,12 @@ def read_properties(path: Path) -> dict[str, str]:
     lines = (line.strip() for line in path.read_text().splitlines())
     pairs = (line.split(None, 1) for line in lines if line and not line.startswith("#"))
     return {key: value.strip() for key, value in pairs}
+
+
+def few_partitions(spark: SparkSession) -> dict[str, str]:
+    """For a table that is kept, whose partitions Spark does not merge: a shuffle in no more of them than pay."""
+    wanted = int(str(spark.conf.get(PARTITIONS)))
+    return {PARTITIONS: str(min(wanted, A_CORE * classic.cores(spark)))}
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -12,13 +11,13 @@ import pyspark.sql.functions as F
 from pyspark.sql import DataFrame
 from pyspark.sql.types import ArrayType, NumericType
 
-from ap_spark import classic
+from ap_spark.edges import Pairs, Transform
 from ap_spark.errors import InputError, SettingError
 from ap_spark.metrics import Floats, Metric, PairFunction, between, metric_of
 from ap_spark.schema import count_of, examples, finite, id_type, is_are, require_columns
 from ap_spark.settings import Similarity
 
-__all__ = ["check_vectors", "similarities"]
+__all__ = ["all_pairs", "check_vectors", "similarities"]
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +62,11 @@ def similarities(
     >>> similarities(points, metric="euclidean").where("i = 2").orderBy("k").collect()
     [Row(i=2, k=0, s=-3.0), Row(i=2, k=1, s=-2.0)]
     """
+    return all_pairs(points, metric, width).frame
+
+
+def all_pairs(points: DataFrame, metric: str | PairFunction, width: float | None) -> Pairs:
+    """`similarities`, for tasks to go on with."""
     by = metric_of(metric, width)
     points, count, _ = check_vectors(points, by)
     if count > MANY:
@@ -71,12 +75,15 @@ def similarities(
             f"{count:,}",
             f"{count * (count - 1):,}",
         )
-    kind = points.schema["id"].dataType.simpleString()
-    tiles = points.mapInArrow(partial(tile, metric=by), f"ids array<{kind}>, vectors binary")
-    left, right = tiles, tiles.select(F.col("ids").alias("other_ids"), F.col("vectors").alias("others"))
-    # A tile is some MB: a task for each few of them keeps all cores busy.
-    pairs = left.repartition(4 * classic.cores(points.sparkSession)).crossJoin(right)
-    return pairs.mapInArrow(partial(all_pairs, metric=by), f"i {kind}, k {kind}, s double")
+    spark = points.sparkSession
+    tiles = spark.createDataFrame(pa.Table.from_batches(tiled(points.select("id", "features").toArrow(), by)))
+    left = tiles.repartition(-(-count // TILE))
+    pairs = left.crossJoin(F.broadcast(tiles.toDF("other_ids", "others")))
+
+    def then(transform: Transform, columns: str) -> DataFrame:
+        return pairs.mapInArrow(lambda batches: transform(pairs_of_tiles(batches, by)), columns)
+
+    return Pairs(then, points.schema["id"].dataType.simpleString())
 
 
 def check_vectors(points: DataFrame, metric: Metric | PairFunction) -> tuple[DataFrame, int, int]:
@@ -160,21 +167,20 @@ def check_function(function: PairFunction, x: Floats) -> None:
         )
 
 
-def tile(batches: Iterable[pa.RecordBatch], *, metric: Metric | PairFunction) -> Iterator[pa.RecordBatch]:
-    """Gather points into rows of up to TILE points, vectors prepared by the metric."""
-    for batch in batches:
-        for start in range(0, len(batch), TILE):
-            some = batch.slice(start, TILE)
-            vectors = some["features"].flatten().to_numpy().reshape(len(some), -1)
-            if isinstance(metric, Metric):
-                vectors = metric.prepare(vectors)
-            ids = pa.array([some["id"].to_pylist()], pa.list_(some["id"].type))
-            yield pa.RecordBatch.from_arrays(
-                [ids, pa.array([vectors.tobytes()], pa.binary())], names=["ids", "vectors"]
-            )
+def tiled(points: pa.Table, metric: Metric | PairFunction) -> Iterator[pa.RecordBatch]:
+    """Points in rows of up to TILE, vectors prepared by the metric: (ids array, vectors binary)."""
+    points = points.combine_chunks()
+    for start in range(0, len(points), TILE):
+        some = points.slice(start, TILE)
+        ids = some["id"].combine_chunks()
+        vectors = some["features"].combine_chunks().flatten().to_numpy().reshape(len(some), -1)
+        if isinstance(metric, Metric):
+            vectors = metric.prepare(vectors)
+        row = [pa.ListArray.from_arrays(pa.array([0, len(ids)], pa.int32()), ids), pa.array([vectors.tobytes()])]
+        yield pa.RecordBatch.from_arrays(row, names=["ids", "vectors"])
 
 
-def all_pairs(batches: Iterable[pa.RecordBatch], *, metric: Metric | PairFunction) -> Iterator[pa.RecordBatch]:
+def pairs_of_tiles(batches: Iterable[pa.RecordBatch], metric: Metric | PairFunction) -> Iterator[pa.RecordBatch]:
     """The similarities of the pairs of two tiles, the diagonal left out."""
     for batch in batches:
         for n in range(len(batch)):

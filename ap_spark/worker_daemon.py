@@ -1,7 +1,7 @@
-"""Spark's daemon of Python workers, without the stack that an idle one prints when Spark ends it after a minute.
+"""Spark's daemon of Python workers: it imports once what every worker needs, and spares the log a stack.
 
-Such a worker finds its socket closed, reports that as an error, to the closed socket, and fails at it. Set by
-``spark.python.daemon.module`` in conf/local.properties.
+Workers are forks of it. One that Spark ends after a minute's idleness finds its socket closed, reports that as an
+error, to the closed socket, and fails at it. Set by ``spark.python.daemon.module`` in conf/local.properties.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ import traceback
 from types import SimpleNamespace
 
 from pyspark import daemon
+
+import ap_spark.engines.tasks
+import ap_spark.similarity  # noqa: F401
 
 
 def print_exc() -> None:

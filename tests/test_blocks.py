@@ -9,6 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyspark.sql.functions as F
 import pytest
 from numpy.typing import NDArray
@@ -17,13 +19,14 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from ap_spark import InputError, affinity_propagation, preference_range
-from ap_spark.blocks import build, passes
+from ap_spark.blocks import build, passes, send
 from ap_spark.blocks import graph as block_graph
 from ap_spark.blocks.assemble import Rules, assemble
 from ap_spark.blocks.build import Layout, Stats, by_rows, with_diagonal
 from ap_spark.blocks.files import OPEN, UnusableFile, opened, shape_of, write_block
 from ap_spark.blocks.graph import BlockGraph, block_of, build_block_graph, cut, is_scan
 from ap_spark.blocks.hashing import hash_edges, hash_points, jittered
+from ap_spark.blocks.send import parcels, unpacked
 from ap_spark.clusters import make_clusters
 from ap_spark.description import describe_graph
 from ap_spark.engines.tasks import Beginning, Plan, begin
@@ -107,20 +110,20 @@ def test_edges_become_entries_by_the_rules(symmetrize: str, on_duplicate: str, l
 
 
 def test_a_task_with_little_memory_makes_the_same_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import pyarrow as pa
-
     rng = np.random.default_rng(1)
     n, m = 50, 2000
     i, k = np.unique(rng.integers(0, n, (m, 2)), axis=0).T
     s = rng.normal(size=len(i))
-    batches = [
+    cuts = np.array([0, n])
+    given = [
         pa.RecordBatch.from_pydict({"i": i[part], "k": k[part], "s": s[part]})
         for part in np.array_split(rng.permutation(len(i)), 7)
     ]
+    batches = list(parcels(given, cuts, both=False))
     results = []
     for at_once in (10**6, 100):
         monkeypatch.setattr(build, "BUCKET_EDGES", at_once)
-        layout = Layout(1, np.array([0, n]), Rules(), len(i))
+        layout = Layout(1, cuts, Rules(), len(i))
         stats = Stats(np.zeros(n, np.int64), 0, np.arange(n))
         parts = []
         for edges in by_rows(batches, layout, 0, n, tmp_path, stats):
@@ -132,6 +135,31 @@ def test_a_task_with_little_memory_makes_the_same_entries(tmp_path: Path, monkey
         results.append([*(array.tobytes() for array in whole.values()), *stats.handle().values()])
     assert results[0] == results[1]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_edges_reach_the_blocks_of_their_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(send, "A_PARCEL", 5)
+    rng = np.random.default_rng(2)
+    i, k = rng.integers(0, 20, (2, 60))
+    wrong = rng.random(60) < 0.1
+    given = [
+        pa.RecordBatch.from_pydict({"i": pa.array(i[part], mask=wrong[part]), "k": k[part], "s": k[part] / 3.0})
+        for part in np.array_split(np.arange(60), 4)
+    ]
+    for cuts in (np.array([0, 20]), np.array([0, 1, 8, 20])):
+        for both in (False, True):
+            reached: list[tuple[int, int, int, float]] = []
+            for batch in parcels(given, cuts, both=both):
+                for block in range(len(cuts) - 1):
+                    for edges in unpacked([batch.filter(pc.equal(batch["block"], block))], 20):
+                        assert len(edges) <= 5
+                        reached += [(block, *edge) for edge in edges.tolist()]
+            right = list(zip(i[~wrong].tolist(), k[~wrong].tolist(), strict=True))
+            sent = [(row, column, column / 3.0) for row, column in right]
+            if both:
+                sent += [(column, ~row, column / 3.0) for row, column in right if row != column]
+            block_of_row = [(int(np.searchsorted(cuts, edge[0], side="right")) - 1, *edge) for edge in sent]
+            assert sorted(reached) == sorted([*block_of_row, *[(0, -1, 0, 0.0)] * int(wrong.sum())])
 
 
 class OneBlock:

@@ -19,13 +19,13 @@ from ap_spark.blocks.files import (
     Shape,
     UnusableFile,
     clear_leftovers,
-    column_type,
     opened,
     path_of,
     shape_of,
     write_block,
 )
 from ap_spark.blocks.hashing import hash_edges
+from ap_spark.blocks.send import record, unpacked
 
 __all__ = ["HANDLES", "Kept", "Layout", "build", "rebuild"]
 
@@ -143,7 +143,7 @@ class Stats:
 def build(
     batches: Batches, layout: Layout, keys: Broadcast[NDArray[np.int64]], kept: Kept | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """Write the block of this partition from edges (i, k, s) in any order; a row without i says that one is wrong."""
+    """Write the block of this partition from parcels of edges in any order (`send.parcels`)."""
     number = block_number()
     path = path_of(layout.run, number)
     low, high = layout.cuts[number], layout.cuts[number + 1]
@@ -201,20 +201,17 @@ def by_rows(batches: Batches, layout: Layout, low: int, high: int, directory: Pa
     if layout.rules.symmetrize != "none":
         share *= 2
     buckets = int(min(max(1, -(-share // BUCKET_EDGES)), 256, high - low))
-    kind = column_type(layout.n_points)
-    edge = np.dtype([("i", kind), ("k", kind), ("s", np.float64)])
+    edge = record(layout.n_points)
     with ExitStack() as held:
         files: list[BinaryIO] = []
         if buckets > 1:
             files = [held.enter_context(tempfile.TemporaryFile(dir=directory)) for _ in range(buckets)]
         kept: list[NDArray[Any]] = []
-        for batch in batches:
-            if wrong := batch["i"].null_count:
-                stats.wrong += wrong
-                batch = batch.filter(batch["i"].is_valid())
-            edges = np.empty(len(batch), edge)
-            for name in edge.names or ():
-                edges[name] = batch[name].to_numpy()
+        for edges in unpacked(batches, layout.n_points):
+            wrong = edges["i"] < 0
+            if wrong.any():
+                stats.wrong += int(np.count_nonzero(wrong))
+                edges = edges[~wrong]
             if not files:
                 kept.append(edges)
                 continue

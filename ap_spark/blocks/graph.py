@@ -25,10 +25,10 @@ from ap_spark import classic
 from ap_spark.blocks import passes
 from ap_spark.blocks.assemble import Rules
 from ap_spark.blocks.build import Layout
-from ap_spark.blocks.files import column_type
 from ap_spark.blocks.hashing import JITTER, hash_points
+from ap_spark.blocks.send import PARCELS, parcels
 from ap_spark.blocks.store import Blocks, broadcast
-from ap_spark.edges import thin
+from ap_spark.edges import Pairs, thin
 from ap_spark.errors import ApSparkError, InputError
 from ap_spark.exact import Units, unit_of, units_of
 from ap_spark.graph import (
@@ -47,6 +47,7 @@ from ap_spark.graph import (
 from ap_spark.kernel import Flags, Floats, Integers
 from ap_spark.ordering import numbered
 from ap_spark.schema import edge_table, no_similarity, preference_table
+from ap_spark.session import few_partitions, with_settings
 from ap_spark.settings import Settings
 
 __all__ = ["BlockGraph", "Numbering", "build_block_graph", "number_points"]
@@ -101,7 +102,8 @@ def number_ids(ids: DataFrame) -> Numbering:
     """
     spark = ids.sparkSession
     kind = dict(ids.dtypes)["id"]
-    table = ids.withColumn("key", key_of(F.col("id"), kind)).persist()
+    with with_settings(spark, few_partitions(spark)):
+        table = ids.withColumn("key", key_of(F.col("id"), kind)).persist()
     try:
         found = table.agg(F.count("*"), F.count_if(F.col("id").isNull()), F.max("times")).first()
         assert found is not None
@@ -352,7 +354,7 @@ class BlockGraph:
 
 
 def build_block_graph(
-    similarities: DataFrame,
+    similarities: DataFrame | Pairs,
     settings: Settings,
     points: DataFrame | None = None,
     preferences: DataFrame | None = None,
@@ -362,7 +364,7 @@ def build_block_graph(
 
     Parameters
     ----------
-    similarities : DataFrame
+    similarities : DataFrame or Pairs
         (i, k, s); i and k are ids, or numbers if there is a ``numbering``.
     settings, points, preferences
         See `graph.build_graph`.
@@ -370,16 +372,21 @@ def build_block_graph(
         Of all points: then ``similarities`` has numbers, and is known to be right.
     """
     with ExitStack() as held:
-        table = edge_table(similarities)
-        if numbering is None and not is_scan(table):
-            table = table.persist()  # it is read twice, again where a block is lost, and may not be the same each time
-            held.callback(table.unpersist)
+        table = similarities
+        if not isinstance(table, Pairs):
+            table = edge_table(table)
+            if numbering is None and not is_scan(table):
+                table = (
+                    table.persist()
+                )  # it is read twice, again where a block is lost; it may not be the same each time
+                held.callback(table.unpersist)
         try:
             return find(table, settings, points, preferences, numbering, held)
         except Wrong as wrong:
+            edges = table.frame if isinstance(table, Pairs) else table
             if numbering is not None:
-                table, points = with_ids(table, numbering.points), numbering.points.select("id")
-            build_graph(table, settings, points, preferences).release()  # raises InputError
+                edges, points = with_ids(edges, numbering.points), numbering.points.select("id")
+            build_graph(edges, settings, points, preferences).release()  # raises InputError
             raise ApSparkError(f"the input is wrong, but is found to be right when looked at again: {wrong}") from wrong
 
 
@@ -388,7 +395,7 @@ class Wrong(Exception):
 
 
 def find(
-    table: DataFrame,
+    table: DataFrame | Pairs,
     settings: Settings,
     points: DataFrame | None,
     preferences: DataFrame | None,
@@ -396,17 +403,19 @@ def find(
     held: ExitStack,
 ) -> BlockGraph:
     """The graph; Wrong if something is wrong with the input."""
-    spark = table.sparkSession
     symmetrize = settings.symmetrize or "none"
     edges = table
     if numbering is None:
+        assert not isinstance(table, Pairs)
         numbering = number_ids(weighted_ids(table, points, both=symmetrize != "none"))
         edges = with_numbers(table, numbering)
     held.callback(numbering.release)
+    spark = numbering.points.sparkSession
     if numbering.n_points == 0:
         raise InputError("there must be at least one point, but the input is empty")
     rules = Rules(settings.on_duplicate, settings.min_similarity, symmetrize)
     if settings.top is not None:
+        edges = edges.frame if isinstance(edges, Pairs) else edges
         edges, rules = sparsified(edges, settings, held), Rules()
     n_entries = int(numbering.weights.sum())
     share = BOTH_STORED if rules.symmetrize != "none" else 1.0
@@ -414,7 +423,7 @@ def find(
     keys = broadcast(spark, numbering.keys)
     held.callback(keys.destroy)
     layout = Layout(secrets.randbits(63), cuts, rules, n_entries)
-    blocks = Blocks(addressed(edges, cuts, both=rules.symmetrize != "none"), layout, keys)
+    blocks = Blocks(in_parcels(edges, cuts, both=rules.symmetrize != "none"), layout, keys)
     held.callback(blocks.release)
     if wrong := sum(handle.wrong or 0 for handle in blocks.found):
         raise Wrong(f"{wrong} rows or pairs")
@@ -476,7 +485,8 @@ def with_numbers(table: DataFrame, numbering: Numbering) -> DataFrame:
 
 def sparsified(edges: DataFrame, settings: Settings, held: ExitStack) -> DataFrame:
     """`edges.thin`, with a row without i for each that is wrong; a row's largest are known only once it is whole."""
-    merged = merge(edges.where("i is not null"), settings.on_duplicate).persist()
+    with with_settings(edges.sparkSession, few_partitions(edges.sparkSession)):
+        merged = merge(edges.where("i is not null"), settings.on_duplicate).persist()
     held.callback(merged.unpersist)
     wrong = edges.where("i is null").select("i", "k", "s")
     if settings.on_duplicate == "error":
@@ -492,18 +502,10 @@ def cut(weights: Integers, blocks: int) -> Integers:
     return np.append(0, np.minimum(np.append(ends[:-1], len(weights)), len(weights)))
 
 
-def addressed(edges: DataFrame, cuts: Integers, *, both: bool) -> DataFrame:
-    """(block, i, k, s): each edge on its way to the block of its row, and to that of its column with ~k for k."""
-    kind = {"int32": "int", "int64": "bigint"}[column_type(int(cuts[-1]))]
-    i, k = F.col("i").cast(kind), F.col("k").cast(kind)
-    block = F.coalesce(F.expr(block_of("i", cuts)), F.lit(0))
-    there = F.struct(block.alias("block"), i.alias("i"), k.alias("k"), F.col("s").alias("s"))
-    if not both:
-        return edges.select(there["block"].alias("block"), i.alias("i"), k.alias("k"), "s")
-    back = F.struct(
-        F.expr(block_of("k", cuts)).alias("block"), k.alias("i"), F.bitwise_not(i).alias("k"), F.col("s").alias("s")
-    )
-    return edges.select(F.inline(F.when(F.col("i") != F.col("k"), F.array(there, back)).otherwise(F.array(there))))
+def in_parcels(edges: DataFrame | Pairs, cuts: Integers, *, both: bool) -> DataFrame:
+    """Edges on their way to the blocks of their rows; see `send.parcels`."""
+    then = edges.then if isinstance(edges, Pairs) else edges.select("i", "k", "s").mapInArrow
+    return then(partial(parcels, cuts=cuts, both=both), PARCELS)
 
 
 def block_of(name: str, cuts: Integers) -> str:

@@ -32,7 +32,10 @@ __all__ = ["MAX_ATTEMPTS", "Blocks", "broadcast", "lost", "no_storage", "shape_o
 
 MAX_ATTEMPTS = 10
 
-PLANNER = {"spark.sql.execution.arrow.maxRecordsPerBatch": "100000"}
+PLANNER = {
+    "spark.sql.execution.arrow.maxRecordsPerBatch": "100000",
+    "spark.sql.execution.arrow.maxBytesPerBatch": str(64 * 2**20),
+}
 
 
 class Blocks:
@@ -41,7 +44,7 @@ class Blocks:
     Parameters
     ----------
     edges : DataFrame
-        (block, i, k, s) in any order, see `build.build`.
+        Parcels (block, edges), see `send.parcels`.
     layout : Layout
     keys : int64, shape (n_points,)
         See `hashing`.

@@ -14,6 +14,7 @@ from pyspark.sql import DataFrame, SparkSession
 from ap_spark import classic
 from ap_spark.blocks.graph import BlockGraph, Numbering, build_block_graph
 from ap_spark.convergence import Iteration, Stability
+from ap_spark.edges import Pairs
 from ap_spark.engines.dataframe import DataFrameEngine
 from ap_spark.engines.resident import ResidentEngine
 from ap_spark.engines.state import State
@@ -71,7 +72,7 @@ def engine_of(spark: SparkSession, settings: Settings) -> str:
 
 
 def build(
-    similarities: DataFrame,
+    similarities: DataFrame | Pairs,
     settings: Settings,
     points: DataFrame | None,
     preferences: DataFrame | None,
@@ -83,7 +84,8 @@ def build(
     """
     if engine_of(similarities.sparkSession, settings) == "resident":
         return build_block_graph(similarities, settings, points, preferences, numbering)
-    return build_graph(similarities, settings, points, preferences)
+    edges = similarities.frame if isinstance(similarities, Pairs) else similarities
+    return build_graph(edges, settings, points, preferences)
 
 
 def make_engine(graph: Graph | BlockGraph, settings: Settings, start: State | None = None) -> Engine:
