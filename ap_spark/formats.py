@@ -9,9 +9,10 @@ from pyspark.sql import SparkSession
 
 from ap_spark.errors import InputError, SettingError
 from ap_spark.records import COMPRESSIONS, Dialect, shown, with_more
+from ap_spark.session import with_settings
 from ap_spark.settings import Input
-from ap_spark.tables import Table, cell, placed, reading
-from ap_spark.text_files import read_lines, read_whole
+from ap_spark.tables import AS_WRITTEN, Table, cell, check_directories, check_names, placed, reading
+from ap_spark.text_files import read_lines, read_whole, text_files
 
 __all__ = ["SEPARATORS", "format_of", "read_table"]
 
@@ -53,8 +54,11 @@ def read_table(
         if kind in SEPARATORS:
             dialect = Dialect(path=path, separator=SEPARATORS[kind], header=header, encoding=encoding)
             return read_lines(spark, dialect) if is_utf8 else read_whole(spark, dialect)
-        frame = spark.read.format(kind).load(path)
-        names = frame.columns
+        with with_settings(spark, AS_WRITTEN):
+            frame = spark.read.format(kind).option("mergeSchema", True).load(path)
+            names = frame.columns
+        check_names(names, path)
+        check_directories(frame, path)
         if kind == "json":
             check_lines(spark, path, names)
         return Table(rows=placed(frame, map(cell, range(len(names)))), names=names, source=path)
@@ -66,7 +70,8 @@ def check_lines(spark: SparkSession, path: str, names: list[str]) -> None:
         raise InputError(
             f"every line must be a JSON object in UTF-8, but in {path!r} some are not: `jq . FILE` says which"
         )
-    suspicious = spark.read.text(path).where(F.col("value").rlike(MORE_JSON)).select("value")
+    lines = text_files(spark, path)[0]
+    suspicious = lines.select(F.col(lines.columns[0]).alias("value")).where(F.col("value").rlike(MORE_JSON))
     for (line,) in suspicious.mapInArrow(with_more, "value string").limit(1).collect():
         raise InputError(
             f"every line must be one JSON object, but in {path!r} there are some with more, such as {shown(line)}: "

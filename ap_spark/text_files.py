@@ -22,9 +22,21 @@ from pyspark.sql import Column, DataFrame, Row, SparkSession
 from ap_spark.errors import InputError
 from ap_spark.records import COMPRESSIONS, Dialect, begins, records, wrong_encoding
 from ap_spark.session import with_settings
-from ap_spark.tables import BROKEN, IS_HEADER, PATH, ROW, START, Table, cell, numbered, placed
+from ap_spark.tables import (
+    AS_WRITTEN,
+    BROKEN,
+    IS_HEADER,
+    PATH,
+    ROW,
+    START,
+    Table,
+    cell,
+    check_directories,
+    numbered,
+    placed,
+)
 
-__all__ = ["read_lines", "read_whole"]
+__all__ = ["read_lines", "read_whole", "text_files"]
 
 LINE = "line"
 LARGEST_WHOLE_FILE = 512 << 20  # bytes of a file that one task reads whole: Spark's process holds it several times
@@ -59,9 +71,11 @@ def read_lines(spark: SparkSession, dialect: Dialect) -> Table:
 
 def text_files(spark: SparkSession, path: str, *, whole: bool = False) -> tuple[DataFrame, list[str]]:
     """The lines of files, or whole files; and the names of the columns that their directories (day=1) add."""
-    with with_settings(spark, {"spark.sql.sources.partitionColumnTypeInference.enabled": "false"}):
-        raw = spark.read.text(path, wholetext=whole)
-    return raw, raw.columns[1:]
+    with with_settings(spark, AS_WRITTEN):
+        raw = spark.read.schema("`/` string").text(path, wholetext=whole)  # no directory adds a column of this name
+        names = raw.columns[1:]
+    check_directories(raw, path)
+    return raw, names
 
 
 def part(column: int) -> str:

@@ -7,6 +7,7 @@ import csv
 import gzip
 import io
 import itertools
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +15,13 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.orc as orc
 import pyarrow.parquet as pq
 import pytest
 from py4j.protocol import MEMORY_COMMAND_NAME
 from pyspark.sql import DataFrame, SparkSession
 
-from ap_spark import InputError, SettingError, make_points, read_points, read_similarities
+from ap_spark import InputError, SettingError, describe, make_points, read_points, read_similarities
 from ap_spark.cli import main
 from ap_spark.publish import WRITERS
 from ap_spark.records import Dialect, parse
@@ -248,6 +250,76 @@ def test_directories_add_columns(spark: SparkSession, tmp_path: Path) -> None:
             (tmp_path / "p.csv" / f"day={day}" / "x.csv").write_text(f'id,x\n"{day}{break_}",1\n')
         found = points(spark, tmp_path / "p.csv", id_column="id", feature_columns="day")
         assert found == [(end, [float(end)]) for end in ends]
+
+
+Columns = dict[str, list[Any]]
+WRITE: dict[str, Callable[[pa.Table, Path], Any]] = {
+    "parquet": pq.write_table,
+    "orc": orc.write_table,
+    "json": lambda table, path: path.write_text("".join(f"{json.dumps(row)}\n" for row in table.to_pylist())),
+}
+BINARY = ("parquet", "orc")
+SEVERAL: dict[str, tuple[tuple[str, ...], list[Columns], list[tuple[Any, ...]] | str]] = {
+    "a feature in the second file alone": (BINARY, [{"id": [1], "x": [1.0]}, {"id": [2], "x": [2.0], "y": [9.0]}], "column 'y' must hold finite numbers, but in 1 row it is missing, no number, NaN, infinite or beyond 1e150: id=1, y=None"),
+    "another order": (BINARY, [{"id": [1], "x": [1.0], "y": [2.0]}, {"y": [3.0], "id": [2], "x": [4.0]}], [(1, [1.0, 2.0]), (2, [4.0, 3.0])]),
+    "two types": (BINARY, [{"id": [1], "x": [1]}, {"id": [2], "x": [2.5]}], "column 'x' is bigint in some and double in others: write it with one type"),
+    "two types, in one of three files": (BINARY, [{"id": [1], "x y": [1]}, {"id": [2], "x y": [2]}, {"id": [3], "x y": ["3"]}], "column 'x y' is bigint in some and string in others: write it with one type"),
+    "a name in two cases": ((*BINARY, "json"), [{"id": [1], "x": [1.0]}, {"id": [2], "X": [2.0]}], "names of columns must differ, in more than upper and lower case, but in 'DIR' there are"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("case", "kind"), [(case, kind) for case, (kinds, *_) in SEVERAL.items() for kind in kinds])
+def test_files_have_their_own_columns(spark: SparkSession, tmp_path: Path, case: str, kind: str) -> None:
+    _, tables, meant = SEVERAL[case]
+    directory = tmp_path / f"p.{kind}"
+    directory.mkdir()
+    for n, columns in enumerate(tables):
+        WRITE[kind](pa.table(columns), directory / f"{n}.{kind}")
+    if isinstance(meant, str):
+        with pytest.raises(InputError) as refused:
+            points(spark, directory, id_column="id")
+        assert meant.replace("DIR", str(directory)) in str(refused.value)
+    else:
+        assert points(spark, directory, id_column="id") == meant
+
+
+def test_similarities_of_files_with_other_columns(spark: SparkSession, tmp_path: Path) -> None:
+    """What is not asked for does not matter; what is missing is null, and refused with those."""
+    directory = tmp_path / "e.parquet"
+    directory.mkdir()
+    pq.write_table(pa.table({"i": [2], "k": [1], "s": [-1.0], "note": ["x"]}), directory / "a.parquet")
+    pq.write_table(pa.table({"i": [1], "k": [2], "s": [-1.0]}), directory / "b.parquet")
+    assert similarities(spark, directory) == [(1, 2, -1.0), (2, 1, -1.0)]
+    pq.write_table(pa.table({"i": [1], "k": [3]}), directory / "0.parquet")
+    with pytest.raises(InputError, match=r"in column 's' 1 row is null, NaN or \+infinite: i=1, k=3, s=None"):
+        describe(read_similarities(spark, str(directory)))
+    pq.write_table(pa.table({"x": [1], "y": [3], "z": [-1.0]}), directory / "0.parquet")
+    with pytest.raises(InputError, match=r"ids must not be null, but in columns 'i' and 'k' 1 pair has one"):
+        describe(read_similarities(spark, str(directory)))
+
+
+@pytest.mark.parametrize("kind", ["csv", "json", "parquet"])
+def test_directories_have_any_names_but_the_same_ones(spark: SparkSession, tmp_path: Path, kind: str) -> None:
+    def write(name: str, place: str) -> None:
+        (directory / place).mkdir(parents=True, exist_ok=True)
+        row = pa.table({"id": [name], "x": [1]})
+        if kind == "csv":
+            row.to_pandas().to_csv(directory / place / "x.csv", index=False)
+        else:
+            WRITE[kind](row, directory / place / f"x.{kind}")
+
+    directory = tmp_path / f"p.{kind}"
+    write("a", "value=01")
+    write("b", "value=2")
+    assert points(spark, directory, id_column="id") == [("a", [1.0, 1.0]), ("b", [1.0, 2.0])]
+    assert points(spark, directory, id_column="value", feature_columns="x") == [("01", [1.0]), ("2", [1.0])]
+    write("c", ".")
+    with pytest.raises(InputError, match=r"either all files or none must lie in directories such as day=1.*x\."):
+        points(spark, directory, id_column="id")
+    (directory / f"x.{kind}").unlink()
+    write("d", "line=3")
+    with pytest.raises(InputError, match=r"directories such as day=1 must have the same names.*(line=3|value=)"):
+        points(spark, directory, id_column="id")
 
 
 BAD: dict[str, tuple[str, str | bytes, dict[str, Any], str]] = {
