@@ -468,7 +468,7 @@ BAD = {
     "neighbors": (POINTS, ["--neighbors", "0"], "neighbors must be at least 1, or all, got 0"),
     "gaussian without width": (POINTS, ["--metric", "gaussian"], "metric gaussian needs a width"),
     "width of another metric": (POINTS, ["--width", "2"], "width belongs to metric gaussian, not to 'sqeuclidean'"),
-    "width below 0": (POINTS, ["--metric", "gaussian", "--width", "-2"], "width must be a finite number above 0, got -2.0"),
+    "width below 0": (POINTS, ["--metric", "gaussian", "--width", "-2"], "width must be a finite number of at least 1e-145, got -2.0"),
     "recall": (POINTS, ["--neighbors", "2", "--recall", "1.5"], "recall must be in (0, 1], got 1.5"),
     "search without neighbors": (POINTS, ["--search", "exact"], "--neighbors N are found: give it too"),
     "recall of the exact search": (POINTS, ["--neighbors", "2", "--search", "exact", "--recall", "0.9"], "--recall is for the approximate search"),
