@@ -22,7 +22,7 @@ from ap_spark.clusters import make_clusters
 from ap_spark.convergence import TRACE, Iteration
 from ap_spark.description import least_clusters
 from ap_spark.engines import Engine, engine_of, make_engine
-from ap_spark.errors import SettingError
+from ap_spark.errors import SettingError, from_tasks
 from ap_spark.graph import Graph, build_graph
 from ap_spark.propagation import Watch, propagate, without_iterating
 from ap_spark.schema import count_of, require_columns
@@ -253,10 +253,10 @@ def affinity_propagation(
         partitions=partitions,
     )
     snapshots = Snapshots(checkpoint=checkpoint, checkpoint_every=checkpoint_every, resume=resume)
+    watch = Watch(report, stop)
     require_columns(similarities, ("i", "k", "s"), "similarities")
-    return cluster_similarities(
-        similarities, settings, snapshots, points=points, preferences=by_point, watch=Watch(report, stop)
-    )
+    with from_tasks():
+        return cluster_similarities(similarities, settings, snapshots, points=points, preferences=by_point, watch=watch)
 
 
 def cluster_similarities(

@@ -16,7 +16,7 @@ from ap_spark import classic
 from ap_spark.blocks import passes
 from ap_spark.blocks.graph import BlockGraph
 from ap_spark.engines import engine_of
-from ap_spark.errors import printable
+from ap_spark.errors import SettingError, from_tasks, printable
 from ap_spark.graph import Graph, build_graph
 from ap_spark.preference import PreferenceRange, preference_range
 from ap_spark.settings import Settings
@@ -147,9 +147,13 @@ def describe(
     >>> description.n_components, description.least_clusters, description.preference
     (2, 2, -1.0)
     """
-    graph = build_graph(similarities, settings or Settings(), points, preferences)
+    settings = Settings() if settings is None else settings
+    if not isinstance(settings, Settings):
+        raise SettingError(f"settings must be a `Settings`, as of ap_spark.settings, got {settings!r}")
+    with from_tasks():
+        graph = build_graph(similarities, settings, points, preferences)
     try:
-        return describe_graph(graph, settings or Settings())
+        return describe_graph(graph, settings)
     finally:
         graph.release()
 
