@@ -333,7 +333,8 @@ def job(
                 apart.append(place)
             directory = None
             if output.output is not None:
-                directory = held.enter_context(claimed(spark, output.output, output.if_exists, apart))
+                table = "assignments" if given.run is cluster else "similarities"
+                directory = held.enter_context(claimed(spark, output.output, output.if_exists, apart, table))
             by_number = given.run is cluster and engine_of(spark, settings) == "resident"
             with Progress(settings.max_iter).stage("reading", spark):
                 edges, points, preferences, neighbors, numbering = read(
