@@ -255,14 +255,15 @@ def affinity_propagation(
     snapshots = Snapshots(checkpoint=checkpoint, checkpoint_every=checkpoint_every, resume=resume)
     watch = Watch(report, stop)
     require_columns(similarities, ("i", "k", "s"), "similarities")
+    if snapshots.checkpoint is not None:
+        watch = replace(watch, checkpoint=Checkpoint(similarities.sparkSession, settings, snapshots))
     with from_tasks():
-        return cluster_similarities(similarities, settings, snapshots, points=points, preferences=by_point, watch=watch)
+        return cluster_similarities(similarities, settings, points=points, preferences=by_point, watch=watch)
 
 
 def cluster_similarities(
     similarities: DataFrame,
     settings: Settings,
-    snapshots: Snapshots,
     *,
     points: DataFrame | None,
     preferences: DataFrame | None,
@@ -271,11 +272,8 @@ def cluster_similarities(
 ) -> Clustering:
     """`affinity_propagation`, of similarities by id, or by number if there is a ``numbering``."""
     settings = replace(settings, convergence_iter=settings.window)
-    spark = similarities.sparkSession
-    if snapshots.checkpoint is not None:
-        watch = replace(watch, checkpoint=Checkpoint(spark, settings, snapshots))
     build: Build = partial(build_graph, similarities, points=points, preferences=preferences)
-    if engine_of(spark, settings) == "resident":
+    if engine_of(similarities.sparkSession, settings) == "resident":
         build = partial(build_block_graph, similarities, points=points, preferences=preferences, numbering=numbering)
     return cluster(build, settings, watch) if settings.clusters is None else cluster_to(build, settings, watch)
 
