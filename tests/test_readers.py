@@ -66,6 +66,12 @@ ODD += [
     "\u0085",
     "\ufffd",
 ]
+ODD += [
+    f"{before}{char}{after}"
+    for char in "\ufeff\ufffe\uffff\ufdd0\U0001ffff"
+    for before in ("", "a")
+    for after in ("", "b")
+]
 ODD += [f"a{end}b" for end in BREAKS] + [f"{end}a" for end in BREAKS] + [f"a{end}" for end in BREAKS] + list(BREAKS)
 
 
