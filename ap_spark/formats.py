@@ -43,10 +43,14 @@ def read_table(
     Raises
     ------
     InputError
-        If there is no such file, it is empty or damaged, or its format cannot be told.
+        If there is no such file, it is empty or damaged, its files do not go together, or its format cannot be told.
+    SettingError
+        If an argument is no string, or none that is known.
     """
+    if not isinstance(path, str):
+        raise SettingError(f"a path must be a string, as Spark takes it, got {path!r}")
+    Input(format=format, header=header, encoding=encoding)
     kind = format_of(path) if format == "auto" else format
-    Input(encoding=encoding)
     is_utf8 = codecs.lookup(encoding).name in ("utf-8", "utf-8-sig")
     if kind not in SEPARATORS and not is_utf8:
         raise SettingError(f"encoding is of csv and tsv files, but {path!r} is read as {kind}: leave it out")

@@ -396,6 +396,42 @@ def test_an_encoding_is_one_of_a_text_file(spark: SparkSession, tmp_path: Path) 
             points(spark, tmp_path / "x.csv", encoding=name)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"id_column": None}, "id_column must name a column, got None: the rows of a DataFrame have no numbers"),
+        ({"id_column": 0}, "id_column must be a string, got 0"),
+        ({"preference_column": 1}, "preference_column must be a string, got 1"),
+        ({"feature_columns": 1}, "feature_columns must be a string, or a list of strings, got 1"),
+        ({"feature_columns": [1, 2]}, "feature_columns must be a string, or a list of strings, got [1, 2]"),
+        ({"feature_columns": {"x"}}, "feature_columns must be a string, or a list of strings, got {'x'}"),
+        ({"drop_missing": "no"}, "drop_missing must be True or False, got 'no'"),
+    ],
+)
+def test_columns_that_are_no_names(spark: SparkSession, options: dict[str, Any], message: str) -> None:
+    table = spark.createDataFrame([(0, 1.0)], "id int, x double")
+    with pytest.raises(SettingError) as refused:
+        make_points(table, **options)
+    assert str(refused.value) == message
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "message"),
+    [
+        (Path("x.csv"), {}, "a path must be a string, as Spark takes it, got "),
+        (None, {}, "a path must be a string, as Spark takes it, got None"),
+        ("x.csv", {"format": "xml"}, "format must be one of auto, csv, tsv, parquet, json, orc, got 'xml'"),
+        ("x.csv", {"format": None}, "format must be one of auto, csv, tsv, parquet, json, orc, got None"),
+        ("x.csv", {"header": "no"}, "header must be True or False, got 'no'"),
+    ],
+)
+def test_files_that_are_none(spark: SparkSession, path: Any, options: dict[str, Any], message: str) -> None:
+    for read in (read_points, read_similarities):
+        with pytest.raises(SettingError) as refused:
+            read(spark, path, **options)
+        assert message in str(refused.value)
+
+
 def test_the_command_reads_what_it_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The points need no encoding: they are no text."""
     (tmp_path / "e.csv").write_bytes("é, 1 ,-1\nè,é,-1\n1,é,-2\n".encode("latin-1"))
