@@ -11,7 +11,7 @@ from ap_spark.errors import InputError, SettingError
 from ap_spark.records import COMPRESSIONS, Dialect, shown, with_more
 from ap_spark.session import with_settings
 from ap_spark.settings import Input
-from ap_spark.tables import AS_WRITTEN, Table, cell, check_directories, check_names, placed, reading
+from ap_spark.tables import AS_WRITTEN, Table, cell, check_files, check_names, placed, reading
 from ap_spark.text_files import read_lines, read_whole, text_files
 
 __all__ = ["SEPARATORS", "format_of", "read_table"]
@@ -55,6 +55,7 @@ def read_table(
     if kind not in SEPARATORS and not is_utf8:
         raise SettingError(f"encoding is of csv and tsv files, but {path!r} is read as {kind}: leave it out")
     with reading(path, kind):
+        check_files(spark, path)
         if kind in SEPARATORS:
             dialect = Dialect(path=path, separator=SEPARATORS[kind], header=header, encoding=encoding)
             return read_lines(spark, dialect) if is_utf8 else read_whole(spark, dialect)
@@ -62,7 +63,6 @@ def read_table(
             frame = spark.read.format(kind).option("mergeSchema", True).load(path)
             names = frame.columns
         check_names(names, path)
-        check_directories(frame, path)
         if kind == "json":
             check_lines(spark, path, names)
         return Table(rows=placed(frame, map(cell, range(len(names)))), names=names, source=path)

@@ -31,7 +31,6 @@ from ap_spark.tables import (
     START,
     Table,
     cell,
-    check_directories,
     numbered,
     placed,
 )
@@ -78,7 +77,6 @@ def text_files(spark: SparkSession, path: str, *, whole: bool = False) -> tuple[
     with with_settings(spark, AS_WRITTEN):
         raw = spark.read.schema("`/` string").text(path, wholetext=whole)  # no directory adds a column of this name
         names = raw.columns[1:]
-    check_directories(raw, path)
     return raw, names
 
 

@@ -328,6 +328,27 @@ def test_directories_have_any_names_but_the_same_ones(spark: SparkSession, tmp_p
         points(spark, directory, id_column="id")
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_files_further_down_are_told_of(
+    spark: SparkSession, tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Spark leaves them out, as it leaves out those whose names begin with _ or a dot."""
+    (tmp_path / f"p.{kind}" / "older one").mkdir(parents=True)
+    for name in ("x", "_y", "older one/z"):
+        file = tmp_path / f"p.{kind}" / f"{name}.{kind}"
+        if kind == "csv":
+            file.write_text(f"id\n{name}\n")
+        else:
+            pq.write_table(pa.table({"id": [name]}), file)
+    assert points(spark, tmp_path / f"p.{kind}", id_column="id", feature_columns="") == [("x",)]
+    assert f"p.{kind}' are left out, such as file:" in caplog.text
+    assert f"older%20one/z.{kind} (1 in all): to read them, move them up" in caplog.text
+    caplog.clear()
+    for path in (tmp_path / f"p.{kind}" / f"x.{kind}", tmp_path / f"p.{kind}" / "older one" / f"*.{kind}"):
+        points(spark, path, id_column="id", feature_columns="")
+    assert not caplog.text
+
+
 BAD: dict[str, tuple[str, str | bytes, dict[str, Any], str]] = {
     "latin-1": ("x.csv", b"id,x\r\n\na,1\n\xe9,1\n\xe8,1\n", {"id_column": "id"}, "text must be UTF-8, but line 4 of file:DIR/x.csv is not: b'\\xe9,1' (and 1 more); give its --encoding, such as windows-1252"),
     "latin-1 in an unread column": ("x.csv", b"id,x,y\na,1,\xe9\n", {"id_column": "id", "feature_columns": "x"}, "line 2 of"),
