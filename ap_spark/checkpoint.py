@@ -24,7 +24,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, ClassVar, NamedTuple
 
 import pyarrow as pa
@@ -133,18 +133,17 @@ class Checkpoint:
     tried : sequence of Trial
         With a number of clusters asked for: the trials that were over when the snapshot was taken.
     last_words : str
-        What can be gone on from, for whoever ends the run; of the last one that this process has begun.
+        What can be gone on from, for whoever ends the run.
     """
 
     NONE_KEPT: ClassVar[str] = "without --checkpoint DIR the next run starts from the beginning"
-    last_words: ClassVar[str] = NONE_KEPT
 
     def __init__(self, spark: SparkSession, settings: Settings, snapshots: Snapshots) -> None:
         assert snapshots.checkpoint is not None
         if classic.is_connect(spark):
             raise SettingError("checkpoint needs classic Spark, and this is Spark Connect: leave it out")
         self.spark = spark
-        self.settings = settings
+        self.settings = replace(settings, convergence_iter=settings.window)
         self.iterations, self.seconds = snapshots.interval
         self.store = store_of(spark, snapshots.checkpoint)
         self.resume = snapshots.resume
@@ -162,7 +161,7 @@ class Checkpoint:
     def tell_saved(self, name: str, iteration: int) -> None:
         """Note which snapshot is the last one that is whole, "" for none."""
         command = "the same command" if self.resume else "the same command, but without --no-resume,"
-        Checkpoint.last_words = (
+        self.last_words = (
             f"the last snapshot is {self.store}/{name}, after iteration {iteration}: {command} goes on from it"
             if name
             else f"there is no snapshot in {self.store}: the same command starts from the beginning"

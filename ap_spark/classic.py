@@ -13,9 +13,10 @@ from typing import cast
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 
-__all__ = ["GROUP", "cores", "describe", "is_connect", "is_local", "kept_twice", "release", "spared"]
+__all__ = ["GROUP", "OURS", "SPARED", "cores", "describe", "is_connect", "is_local", "kept_twice", "release", "spared"]
 
 GROUP = "spark.jobGroup.id"
+OURS, SPARED = "ap-spark-", "-spared"  # how the names of the command's job groups begin, and that of `spared` ends
 
 CORES_UNKNOWN = 8  # a Connect client cannot ask how many cores its cluster has
 
@@ -43,16 +44,16 @@ def describe(spark: SparkSession, text: str) -> None:
 
 @contextmanager
 def spared(spark: SparkSession) -> Iterator[None]:
-    """Jobs that are not cancelled when those of the session's job group are (classic only)."""
-    if is_connect(spark):
+    """Jobs that are not cancelled when those of the command's job group are: they have one of their own."""
+    group = ("" if is_connect(spark) else spark.sparkContext.getLocalProperty(GROUP)) or ""
+    if not group.startswith(OURS) or group.endswith(SPARED):
         yield
         return
-    group = spark.sparkContext.getLocalProperty(GROUP)
-    spark.sparkContext.setLocalProperty(GROUP, None)  # type: ignore[arg-type]
+    spark.sparkContext.setLocalProperty(GROUP, group + SPARED)
     try:
         yield
     finally:
-        spark.sparkContext.setLocalProperty(GROUP, group)  # type: ignore[arg-type]
+        spark.sparkContext.setLocalProperty(GROUP, group)
 
 
 def kept_twice(table: DataFrame) -> DataFrame:

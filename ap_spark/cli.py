@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("ap_spark").setLevel(logging.DEBUG if given.verbose else logging.WARNING)
     for module in ("progress", "checkpoint"):
         logging.getLogger(f"ap_spark.{module}").setLevel(logging.INFO)
-    with Interrupts(lambda: Checkpoint.last_words) as interrupts:
+    with Interrupts(lambda: Checkpoint.NONE_KEPT) as interrupts:
         try:
             given.run(given, interrupts)
         except OutputIsThere as there:
@@ -116,7 +116,7 @@ def explain(error: Exception, interrupts: Interrupts) -> tuple[str, int]:
         return told, StorageError.exit_code
     if interrupts.received:  # which has cancelled what was going on
         by = interrupts.received.name
-        return f"stopped by {by} outside of the iterations; {Checkpoint.last_words}", interrupts.exit_code
+        return f"stopped by {by} outside of the iterations; {interrupts.saved()}", interrupts.exit_code
     if isinstance(error, ApSparkError):
         return str(error), error.exit_code
     who = "Spark failed" if isinstance(error, (PySparkException, Py4JJavaError)) else type(error).__name__
@@ -210,14 +210,18 @@ def cluster(given: argparse.Namespace, interrupts: Interrupts) -> None:
         settings = source.settings
         progress = Progress(settings.max_iter)
         spark = source.edges.sparkSession
+        watch = Watch(progress, interrupts.requested, lambda name: progress.stage(name, spark))
         try:
+            if snapshots.checkpoint is not None:
+                checkpoint = Checkpoint(spark, settings, snapshots)
+                interrupts.saved = lambda: checkpoint.last_words
+                watch = replace(watch, checkpoint=checkpoint)
             clustering = cluster_similarities(
                 source.edges,
                 settings,
-                snapshots,
                 points=source.points,
                 preferences=source.preferences,
-                watch=Watch(progress, interrupts.requested, lambda name: progress.stage(name, spark)),
+                watch=watch,
                 numbering=source.numbering,
             )
         finally:
@@ -306,11 +310,8 @@ def job(
     settings, source, similarity = record(Settings, given), record(Input, given), record(Similarity, given)
     session = record(Run, given)
     interrupts.grace = session.grace
-    Checkpoint.last_words = (
-        f"the same command goes on from the last snapshot in {checkpoint}, if there is one"
-        if checkpoint
-        else Checkpoint.NONE_KEPT
-    )
+    if checkpoint is not None:
+        interrupts.saved = lambda: f"the same command goes on from the last snapshot in {checkpoint}, if there is one"
     check_together(settings, source, similarity)
     if similarity.neighbors is not None and settings.symmetrize is None:
         settings = replace(settings, symmetrize="union")
@@ -333,7 +334,8 @@ def job(
                 apart.append(place)
             directory = None
             if output.output is not None:
-                directory = held.enter_context(claimed(spark, output.output, output.if_exists, apart))
+                table = "assignments" if given.run is cluster else "similarities"
+                directory = held.enter_context(claimed(spark, output.output, output.if_exists, apart, table))
             by_number = engine_of(spark, settings) == "resident"
             with Progress(settings.max_iter).stage("reading", spark):
                 edges, points, preferences, neighbors, numbering = read(

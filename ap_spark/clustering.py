@@ -23,7 +23,7 @@ from ap_spark.convergence import TRACE, Iteration
 from ap_spark.description import least_clusters
 from ap_spark.edges import Pairs
 from ap_spark.engines import Engine, build, make_engine
-from ap_spark.errors import SettingError
+from ap_spark.errors import SettingError, from_tasks
 from ap_spark.graph import Graph
 from ap_spark.propagation import Watch, propagate, without_iterating
 from ap_spark.schema import count_of, require_columns
@@ -254,16 +254,17 @@ def affinity_propagation(
         partitions=partitions,
     )
     snapshots = Snapshots(checkpoint=checkpoint, checkpoint_every=checkpoint_every, resume=resume)
+    watch = Watch(report, stop)
     require_columns(similarities, ("i", "k", "s"), "similarities")
-    return cluster_similarities(
-        similarities, settings, snapshots, points=points, preferences=by_point, watch=Watch(report, stop)
-    )
+    if snapshots.checkpoint is not None:
+        watch = replace(watch, checkpoint=Checkpoint(similarities.sparkSession, settings, snapshots))
+    with from_tasks():
+        return cluster_similarities(similarities, settings, points=points, preferences=by_point, watch=watch)
 
 
 def cluster_similarities(
     similarities: DataFrame | Pairs,
     settings: Settings,
-    snapshots: Snapshots,
     *,
     points: DataFrame | None,
     preferences: DataFrame | None,
@@ -272,9 +273,6 @@ def cluster_similarities(
 ) -> Clustering:
     """`affinity_propagation`, of similarities by id, or by number if there is a ``numbering``."""
     settings = replace(settings, convergence_iter=settings.window)
-    spark = similarities.sparkSession
-    if snapshots.checkpoint is not None:
-        watch = replace(watch, checkpoint=Checkpoint(spark, settings, snapshots))
     make = partial(build, similarities, points=points, preferences=preferences, numbering=numbering)
     return cluster(make, settings, watch) if settings.clusters is None else cluster_to(make, settings, watch)
 

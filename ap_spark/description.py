@@ -14,7 +14,7 @@ from pyspark.sql import DataFrame
 from ap_spark.blocks import passes
 from ap_spark.blocks.graph import BlockGraph
 from ap_spark.engines import build, engine_of
-from ap_spark.errors import printable
+from ap_spark.errors import SettingError, from_tasks, printable
 from ap_spark.exact import units_of
 from ap_spark.graph import Graph
 from ap_spark.kernel import Integers, in_floats, summed
@@ -147,10 +147,13 @@ def describe(
     >>> description.n_components, description.least_clusters, description.preference
     (2, 2, -1.0)
     """
-    given = settings or Settings()
-    graph = build(similarities, given, points, preferences)
+    settings = Settings() if settings is None else settings
+    if not isinstance(settings, Settings):
+        raise SettingError(f"settings must be a `Settings`, as of ap_spark.settings, got {settings!r}")
+    with from_tasks():
+        graph = build(similarities, settings, points, preferences)
     try:
-        return describe_graph(graph, given)
+        return describe_graph(graph, settings)
     finally:
         graph.release()
 

@@ -14,7 +14,12 @@ ApSparkError            1  a fault of ours
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
 
 __all__ = [
     "ApSparkError",
@@ -27,6 +32,7 @@ __all__ = [
     "OutputInUse",
     "SettingError",
     "StorageError",
+    "from_tasks",
     "printable",
     "reason",
 ]
@@ -90,6 +96,17 @@ class Interrupted(ApSparkError):
     """The run was asked to stop, and did after an iteration."""
 
     exit_code = 130
+
+
+@contextmanager
+def from_tasks() -> Iterator[None]:
+    """Raise what a task has found wrong with a parameter, such as a metric that is a function, as what it is."""
+    try:
+        yield
+    except (PySparkException, Py4JJavaError) as error:
+        if found := re.search(r"^ap_spark\.errors\.SettingError: (.*)", str(error), re.MULTILINE):
+            raise SettingError(found[1]) from error
+        raise
 
 
 def printable(text: str) -> str:

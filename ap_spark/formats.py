@@ -9,9 +9,10 @@ from pyspark.sql import SparkSession
 
 from ap_spark.errors import InputError, SettingError
 from ap_spark.records import COMPRESSIONS, Dialect, shown, with_more
+from ap_spark.session import with_settings
 from ap_spark.settings import Input
-from ap_spark.tables import Table, cell, placed, reading
-from ap_spark.text_files import read_lines, read_whole
+from ap_spark.tables import AS_WRITTEN, Table, cell, check_files, check_names, placed, reading
+from ap_spark.text_files import read_lines, read_whole, text_files
 
 __all__ = ["SEPARATORS", "format_of", "read_table"]
 
@@ -42,19 +43,26 @@ def read_table(
     Raises
     ------
     InputError
-        If there is no such file, it is empty or damaged, or its format cannot be told.
+        If there is no such file, it is empty or damaged, its files do not go together, or its format cannot be told.
+    SettingError
+        If an argument is no string, or none that is known.
     """
+    if not isinstance(path, str):
+        raise SettingError(f"a path must be a string, as Spark takes it, got {path!r}")
+    Input(format=format, header=header, encoding=encoding)
     kind = format_of(path) if format == "auto" else format
-    Input(encoding=encoding)
     is_utf8 = codecs.lookup(encoding).name in ("utf-8", "utf-8-sig")
     if kind not in SEPARATORS and not is_utf8:
         raise SettingError(f"encoding is of csv and tsv files, but {path!r} is read as {kind}: leave it out")
     with reading(path, kind):
+        check_files(spark, path)
         if kind in SEPARATORS:
             dialect = Dialect(path=path, separator=SEPARATORS[kind], header=header, encoding=encoding)
             return read_lines(spark, dialect) if is_utf8 else read_whole(spark, dialect)
-        frame = spark.read.format(kind).load(path)
-        names = frame.columns
+        with with_settings(spark, AS_WRITTEN):
+            frame = spark.read.format(kind).option("mergeSchema", True).load(path)
+            names = frame.columns
+        check_names(names, path)
         if kind == "json":
             check_lines(spark, path, names)
         return Table(rows=placed(frame, map(cell, range(len(names)))), names=names, source=path)
@@ -66,7 +74,8 @@ def check_lines(spark: SparkSession, path: str, names: list[str]) -> None:
         raise InputError(
             f"every line must be a JSON object in UTF-8, but in {path!r} some are not: `jq . FILE` says which"
         )
-    suspicious = spark.read.text(path).where(F.col("value").rlike(MORE_JSON)).select("value")
+    lines = text_files(spark, path)[0]
+    suspicious = lines.select(F.col(lines.columns[0]).alias("value")).where(F.col("value").rlike(MORE_JSON))
     for (line,) in suspicious.mapInArrow(with_more, "value string").limit(1).collect():
         raise InputError(
             f"every line must be one JSON object, but in {path!r} there are some with more, such as {shown(line)}: "

@@ -5,7 +5,7 @@ perhaps it alone: it passes them on instead of ending, since a Java that is abou
 more, and whoever waits for that task waits for ever.
 
     signal ──► stop after the iteration, take a snapshot
-     80 % of the grace period ──► all jobs of Spark are cancelled, so that the run itself can tell what came of it
+     80 % of the grace period ──► all its jobs are cancelled, so that the run itself can tell what came of it
     100 %                     ──► a last line, and the end of this process and of the Java it has started
 """
 
@@ -35,7 +35,7 @@ __all__ = ["Interrupts"]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SAME = 2.0  # seconds within which a second signal is the first one again, that reached us in two ways
-CANCEL_SHARE = 0.8  # of the grace period, after which all jobs are cancelled
+CANCEL_SHARE = 0.8  # of the grace period, after which also spared jobs are cancelled
 ANSWER = 0.5  # seconds for what is under way to Java: a last line through spark-submit, the answer of a hook
 FIRST = 100  # priority of a hook: before Spark's own, which stops the session
 LAST_WORDS = 10  # seconds that a Java with a reason of its own to end waits, for us to tell of it
@@ -64,7 +64,8 @@ class Interrupts:
         self.before: dict[signal.Signals, Any] = {}
         self.wakeup: int | None = None  # of the program, before us
         self.spark: SparkSession | None = None
-        self.group = f"ap-spark-{uuid.uuid4()}"  # Spark refuses jobs of a cancelled group for ever
+        self.group = f"{classic.OURS}{uuid.uuid4()}"  # Spark refuses jobs of a cancelled group for ever
+        self.group_before: str | None = None  # of the program
         self.over = threading.Event()
         self.java_waits = False
         self.java_before: list[tuple[Any, Any]] = []
@@ -106,6 +107,7 @@ class Interrupts:
             raise Interrupted("stopped before anything was read: the same command starts again")
         self.spark = spark
         self.take_signals()  # the session has set a handler of its own
+        self.group_before = spark.sparkContext.getLocalProperty(classic.GROUP)
         spark.sparkContext.setLocalProperty(classic.GROUP, self.group)
         gateway: Any = spark.sparkContext._gateway
         ensure_callback_server_started(gateway)  # type: ignore[no-untyped-call]
@@ -127,7 +129,7 @@ class Interrupts:
         """Leave the session alone: it is not ours, or about to be stopped."""
         if self.spark:
             with suppress(Py4JError, OSError):  # Java is about to end
-                self.spark.sparkContext.setLocalProperty(classic.GROUP, None)  # type: ignore[arg-type]
+                self.spark.sparkContext.setLocalProperty(classic.GROUP, self.group_before)  # type: ignore[arg-type]
                 jvm: Any = self.spark.sparkContext._jvm
                 for taken, before in self.java_before:
                     jvm.sun.misc.Signal.handle(taken, before)
@@ -151,7 +153,7 @@ class Interrupts:
             aside(lambda: self.spark and self.spark.sparkContext._jsc.sc().cancelJobGroupAndFutureJobs(self.group))
             if self.over.wait(CANCEL_SHARE * self.grace):
                 return
-            aside(lambda: self.spark and self.spark.sparkContext._jsc.sc().cancelAllJobs())
+            aside(lambda: self.spark and self.spark.sparkContext._jsc.sc().cancelJobGroup(self.group + classic.SPARED))
             if not self.over.wait((1 - CANCEL_SHARE) * self.grace):
                 self.end()
 

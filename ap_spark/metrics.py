@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from ap_spark.errors import SettingError
+from ap_spark.errors import SettingError, reason
 from ap_spark.settings import Similarity
 
 __all__ = ["METRICS", "Floats", "Metric", "PairFunction", "between", "metric_of", "pairwise"]
@@ -172,7 +172,36 @@ def pairwise(x: Floats, y: Floats, metric: str | PairFunction = "sqeuclidean", w
 def between(metric: Metric | PairFunction, x: Floats, y: Floats) -> Floats:
     """`pairwise`, of vectors that the metric has prepared."""
     if not isinstance(metric, Metric):
-        return np.asarray(metric(x, y), dtype=np.float64)
+        return by_function(metric, x, y)
     return metric.similarity(
         metric.closeness(np.ascontiguousarray(x.T)[:, :, None], np.ascontiguousarray(y.T)[:, None, :])
     )
+
+
+def by_function(function: PairFunction, x: Floats, y: Floats) -> Floats:
+    """What a function says of two arrays, which it may not change.
+
+    Raises
+    ------
+    SettingError
+        If it fails, or returns anything but a number for each pair.
+    """
+    name = getattr(function, "__name__", None) or repr(function)
+    of = f"for arrays of shapes {x.shape} and {y.shape}"
+    x, y = x.view(), y.view()
+    x.flags.writeable = y.flags.writeable = False
+    try:
+        returned = function(x, y)
+        s = np.asarray(returned)
+    except Exception as error:
+        raise SettingError(
+            f"a metric must be a function of two arrays, which it leaves as they are, but {name} failed {of}: "
+            f"{type(error).__name__}: {reason(error)}"
+        ) from error
+    if s.dtype.kind not in "fiub" or s.shape != (len(x), len(y)):
+        found = f"{s.dtype} of shape {s.shape}" if s.shape else type(returned).__name__
+        raise SettingError(
+            f"a metric must return numbers, in an array of shape (m, n) for arrays of shapes (m, d) and (n, d), but "
+            f"{name} returned {found} {of}"
+        )
+    return s.astype(np.float64, copy=False)

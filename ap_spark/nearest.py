@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ap_spark.metrics import Floats, Metric, PairFunction
+from ap_spark.metrics import Floats, Metric, PairFunction, between
 
 __all__ = ["Found", "Positions", "Search", "nearest", "nearest_by", "settle", "squares", "without_copies"]
 
@@ -131,7 +131,7 @@ def nearest_by(function: PairFunction, x: Floats, y: Floats, own: Positions, n: 
     """`nearest` for a similarity that is a function of two arrays; NaN comes first, as +infinity."""
     found: list[Found] = []
     for rows in in_portions(np.arange(len(x)), len(y)):
-        s = np.array(function(x[rows], y), dtype=np.float64)
+        s = between(function, x[rows], y)
         order = np.where(np.isnan(s), np.inf, s)
         mine = np.flatnonzero(own[rows] >= 0)
         order[mine, own[rows][mine]] = -np.inf

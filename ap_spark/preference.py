@@ -13,7 +13,7 @@ import pyspark.sql.functions as F
 from pyspark.sql import DataFrame
 
 from ap_spark.edges import is_stored
-from ap_spark.errors import SettingError
+from ap_spark.errors import SettingError, from_tasks
 from ap_spark.exact import exact_sum, units_of
 from ap_spark.schema import edge_table, no_similarity, refuse_similarities
 from ap_spark.settings import Settings
@@ -148,6 +148,8 @@ def off_diagonal(similarities: DataFrame) -> DataFrame:
     """The stored similarities of pairs of different points; InputError if some are no numbers below infinity."""
     edges = edge_table(similarities)
     bad = edges.where(no_similarity(F.col("s")))
-    if count := bad.count():
+    with from_tasks():
+        count = bad.count()
+    if count:
         refuse_similarities(count, bad)
     return edges.where(is_stored())

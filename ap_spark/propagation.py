@@ -12,7 +12,7 @@ from ap_spark.blocks.graph import BlockGraph
 from ap_spark.checkpoint import Checkpoint
 from ap_spark.convergence import Iteration, Stability
 from ap_spark.engines import Engine
-from ap_spark.errors import Interrupted
+from ap_spark.errors import Interrupted, SettingError
 from ap_spark.graph import Graph
 
 __all__ = ["Propagation", "Watch", "propagate", "without_iterating"]
@@ -31,12 +31,22 @@ class Watch:
     stage : callable
         Of a name: a context that lasts as long as that stage of the run.
     checkpoint : Checkpoint, optional
+
+    Raises
+    ------
+    SettingError
+        If report or stop is no function.
     """
 
     report: Callable[[Iteration], None] = lambda done: None
     stop: Callable[[], bool] = lambda: False
     stage: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext()
     checkpoint: Checkpoint | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("report", "stop"):
+            if not callable(given := getattr(self, name)):
+                raise SettingError(f"{name} must be a function, got {given!r}: leave it out for none")
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ class OutputIsThere(Exception):
 
 @contextmanager
 def claimed(
-    spark: SparkSession, path: str, if_exists: str, apart_from: Sequence[Place] = ()
+    spark: SparkSession, path: str, if_exists: str, apart_from: Sequence[Place] = (), table: str = TABLES[0]
 ) -> Iterator[OutputDirectory]:
     """An output that no other run is at work on, for as long as this one is.
 
@@ -74,11 +74,14 @@ def claimed(
     if_exists : {"refuse", "replace", "skip"}
     apart_from : sequence of Place
         What it may not be, contain or lie in.
+    table : str
+        One that an output of this command holds, and of no other.
 
     Raises
     ------
     OutputError
-        If there is an output already and it is to be refused, or it cannot be written, or not be replaced.
+        If there is an output already and it is to be refused, or skipped and of another command; or it cannot be
+        written, or not be replaced.
     OutputInUse
         If another run is at work on it.
     OutputIsThere
@@ -92,6 +95,11 @@ def claimed(
             raise directory.in_use("is at work on")
         directory.clear_leftovers(alone=granted is True)
         if if_exists == "skip" and directory.is_complete and directory.is_ours(directory.name):
+            if not directory.target.exists(table):
+                raise OutputError(
+                    f"only an output of the same command is skipped, but {directory.target} is one of another, without "
+                    f"{table}: choose another directory, or give --overwrite to replace it"
+                )
             raise OutputIsThere(f"{directory.target} is there already: nothing to do")
         directory.refuse_existing()
         directory.refuse_foreign()

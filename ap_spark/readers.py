@@ -16,10 +16,11 @@ import pyspark.sql.functions as F
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql.types import ArrayType, NumericType, StringType
 
-from ap_spark.errors import InputError
+from ap_spark.errors import InputError, SettingError
 from ap_spark.formats import SEPARATORS, format_of, read_table
 from ap_spark.records import LONGEST_EXAMPLE, shown
 from ap_spark.schema import check_unique, count_of, has_have, id_type, require_columns
+from ap_spark.settings import Input
 from ap_spark.tables import BROKEN, ROW, Table, cell, numbered, reading, table_of
 
 __all__ = ["make_points", "points_in", "read_points", "read_similarities"]
@@ -162,6 +163,8 @@ def make_points(
     InputError
         If a column does not exist or holds the wrong type; an id is null or given twice; a feature is null, NaN or
         infinite; vectors differ in length.
+    SettingError
+        If an argument that names columns is no string.
 
     Examples
     --------
@@ -170,6 +173,8 @@ def make_points(
     [Row(id='a', features=[1.0, 2.0]), Row(id='b', features=[3.0, 4.0])]
     """
     require_columns(table, (), "the table")
+    if id_column is None:
+        raise SettingError("id_column must name a column, got None: the rows of a DataFrame have no numbers")
     return choose_columns(table_of(table), id_column, feature_columns, preference_column, drop_missing)
 
 
@@ -181,6 +186,11 @@ def choose_columns(
     drop_missing: bool,
 ) -> DataFrame:
     """The body of `make_points`; without an id column, rows are numbered."""
+    Input(id_column=id_column, preference_column=preference_column, drop_missing=drop_missing)
+    if not (feature_columns is None or isinstance(feature_columns, Sequence)) or not all(
+        isinstance(part, str) for part in feature_columns or ()
+    ):
+        raise SettingError(f"feature_columns must be a string, or a list of strings, got {feature_columns!r}")
     names = table.names
     identity = None if id_column is None else one_column(names, id_column)
     preference = None if preference_column is None else one_column(names, preference_column)

@@ -250,8 +250,8 @@ class Similarity(Checked):
     width: float | None = parameter(
         None,
         "of the metric gaussian: similarity is exp(-d² / (2 width²)) at distance d",
-        rule="a finite number above 0",
-        holds=lambda width: 0 < width < math.inf,
+        rule="a finite number of at least 1e-145",
+        holds=lambda width: 1e-145 <= width < math.inf,  # beside less, distances matter whose squares are no floats
     )
     neighbors: int | None = parameter(
         None,

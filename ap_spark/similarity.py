@@ -8,11 +8,12 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pyarrow as pa
 import pyspark.sql.functions as F
+from pyspark import cloudpickle
 from pyspark.sql import DataFrame
 from pyspark.sql.types import ArrayType, NumericType
 
 from ap_spark.edges import Pairs, Transform
-from ap_spark.errors import InputError, SettingError
+from ap_spark.errors import InputError, SettingError, reason
 from ap_spark.metrics import Floats, Metric, PairFunction, between, metric_of
 from ap_spark.schema import count_of, examples, finite, id_type, is_are, require_columns
 from ap_spark.settings import Similarity
@@ -54,7 +55,7 @@ def similarities(
         If a vector has no similarity under this metric: zero for cosine, constant for correlation; or if features are
         so large, or all so small, that 64-bit floats don't hold their similarities.
     SettingError
-        If the metric is unknown, or lacks its width.
+        If the metric is unknown, lacks its width, or is a function that fails.
 
     Examples
     --------
@@ -157,14 +158,14 @@ def check_range(metric: Metric, largest: float, dimensions: int) -> None:
 
 
 def check_function(function: PairFunction, x: Floats) -> None:
-    """Raise SettingError unless the function gives a number for every pair."""
-    shape = np.shape(function(x, x[:2]))
-    wanted = (len(x), min(2, len(x)))
-    if shape != wanted:
+    """Raise SettingError unless the function gives a number for every pair, and can be sent to tasks."""
+    between(function, x, x[:2])
+    try:
+        cloudpickle.dumps(function)  # type: ignore[no-untyped-call]
+    except Exception as error:
         raise SettingError(
-            f"a metric must return an array of shape (m, n) for arrays of shapes (m, d) and (n, d), "
-            f"but for {x.shape} and {x[:2].shape} it returned {shape}"
-        )
+            f"a metric must be a function that can be sent to Spark's tasks, but {function!r} cannot: {reason(error)}"
+        ) from error
 
 
 def tiled(points: pa.Table, metric: Metric | PairFunction) -> Iterator[pa.RecordBatch]:

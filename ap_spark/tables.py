@@ -5,30 +5,58 @@ The columns are c0, c1, ...; their names are kept beside them, so that no name i
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
+from urllib.parse import unquote
 
 import pyspark.sql.functions as F
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import AnalysisException, PySparkException
-from pyspark.sql import Column, DataFrame, Row
+from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql.types import DataType
 
 from ap_spark.errors import InputError
 
-__all__ = ["BROKEN", "IS_HEADER", "PATH", "ROW", "START", "Table", "cell", "numbered", "placed", "reading", "table_of"]
+__all__ = [
+    "AS_WRITTEN",
+    "BROKEN",
+    "IS_HEADER",
+    "PATH",
+    "ROW",
+    "START",
+    "Table",
+    "cell",
+    "check_files",
+    "check_names",
+    "numbered",
+    "placed",
+    "reading",
+    "table_of",
+]
+
+logger = logging.getLogger(__name__)
 
 PATH, START, BROKEN, IS_HEADER, ROW = "path", "start", "broken", "is_header", "row"
+
+# Names of columns, and of directories (day=01), as they are: to Spark x would be X, and 01 would be 1.
+AS_WRITTEN = {"spark.sql.caseSensitive": "true", "spark.sql.sources.partitionColumnTypeInference.enabled": "false"}
 
 # Classes of Java's in an error of reading that say nothing of the file: the store did not answer, or not to us.
 STORE = re.compile(
     r"java\.net|javax\.net|java\.nio\.file|java\.io\.FileNotFound|io\.netty|org\.apache\.hadoop\.(?!fs\.Checksum)"
     r"|org\.apache\.http|com\.(amazonaws|google|azure|microsoft)|software\.amazon"
 )
+
+# What Spark says of files whose columns have different types; and of each column.
+SCHEMAS = re.compile(
+    r'Initial schema:\s*"STRUCT<(.*?)>"\s*Schema that cannot be merged with the initial schema:\s*"STRUCT<(.*?)>"\. '
+)
+COLUMN = re.compile(r"(`(?:[^`]|``)*`|[^ ,<`]+): ([^,(]*(?:\([^)]*\))?[^,]*)")
 
 
 def cell(column: int) -> str:
@@ -111,6 +139,46 @@ def numbered(frame: DataFrame) -> DataFrame:
     return frame.join(F.broadcast(known), [PATH, START]).withColumn(ROW, F.col(ROW) + F.col("move"))
 
 
+def check_names(names: Sequence[str], path: str) -> None:
+    """Raise InputError if names of columns differ in case alone: of one of them Spark would read nothing."""
+    spellings: dict[str, str] = {}
+    for name in names:
+        if (other := spellings.setdefault(name.lower(), name)) != name:
+            raise InputError(
+                f"names of columns must differ, in more than upper and lower case, but in {path!r} there are "
+                f"{other!r} and {name!r}: rename one, in all files alike (in csv and tsv files they may)"
+            )
+
+
+def check_files(spark: SparkSession, path: str) -> None:
+    """Tell of the files of a directory that Spark would leave out without a word.
+
+    Raises
+    ------
+    InputError
+        If some files lie in directories such as day=1, and others do not, or in those of other names.
+    """
+    listed = spark.read.format("binaryFile").load(path)
+    files = listed.inputFiles()
+    examples: dict[tuple[str, ...], str] = {}
+    for file in sorted(files):
+        ahead = (part.partition("=") for part in unquote(file).split("/")[:-1])
+        names = tuple(name for name, equals, _ in ahead if equals and name in listed.columns)
+        examples.setdefault(names, file)
+    if len(examples) > 1:
+        first, second = list(examples.values())[:2]
+        raise InputError(
+            f"either all files or none must lie in directories such as day=1, with the same names, but in {path!r} "
+            f"there are {first} and {second}: move them, or read them one after the other"
+        )
+    below = spark.read.format("binaryFile").option("recursiveFileLookup", True).load(path).inputFiles()
+    if left_out := sorted(set(below).difference(files)):
+        logger.warning(
+            "files in directories below %r are left out, such as %s (%s in all): to read them, move them up",
+            *(path, left_out[0], f"{len(left_out):,}"),
+        )
+
+
 @contextmanager
 def reading(path: str, kind: str = "") -> Iterator[None]:
     """Say what is wrong with a file that Spark cannot read.
@@ -132,6 +200,20 @@ def reading(path: str, kind: str = "") -> Iterator[None]:
         raise InputError(f"cannot read {path!r}{f' as {kind}' if kind else ''}: {problem}") from error
     except (Py4JJavaError, PySparkException) as error:
         text = str(error)
+        if found := SCHEMAS.search(text):
+            types, others = (dict(COLUMN.findall(schema)) for schema in found.groups())
+            name = next((name for name in types if others.get(name, types[name]) != types[name]), "")
+            raise InputError(
+                f"a column must have one type in all files, but in {path!r} column {name.strip('`')!r} is "
+                f"{types.get(name, '').lower()} in some and {others.get(name, '').lower()} in others: "
+                "write it with one type, or leave it out of all"
+            ) from error
+        if "CONFLICTING_PARTITION" in text:
+            directories = " and ".join(re.findall(r"^\s*(\S+:/\S+)", text, re.MULTILINE)[:2])
+            raise InputError(
+                f"directories such as day=1 must have the same names at each level, but in {path!r} they differ: "
+                f"{directories}"
+            ) from error
         if "UnsupportedFileSystemException" in text:
             raise InputError(
                 f"a path must be of a file system that Spark knows, got {path!r} (on this machine: one '/' first)"

@@ -22,11 +22,26 @@ from pyspark.sql import Column, DataFrame, Row, SparkSession
 from ap_spark.errors import InputError
 from ap_spark.records import COMPRESSIONS, Dialect, begins, records, wrong_encoding
 from ap_spark.session import with_settings
-from ap_spark.tables import BROKEN, IS_HEADER, PATH, ROW, START, Table, cell, numbered, placed
+from ap_spark.tables import (
+    AS_WRITTEN,
+    BROKEN,
+    IS_HEADER,
+    PATH,
+    ROW,
+    START,
+    Table,
+    cell,
+    numbered,
+    placed,
+)
 
-__all__ = ["read_lines", "read_whole"]
+__all__ = ["read_lines", "read_whole", "text_files"]
 
 LINE = "line"
+MARK, NO_CHARACTER = (
+    "\ufeff",
+    "\uffff",
+)  # Spark's parser leaves out the one where a line begins; the other ends its input
 LARGEST_WHOLE_FILE = 512 << 20  # bytes of a file that one task reads whole: Spark's process holds it several times
 PACKED = 10  # a compressed file becomes so many times as large, about
 
@@ -59,9 +74,10 @@ def read_lines(spark: SparkSession, dialect: Dialect) -> Table:
 
 def text_files(spark: SparkSession, path: str, *, whole: bool = False) -> tuple[DataFrame, list[str]]:
     """The lines of files, or whole files; and the names of the columns that their directories (day=1) add."""
-    with with_settings(spark, {"spark.sql.sources.partitionColumnTypeInference.enabled": "false"}):
-        raw = spark.read.text(path, wholetext=whole)
-    return raw, raw.columns[1:]
+    with with_settings(spark, AS_WRITTEN):
+        raw = spark.read.schema("`/` string").text(path, wholetext=whole)  # no directory adds a column of this name
+        names = raw.columns[1:]
+    return raw, names
 
 
 def part(column: int) -> str:
@@ -154,9 +170,10 @@ class LinesTable(Table):
     def watched(self) -> list[Column]:
         line, is_header = F.col(LINE), F.col(IS_HEADER)
         goes_on = line.contains('"') & ~line.rlike(rf"\A{self.dialect.whole_line}\z")
+        misread = line.startswith(MARK) | line.contains(NO_CHARACTER)
         return [
             F.count_if(~F.is_valid_utf8(line)).alias("not utf8"),
-            F.count_if(goes_on).alias("open"),
+            F.count_if(goes_on | misread).alias("open"),
             F.count_if(is_header).alias("headers"),
             F.collect_set(F.when(is_header, F.col(PATH))).alias("files"),
         ]
@@ -214,8 +231,8 @@ def read_whole(spark: SparkSession, dialect: Dialect) -> Table:
     too_large = sizes.withColumn("limit", limit).where("length > limit").orderBy("path").limit(1)
     for file, size, most in too_large.collect():
         raise InputError(
-            f"a file with line breaks inside of cells, or in another encoding than UTF-8, must have at most "
-            f"{most >> 20} MiB, but {file} has {size >> 20:,}: split it, or write it as Parquet"
+            f"a file with line breaks inside of cells, U+FEFF or U+FFFF, or in another encoding than UTF-8, must have "
+            f"at most {most >> 20} MiB, but {file} has {size >> 20:,}: split it, or write it as Parquet"
         )
     raw, parts = text_files(spark, dialect.path, whole=True)
     ends = list(map(part, range(len(parts))))

@@ -301,6 +301,14 @@ def test_drivers_that_do_not_know_of_each_other(spark: SparkSession, graph: Grap
     engine.release()
 
 
+def test_last_words_are_of_the_run(spark: SparkSession, snapshots: Path, tmp_path: Path) -> None:
+    """Two runs of one process, as in a notebook: each tells of its own snapshots."""
+    one = Checkpoint(spark, Settings(**SETTINGS), Snapshots(checkpoint=str(snapshots)))
+    other = Checkpoint(spark, Settings(), Snapshots(checkpoint=str(tmp_path / "other")))
+    assert f"the last snapshot is file:{sorted(snapshots.iterdir())[-1]}, after iteration" in one.last_words
+    assert other.last_words.startswith(f"there is no snapshot in file:{tmp_path / 'other'}")
+
+
 def test_what_the_engine_may_read_again_is_kept(
     spark: SparkSession, graph: Graph, whole: bytes, tmp_path: Path
 ) -> None:

@@ -100,6 +100,19 @@ def test_an_output_that_is_there_is_refused_replaced_or_skipped(
     assert nothing_left(tmp_path, "input.csv", "out")
 
 
+def test_an_output_of_another_command_is_not_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command, other, table in (("graph", "cluster", "assignments"), ("cluster", "graph", "similarities")):
+        out = tmp_path / command
+        options = [str(tmp_path / "input.csv"), "--edges", "--output", str(out), "--if-exists", "skip"]
+        (tmp_path / "input.csv").write_text(EDGES)
+        assert [main([command, *options]), main([command, *options]), main([other, *options])] == [0, 0, 2]
+        told = capsys.readouterr()
+        assert told.out.count("is there already: nothing to do") == 1
+        assert f"only an output of the same command is skipped, but file:{out} is one of another, without {table}" in (
+            told.err
+        )
+
+
 def test_of_two_runs_at_one_output_one_is_refused(
     tmp_path: Path, spark: SparkSession, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -468,7 +481,7 @@ BAD = {
     "neighbors": (POINTS, ["--neighbors", "0"], "neighbors must be at least 1, or all, got 0"),
     "gaussian without width": (POINTS, ["--metric", "gaussian"], "metric gaussian needs a width"),
     "width of another metric": (POINTS, ["--width", "2"], "width belongs to metric gaussian, not to 'sqeuclidean'"),
-    "width below 0": (POINTS, ["--metric", "gaussian", "--width", "-2"], "width must be a finite number above 0, got -2.0"),
+    "width below 0": (POINTS, ["--metric", "gaussian", "--width", "-2"], "width must be a finite number of at least 1e-145, got -2.0"),
     "recall": (POINTS, ["--neighbors", "2", "--recall", "1.5"], "recall must be in (0, 1], got 1.5"),
     "search without neighbors": (POINTS, ["--search", "exact"], "--neighbors N are found: give it too"),
     "recall of the exact search": (POINTS, ["--neighbors", "2", "--search", "exact", "--recall", "0.9"], "--recall is for the approximate search"),

@@ -15,7 +15,7 @@ from pyspark.sql import DataFrame, SparkSession
 from sklearn.cluster import affinity_propagation as sklearn_affinity_propagation
 from sklearn.datasets import make_blobs
 
-from ap_spark import InputError, Iteration, SettingError, affinity_propagation
+from ap_spark import InputError, Iteration, SettingError, affinity_propagation, describe
 from ap_spark.clusters import make_clusters
 from ap_spark.convergence import Stability
 from ap_spark.engines.dataframe import DataFrameEngine
@@ -502,6 +502,16 @@ def test_parameters_out_of_range(arguments: dict[str, object], message: str) -> 
         Settings(**arguments)  # type: ignore[arg-type]
     assert message in str(error.value)
     assert error.value.exit_code == 2
+
+
+def test_arguments_of_a_wrong_type(frame: Frame) -> None:
+    edges = frame([(0, 1, -1.0), (1, 0, -1.0)])
+    for name in ("report", "stop"):
+        for given in (1, None):
+            with pytest.raises(SettingError, match=f"{name} must be a function, got {given}: leave it out for none"):
+                affinity_propagation(edges, **{name: given})  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match=r"settings must be a `Settings`, as of ap_spark\.settings, got {}"):
+        describe(edges, settings={})  # type: ignore[arg-type]
 
 
 def test_ordinary_similarities_that_differ_much_are_no_reason_to_refuse(frame: Frame) -> None:

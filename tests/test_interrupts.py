@@ -1,11 +1,19 @@
-"""Signals in the process itself, without Spark."""
+"""Signals in the process itself."""
 
 from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
+import pytest
+from py4j.protocol import Py4JJavaError
+from pyspark.sql import SparkSession
+
+from ap_spark import classic
 from ap_spark.interrupts import Interrupts
 
 
@@ -36,3 +44,41 @@ def test_signals_that_the_program_takes_for_itself_do_not_end_a_run() -> None:
         signal.signal(signal.SIGUSR1, before)
         os.close(wake)
         os.close(waker)
+
+
+def test_only_jobs_of_the_run_are_cancelled(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At last also those that are spared at first; never those of others in the session, whatever their group."""
+
+    def wait(rows: Iterable[int]) -> Iterator[int]:
+        (tmp_path / str(*rows)).touch()
+        while not (tmp_path / "done").exists():
+            time.sleep(0.02)
+        yield 1
+
+    def job(number: int) -> list[int]:
+        return spark.sparkContext.parallelize([number], 1).mapPartitions(wait).collect()
+
+    found: list[list[int]] = []
+    other = threading.Thread(target=lambda: found.append(job(1)))
+    other.start()
+    while not (tmp_path / "1").exists():
+        time.sleep(0.02)
+    monkeypatch.setattr("ap_spark.interrupts.CANCEL_SHARE", 0.02)
+    spark.sparkContext.setJobGroup("theirs", "before")
+    with Interrupts() as interrupts:
+        interrupts.grace = 50.0
+        interrupts.attach(spark)
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        with classic.spared(spark), pytest.raises(Py4JJavaError, match="cancelled part of cancelled job group"):
+            job(2)
+        assert interrupts.received is signal.SIGTERM
+        interrupts.detach()
+    assert spark.sparkContext.getLocalProperty(classic.GROUP) == "theirs"
+    with classic.spared(spark):
+        assert spark.sparkContext.getLocalProperty(classic.GROUP) == "theirs", "who may cancel all that he starts"
+    spark.sparkContext.setLocalProperty(classic.GROUP, None)  # type: ignore[arg-type]
+    (tmp_path / "done").touch()
+    other.join()
+    assert found == [[1]]

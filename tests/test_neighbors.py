@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,17 @@ from scipy.spatial.distance import cdist
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
-from ap_spark import InputError, SettingError, affinity_propagation, nearest_neighbors, scale, similarities
+from ap_spark import (
+    InputError,
+    SettingError,
+    affinity_propagation,
+    describe,
+    nearest_neighbors,
+    preference_quantile,
+    preference_range,
+    scale,
+    similarities,
+)
 from ap_spark.cells import Cells, cells_that_hold, cells_to_probe, nearest_in_cells, train
 from ap_spark.metrics import METRICS, Metric, metric_of, pairwise
 from ap_spark.nearest import by_tree, nearest
@@ -303,9 +314,65 @@ def test_a_function_as_metric(spark: SparkSession) -> None:
     }
 
 
+def test_widths_of_any_size() -> None:
+    """The square of a width need be no float."""
+    x, y = np.array([[0.0]]), np.array([[0.0], [1e-3], [3.0], [1e149]])
+    assert pairwise(x, y, "gaussian", 1e300).tolist() == [[1.0, 1.0, 1.0, 1.0]]
+    assert pairwise(x, y, "gaussian", 1e-145).tolist() == [[1.0, 0.0, 0.0, 0.0]]
+    assert pairwise(1e-145 * x, 1e-145 * y[1:3], "gaussian", 1e-145) == pytest.approx(np.exp([[-5e-7, -4.5]]))
+
+
+FAILING = "a metric must be a function of two arrays, which it leaves as they are, but"
+
+
+@pytest.mark.parametrize(
+    ("returns", "message"),
+    [
+        (lambda x, y: None, "<lambda> returned NoneType for arrays of shapes (3, 5) and (2, 5)"),
+        (lambda x, y: -1.0, "<lambda> returned float for"),
+        (lambda x, y: x @ y.T + 1j, "<lambda> returned complex128 of shape (3, 2) for"),
+        (lambda x, y: np.full((len(x), len(y)), "1"), "<lambda> returned <U1 of shape (3, 2) for"),
+        (lambda x, y: np.full((len(x), len(y)), None), "<lambda> returned object of shape (3, 2) for"),
+        (
+            lambda x, y: y @ x.T,
+            "in an array of shape (m, n) for arrays of shapes (m, d) and (n, d), but <lambda> returned",
+        ),
+        (lambda x: x, FAILING + " <lambda> failed for arrays of shapes (3, 5) and (2, 5): TypeError: "),
+        (lambda x, y: [[1.0], [1.0, 2.0], [1.0]], FAILING + " <lambda> failed for"),
+        (lambda x, y: np.negative(x, out=x) @ y.T, "ValueError: output array is read-only"),
+    ],
+)
+def test_a_function_that_gives_no_numbers(spark: SparkSession, returns: Any, message: str) -> None:
+    points = make_frame(spark, DATA["random"][:5])
+    for function in (similarities, lambda points, metric: nearest_neighbors(points, 3, metric=metric)):
+        with pytest.raises(SettingError) as refused:
+            function(points, metric=returns)
+        assert message in str(refused.value)
+    assert isinstance(refused.value.__cause__, Exception) == ("failed" in str(refused.value))
+
+
+def test_a_function_that_fails_in_a_task(spark: SparkSession) -> None:
+    """On points that it is not tried on before; whoever reads the similarities first is told."""
+
+    def picky(x: Array, y: Array) -> Array:
+        if max(x.max(), y.max()) > 100.0:
+            raise KeyError("too far\nby much")
+        return x @ y.T
+
+    points = make_frame(spark, np.array([[0.0], [1.0], [2.0], [3.0], [101.0]]))
+    found = [similarities(points, metric=picky), nearest_neighbors(points, 3, metric=picky).edges]
+    for read in (affinity_propagation, describe, preference_range, preference_quantile):
+        for edges in found:
+            with pytest.raises(SettingError, match=r"but picky failed for arrays of shapes .*: KeyError: 'too far"):
+                read(edges)
+    lock = threading.Lock()
+    with pytest.raises(SettingError, match=r"can be sent to Spark's tasks, but <function .*lock"):
+        similarities(points, metric=lambda x, y: x @ y.T if lock else y)
+
+
 def test_a_function_that_is_no_metric(spark: SparkSession) -> None:
     points = make_frame(spark, DATA["random"])
-    with pytest.raises(SettingError, match=r"shape \(m, n\).*it returned \(3,\)"):
+    with pytest.raises(SettingError, match=r"shape \(m, n\).*<lambda> returned float64 of shape \(3,\) for"):
         nearest_neighbors(points, 3, metric=lambda x, y: x.sum(axis=1))
     with pytest.raises(SettingError, match="approximate is not possible here: it needs a metric that is a distance"):
         nearest_neighbors(points, 3, metric=lambda x, y: -cdist(x, y), search="approximate")
@@ -360,7 +427,8 @@ def test_features_are_checked_for_their_size(spark: SparkSession) -> None:
         ({"metric": "l3"}, "metric must be one of sqeuclidean, .* or a function of two arrays, got 'l3'"),
         ({"metric": 3}, "or a function of two arrays, got 3"),
         ({"metric": "gaussian"}, "metric gaussian needs a width"),
-        ({"metric": "gaussian", "width": -1.0}, "width must be a finite number above 0, got -1.0"),
+        ({"metric": "gaussian", "width": -1.0}, "width must be a finite number of at least 1e-145, got -1.0"),
+        ({"metric": "gaussian", "width": 1e-300}, "width must be a finite number of at least 1e-145, got 1e-300"),
         ({"metric": "cosine", "width": 1.0}, "width belongs to metric gaussian, not to 'cosine'"),
         ({"metric": "dot", "search": "approximate"}, "it needs a metric that is a distance, not dot"),
     ],

@@ -7,6 +7,7 @@ import csv
 import gzip
 import io
 import itertools
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +15,13 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.orc as orc
 import pyarrow.parquet as pq
 import pytest
 from py4j.protocol import MEMORY_COMMAND_NAME
 from pyspark.sql import DataFrame, SparkSession
 
-from ap_spark import InputError, SettingError, make_points, read_points, read_similarities
+from ap_spark import InputError, SettingError, describe, make_points, read_points, read_similarities
 from ap_spark.cli import main
 from ap_spark.publish import WRITERS
 from ap_spark.records import Dialect, parse
@@ -63,6 +65,12 @@ ODD += [
     "\u2028",
     "\u0085",
     "\ufffd",
+]
+ODD += [
+    f"{before}{char}{after}"
+    for char in "\ufeff\ufffe\uffff\ufdd0\U0001ffff"
+    for before in ("", "a")
+    for after in ("", "b")
 ]
 ODD += [f"a{end}b" for end in BREAKS] + [f"{end}a" for end in BREAKS] + [f"a{end}" for end in BREAKS] + list(BREAKS)
 
@@ -250,6 +258,97 @@ def test_directories_add_columns(spark: SparkSession, tmp_path: Path) -> None:
         assert found == [(end, [float(end)]) for end in ends]
 
 
+Columns = dict[str, list[Any]]
+WRITE: dict[str, Callable[[pa.Table, Path], Any]] = {
+    "parquet": pq.write_table,
+    "orc": orc.write_table,
+    "json": lambda table, path: path.write_text("".join(f"{json.dumps(row)}\n" for row in table.to_pylist())),
+}
+BINARY = ("parquet", "orc")
+SEVERAL: dict[str, tuple[tuple[str, ...], list[Columns], list[tuple[Any, ...]] | str]] = {
+    "a feature in the second file alone": (BINARY, [{"id": [1], "x": [1.0]}, {"id": [2], "x": [2.0], "y": [9.0]}], "column 'y' must hold finite numbers, but in 1 row it is missing, no number, NaN, infinite or beyond 1e150: id=1, y=None"),
+    "another order": (BINARY, [{"id": [1], "x": [1.0], "y": [2.0]}, {"y": [3.0], "id": [2], "x": [4.0]}], [(1, [1.0, 2.0]), (2, [4.0, 3.0])]),
+    "two types": (BINARY, [{"id": [1], "x": [1]}, {"id": [2], "x": [2.5]}], "column 'x' is bigint in some and double in others: write it with one type"),
+    "two types, in one of three files": (BINARY, [{"id": [1], "x y": [1]}, {"id": [2], "x y": [2]}, {"id": [3], "x y": ["3"]}], "column 'x y' is bigint in some and string in others: write it with one type"),
+    "a name in two cases": ((*BINARY, "json"), [{"id": [1], "x": [1.0]}, {"id": [2], "X": [2.0]}], "names of columns must differ, in more than upper and lower case, but in 'DIR' there are"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("case", "kind"), [(case, kind) for case, (kinds, *_) in SEVERAL.items() for kind in kinds])
+def test_files_have_their_own_columns(spark: SparkSession, tmp_path: Path, case: str, kind: str) -> None:
+    _, tables, meant = SEVERAL[case]
+    directory = tmp_path / f"p.{kind}"
+    directory.mkdir()
+    for n, columns in enumerate(tables):
+        WRITE[kind](pa.table(columns), directory / f"{n}.{kind}")
+    if isinstance(meant, str):
+        with pytest.raises(InputError) as refused:
+            points(spark, directory, id_column="id")
+        assert meant.replace("DIR", str(directory)) in str(refused.value)
+    else:
+        assert points(spark, directory, id_column="id") == meant
+
+
+def test_similarities_of_files_with_other_columns(spark: SparkSession, tmp_path: Path) -> None:
+    """What is not asked for does not matter; what is missing is null, and refused with those."""
+    directory = tmp_path / "e.parquet"
+    directory.mkdir()
+    pq.write_table(pa.table({"i": [2], "k": [1], "s": [-1.0], "note": ["x"]}), directory / "a.parquet")
+    pq.write_table(pa.table({"i": [1], "k": [2], "s": [-1.0]}), directory / "b.parquet")
+    assert similarities(spark, directory) == [(1, 2, -1.0), (2, 1, -1.0)]
+    pq.write_table(pa.table({"i": [1], "k": [3]}), directory / "0.parquet")
+    with pytest.raises(InputError, match=r"in column 's' 1 row is null, NaN or \+infinite: i=1, k=3, s=None"):
+        describe(read_similarities(spark, str(directory)))
+    pq.write_table(pa.table({"x": [1], "y": [3], "z": [-1.0]}), directory / "0.parquet")
+    with pytest.raises(InputError, match=r"ids must not be null, but in columns 'i' and 'k' 1 pair has one"):
+        describe(read_similarities(spark, str(directory)))
+
+
+@pytest.mark.parametrize("kind", ["csv", "json", "parquet"])
+def test_directories_have_any_names_but_the_same_ones(spark: SparkSession, tmp_path: Path, kind: str) -> None:
+    def write(name: str, place: str) -> None:
+        (directory / place).mkdir(parents=True, exist_ok=True)
+        row = pa.table({"id": [name], "x": [1]})
+        if kind == "csv":
+            row.to_pandas().to_csv(directory / place / "x.csv", index=False)
+        else:
+            WRITE[kind](row, directory / place / f"x.{kind}")
+
+    directory = tmp_path / f"p.{kind}"
+    write("a", "value=01")
+    write("b", "value=2")
+    assert points(spark, directory, id_column="id") == [("a", [1.0, 1.0]), ("b", [1.0, 2.0])]
+    assert points(spark, directory, id_column="value", feature_columns="x") == [("01", [1.0]), ("2", [1.0])]
+    write("c", ".")
+    with pytest.raises(InputError, match=r"either all files or none must lie in directories such as day=1.*x\."):
+        points(spark, directory, id_column="id")
+    (directory / f"x.{kind}").unlink()
+    write("d", "line=3")
+    with pytest.raises(InputError, match=r"directories such as day=1 must have the same names.*(line=3|value=)"):
+        points(spark, directory, id_column="id")
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_files_further_down_are_told_of(
+    spark: SparkSession, tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Spark leaves them out, as it leaves out those whose names begin with _ or a dot."""
+    (tmp_path / f"p.{kind}" / "older one").mkdir(parents=True)
+    for name in ("x", "_y", "older one/z"):
+        file = tmp_path / f"p.{kind}" / f"{name}.{kind}"
+        if kind == "csv":
+            file.write_text(f"id\n{name}\n")
+        else:
+            pq.write_table(pa.table({"id": [name]}), file)
+    assert points(spark, tmp_path / f"p.{kind}", id_column="id", feature_columns="") == [("x",)]
+    assert f"p.{kind}' are left out, such as file:" in caplog.text
+    assert f"older%20one/z.{kind} (1 in all): to read them, move them up" in caplog.text
+    caplog.clear()
+    for path in (tmp_path / f"p.{kind}" / f"x.{kind}", tmp_path / f"p.{kind}" / "older one" / f"*.{kind}"):
+        points(spark, path, id_column="id", feature_columns="")
+    assert not caplog.text
+
+
 BAD: dict[str, tuple[str, str | bytes, dict[str, Any], str]] = {
     "latin-1": ("x.csv", b"id,x\r\n\na,1\n\xe9,1\n\xe8,1\n", {"id_column": "id"}, "text must be UTF-8, but line 4 of file:DIR/x.csv is not: b'\\xe9,1' (and 1 more); give its --encoding, such as windows-1252"),
     "latin-1 in an unread column": ("x.csv", b"id,x,y\na,1,\xe9\n", {"id_column": "id", "feature_columns": "x"}, "line 2 of"),
@@ -316,6 +415,42 @@ def test_an_encoding_is_one_of_a_text_file(spark: SparkSession, tmp_path: Path) 
     for name in ("nope", "rot13", ""):
         with pytest.raises(SettingError, match="encoding must be an encoding that Python knows, got"):
             points(spark, tmp_path / "x.csv", encoding=name)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"id_column": None}, "id_column must name a column, got None: the rows of a DataFrame have no numbers"),
+        ({"id_column": 0}, "id_column must be a string, got 0"),
+        ({"preference_column": 1}, "preference_column must be a string, got 1"),
+        ({"feature_columns": 1}, "feature_columns must be a string, or a list of strings, got 1"),
+        ({"feature_columns": [1, 2]}, "feature_columns must be a string, or a list of strings, got [1, 2]"),
+        ({"feature_columns": {"x"}}, "feature_columns must be a string, or a list of strings, got {'x'}"),
+        ({"drop_missing": "no"}, "drop_missing must be True or False, got 'no'"),
+    ],
+)
+def test_columns_that_are_no_names(spark: SparkSession, options: dict[str, Any], message: str) -> None:
+    table = spark.createDataFrame([(0, 1.0)], "id int, x double")
+    with pytest.raises(SettingError) as refused:
+        make_points(table, **options)
+    assert str(refused.value) == message
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "message"),
+    [
+        (Path("x.csv"), {}, "a path must be a string, as Spark takes it, got "),
+        (None, {}, "a path must be a string, as Spark takes it, got None"),
+        ("x.csv", {"format": "xml"}, "format must be one of auto, csv, tsv, parquet, json, orc, got 'xml'"),
+        ("x.csv", {"format": None}, "format must be one of auto, csv, tsv, parquet, json, orc, got None"),
+        ("x.csv", {"header": "no"}, "header must be True or False, got 'no'"),
+    ],
+)
+def test_files_that_are_none(spark: SparkSession, path: Any, options: dict[str, Any], message: str) -> None:
+    for read in (read_points, read_similarities):
+        with pytest.raises(SettingError) as refused:
+            read(spark, path, **options)
+        assert message in str(refused.value)
 
 
 def test_the_command_reads_what_it_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
