@@ -19,6 +19,7 @@ from ap_spark.exact import units_of
 from ap_spark.graph import Graph
 from ap_spark.kernel import Integers, in_floats, summed
 from ap_spark.preference import PreferenceRange, preference_range
+from ap_spark.schema import require_columns
 from ap_spark.settings import Settings
 
 __all__ = ["Degrees", "Description", "describe", "describe_graph", "least_clusters"]
@@ -150,6 +151,7 @@ def describe(
     settings = Settings() if settings is None else settings
     if not isinstance(settings, Settings):
         raise SettingError(f"settings must be a `Settings`, as of ap_spark.settings, got {settings!r}")
+    require_columns(similarities, ("i", "k", "s"), "similarities")
     with from_tasks():
         graph = build(similarities, settings, points, preferences)
     try:

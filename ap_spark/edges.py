@@ -34,12 +34,16 @@ class Pairs:
     @property
     def frame(self) -> DataFrame:
         """(i, k, s)."""
-        return self.then(iter, f"i {self.kind}, k {self.kind}, s double")
+        return self.then(unchanged, f"i {self.kind}, k {self.kind}, s double")
 
     @property
     def sparkSession(self) -> SparkSession:  # noqa: N802
         """As of a DataFrame."""
         return self.frame.sparkSession
+
+
+def unchanged(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    yield from batches
 
 
 def is_stored() -> Column:
