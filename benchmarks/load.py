@@ -5,7 +5,8 @@
 Each case's input is made, seeded and in pieces, and `ap-spark cluster` run on it, as a process of its own with its own
 defaults. Prints a line of markdown for each: what came out or the message, the seconds, and the most memory and disk
 that it took (`peaks.py`); what the command said goes to stderr. The case "edges" has as many as are asked for, 50 a
-point, and 20 iterations, with so little damping that there are exemplars by then; a snapshot every five.
+point, and 20 iterations, with so little damping that there are exemplars by then; a snapshot every five;
+"first iteration" ends there.
 """
 
 from __future__ import annotations
@@ -138,6 +139,15 @@ def many_edges(work: Path, edges: int, neighbors: int = 50) -> Input:
     return Input(n, edges, [str(work / "edges.parquet"), *options, "--checkpoint", str(work / "checkpoint")])
 
 
+def first_iteration(work: Path, edges: int, *, text: bool, neighbors: int = 50) -> Input:
+    """The same, up to the first iteration, by numbers or by ids of 20 characters."""
+    n = edges // neighbors
+    order = np.random.default_rng(1).permutation(n)
+    ids = pa.array([f"record-{number:013}" for number in order.tolist()] if text else order)
+    edges = write_edges(work / "edges.parquet", on_a_line(n, neighbors), ids)
+    return Input(n, edges, [str(work / "edges.parquet"), "--edges", "--max-iter", "1"])
+
+
 def cases(edges: int) -> dict[str, Callable[[Path], Input]]:
     return {
         "hub in": lambda work: hub(work, out=False),
@@ -148,6 +158,8 @@ def cases(edges: int) -> dict[str, Callable[[Path], Input]]:
         "300 columns": lambda work: columns(work, "parquet", 200_000),
         "300 columns, csv": lambda work: columns(work, "csv", 20_000),
         "edges": lambda work: many_edges(work, edges),
+        "first iteration": lambda work: first_iteration(work, edges, text=False),
+        "first iteration, strings": lambda work: first_iteration(work, edges, text=True),
     }
 
 

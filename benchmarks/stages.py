@@ -2,8 +2,8 @@
 
     python -m benchmarks.stages [--points 100000 250000 500000 1000000]
 
-Prints the seconds of each stage, of 200 iterations and of the whole command, and the largest resident sets of the JVM
-and of all Python processes, as lines of markdown for benchmarks/results.md.
+Prints the seconds of each stage, of 200 iterations and of the whole command, and the most memory of the JVM and
+of all Python processes, mapped files for themselves (`peaks.py`), as lines of markdown for benchmarks/results.md.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.peaks import Peaks
 from benchmarks.workload import clustered_points
 
 STAGES = ("start", "read", "graph", "propagation", "clusters")
@@ -40,48 +40,30 @@ def points_file(n_points: int, directory: Path) -> Path:
     return path
 
 
-def sizes(process: psutil.Process) -> tuple[float, float]:
-    """Resident GiB of Java and of Python among a process and its children."""
-    java = python = 0
-    for one in [process, *process.children(recursive=True)]:
-        try:
-            resident = one.memory_info().rss
-            if one.name() == "java":
-                java += resident
-            else:
-                python += resident
-        except psutil.Error:
-            continue
-    return java / 2**30, python / 2**30
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--points", type=int, nargs="+", default=[100_000, 250_000, 500_000, 1_000_000])
     parser.add_argument("--directory", type=Path, default=Path("out/benchmarks"))
     parser.add_argument("options", nargs="*", help="more options of the command, after --")
     given = parser.parse_args()
-    print(f"| points | {' | '.join(STAGES)} | write and the rest | all | GiB JVM | GiB Python |")
-    print("|" + "---|" * (len(STAGES) + 5))
+    print(f"| points | {' | '.join(STAGES)} | write and the rest | all | GiB JVM | GiB Python | GiB mapped |")
+    print("|" + "---|" * (len(STAGES) + 6))
     for n_points in given.points:
         output = given.directory / "out"
         shutil.rmtree(output, ignore_errors=True)
         command = [Path(sys.executable).parent / "ap-spark", "cluster", points_file(n_points, given.directory)]
         command += ["--id-column", "id", "--neighbors", "50", "--max-iter", "200", "--convergence-iter", "1000"]
         started = time.perf_counter()
-        process = psutil.Popen([*map(str, command), "--output", str(output), *given.options], stdout=subprocess.DEVNULL)
-        java = python = 0.0
-        while process.poll() is None:
-            now = sizes(process)
-            java, python = max(java, now[0]), max(python, now[1])
-            time.sleep(0.5)
+        with Peaks() as peaks:
+            command += ["--output", output, *given.options]
+            subprocess.run([*map(str, command)], stdout=subprocess.DEVNULL, check=True)
         seconds = time.perf_counter() - started
-        assert process.returncode == 0
         found = json.loads((output / "summary.json").read_text())["seconds"]
         stages = [found[name] for name in STAGES]
         rest = seconds - sum(stages)
         told = " | ".join(f"{value:.1f}" for value in (*stages, rest, seconds))
-        print(f"| {n_points:,} | {told} | {java:.1f} | {python:.1f} |", flush=True)
+        gib = " | ".join(f"{size / 2**30:.1f}" for size in (peaks.jvm, peaks.workers, peaks.mapped))
+        print(f"| {n_points:,} | {told} | {gib} |", flush=True)
 
 
 if __name__ == "__main__":
