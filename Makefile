@@ -10,7 +10,7 @@ PYTEST = JAVA_HOME="$$($(BIN)/python -m ap_spark.java)" PATH="$(CURDIR)/$(BIN):$
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-programs test-cluster test-kills test-compose test-airflow check format docs bench pack lock audit clean
+.PHONY: help demo test test-long test-programs test-cluster test-kills test-compose test-airflow check format docs bench pack lock audit clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -20,6 +20,9 @@ demo: .venv/.run ## cluster the handwritten digits and say what came out
 
 test: .venv/.dev ## run the tests
 	$(PYTEST)
+
+test-long: .venv/.dev ## run more cases of some of these tests
+	$(PYTEST) -m long
 
 test-programs: .venv/.dev ## run the tests that start programs as a user would: what README says, Spark Connect
 	$(PYTEST) -m programs

@@ -22,6 +22,8 @@ FIXTURES = sorted((Path(__file__).parent / "fixtures").glob("*.json"))
 INTERPRETED = ("spark.sql.codegen.wholeStage=false", "spark.sql.codegen.factoryMode=NO_CODEGEN")
 INTERPRETING = [option for setting in INTERPRETED for option in ("--conf", setting)]  # the same, for the command
 
+LONG = pytest.mark.long  # as `marks` of a case: make test-long
+
 Edges = list[tuple[int, int, float]]
 
 

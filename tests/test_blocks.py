@@ -33,7 +33,7 @@ from ap_spark.engines.tasks import Beginning, Plan, begin
 from ap_spark.exact import Units
 from ap_spark.graph import build_graph
 from ap_spark.settings import Settings
-from tests.conftest import Edges, all_pairs, one_way, random_edges
+from tests.conftest import LONG, Edges, all_pairs, one_way, random_edges
 
 Frame = Callable[[Edges], DataFrame]
 Pairs = dict[tuple[int, int], float]
@@ -272,8 +272,14 @@ SETTINGS = [
 ]
 
 
-@pytest.mark.parametrize("options", SETTINGS)
-@pytest.mark.parametrize("text", [False, True])
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        pytest.param(options, text, marks=LONG if (number + text) % 2 else ())
+        for number, options in enumerate(SETTINGS)
+        for text in (False, True)
+    ],
+)
 def test_both_forms_of_a_graph_are_the_same(
     frame: Frame, options: dict[str, Any], text: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,7 +22,7 @@ from ap_spark.engines.resident import ResidentEngine
 from ap_spark.graph import Graph, build_graph
 from ap_spark.propagation import Watch, propagate
 from ap_spark.settings import Settings, Snapshots
-from tests.conftest import Edges, random_edges
+from tests.conftest import LONG, Edges, random_edges
 from tests.on_blocks import OnBlocks, names
 from tests.test_engines import advance, bits, bits_of_columns, messages_of
 from tests.test_faults import delete, paths, tear
@@ -88,8 +88,15 @@ def test_each_engine_goes_on_from_the_state_of_each(graph: Graph, whole: bytes, 
         assert end(engine) == whole
 
 
-@pytest.mark.parametrize("spoil", [delete, tear])
-@pytest.mark.parametrize("name", ["one block", "three blocks"])
+@pytest.mark.parametrize(
+    ("name", "spoil"),
+    [
+        ("one block", delete),
+        ("three blocks", tear),
+        pytest.param("one block", tear, marks=LONG),
+        pytest.param("three blocks", delete, marks=LONG),
+    ],
+)
 def test_what_is_lost_after_a_snapshot_is_made_again_from_it(
     graph: Graph, whole: bytes, tmp_path: Path, name: str, spoil: Callable[[Path, bytes], None]
 ) -> None:
@@ -156,7 +163,7 @@ def snapshots(stopped: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(stopped, tmp_path / "snapshots"))
 
 
-@pytest.mark.parametrize("options", [{}, {"engine": "dataframe"}])
+@pytest.mark.parametrize("options", [{}, pytest.param({"engine": "dataframe"}, marks=LONG)])
 def test_a_stopped_run_goes_on_to_the_same_result(
     frame: Frame, edges: Edges, undisturbed: list[Any], snapshots: Path, options: dict[str, Any]
 ) -> None:

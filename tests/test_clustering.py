@@ -24,7 +24,7 @@ from ap_spark.ordering import numbered
 from ap_spark.session import with_settings
 from ap_spark.settings import Settings
 from tests import oracle
-from tests.conftest import FIXTURES, Edges, all_pairs, assigned, held_tables, load, one_way, random_edges
+from tests.conftest import FIXTURES, LONG, Edges, all_pairs, assigned, held_tables, load, one_way, random_edges
 from tests.on_blocks import OnBlocks, names
 
 Frame = Callable[[Edges], DataFrame]
@@ -134,7 +134,7 @@ class Components:
             assert (sorted(set(mine)), mine, n_iter[seed]) == expected, f"seed {seed}"
 
 
-@pytest.fixture(params=DAMPINGS)
+@pytest.fixture(params=[DAMPINGS[0], *(pytest.param(damping, marks=LONG) for damping in DAMPINGS[1:])])
 def components(spark: SparkSession, frame: Frame, request: pytest.FixtureRequest) -> Iterator[tuple[Components, float]]:
     components = Components(spark, frame, request.param)
     yield components, request.param
@@ -166,6 +166,7 @@ def test_blobs_as_scikit_learn_on_the_resident_engine(components: tuple[Componen
 
 
 # One damping here, since iterations are slow on this engine; both give the same bits (test_engines.py).
+@LONG
 @pytest.mark.parametrize("components", [0.7], indirect=True)
 @pytest.mark.usefixtures("compiled")
 def test_blobs_as_scikit_learn_on_the_dataframe_engine(components: tuple[Components, float]) -> None:
@@ -254,7 +255,10 @@ def test_a_run_has_not_converged_while_points_are_without_an_exemplar(
     assert clustering.summary.settings["convergence_iter"] == (window or 50)
 
 
-@pytest.mark.parametrize(("engine", "partitions"), [("resident", 1), ("resident", 2), ("dataframe", 2)])
+@pytest.mark.parametrize(
+    ("engine", "partitions"),
+    [("resident", 1), pytest.param("resident", 2, marks=LONG), pytest.param("dataframe", 2, marks=LONG)],
+)
 def test_exemplars_that_leave_points_without_are_refused_and_the_run_goes_on(
     spark: SparkSession,
     frame: Frame,

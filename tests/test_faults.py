@@ -25,7 +25,7 @@ from ap_spark.graph import Graph, build_graph
 from ap_spark.processes import machine
 from ap_spark.settings import Settings
 from ap_spark.shortages import OUT_OF_MEMORY
-from tests.conftest import INTERPRETED, Edges, random_edges
+from tests.conftest import INTERPRETED, LONG, Edges, random_edges
 from tests.on_blocks import OnBlocks, names
 from tests.test_engines import advance, bits, messages_of
 from tests.test_jobs import BIN, SUBMIT, finish
@@ -105,7 +105,7 @@ def mistake(path: Path, older: bytes) -> None:
 @pytest.mark.parametrize(
     ("spoil", "blocks"),
     [(spoil, 2) for spoil in (truncate, delete, swap, write_over, tear, mistake)]
-    + [(spoil, blocks) for spoil in (delete, tear) for blocks in (1, 3)],
+    + [(delete, 1), (tear, 3), pytest.param(tear, 1, marks=LONG), pytest.param(delete, 3, marks=LONG)],
 )
 def test_a_spoilt_file_is_recognised_and_made_anew(
     graph: Graph,

@@ -361,10 +361,11 @@ def test_a_function_that_fails_in_a_task(spark: SparkSession) -> None:
 
     points = make_frame(spark, np.array([[0.0], [1.0], [2.0], [3.0], [101.0]]))
     found = [similarities(points, metric=picky), nearest_neighbors(points, 3, metric=picky).edges]
-    for read in (affinity_propagation, describe, preference_range, preference_quantile):
-        for edges in found:
-            with pytest.raises(SettingError, match=r"but picky failed for arrays of shapes .*: KeyError: 'too far"):
-                read(edges)
+    for read, edges in zip(
+        (affinity_propagation, describe, preference_range, preference_quantile), 2 * found, strict=True
+    ):
+        with pytest.raises(SettingError, match=r"but picky failed for arrays of shapes .*: KeyError: 'too far"):
+            read(edges)
     lock = threading.Lock()
     with pytest.raises(SettingError, match=r"can be sent to Spark's tasks, but <function .*lock"):
         similarities(points, metric=lambda x, y: x @ y.T if lock else y)
