@@ -361,9 +361,8 @@ def test_a_function_that_fails_in_a_task(spark: SparkSession) -> None:
 
     points = make_frame(spark, np.array([[0.0], [1.0], [2.0], [3.0], [101.0]]))
     found = [similarities(points, metric=picky), nearest_neighbors(points, 3, metric=picky).edges]
-    for read, edges in zip(
-        (affinity_propagation, describe, preference_range, preference_quantile), 2 * found, strict=True
-    ):
+    readers: list[Callable[[DataFrame], Any]] = [affinity_propagation, describe, preference_range, preference_quantile]
+    for read, edges in zip(readers, 2 * found, strict=True):
         with pytest.raises(SettingError, match=r"but picky failed for arrays of shapes .*: KeyError: 'too far"):
             read(edges)
     lock = threading.Lock()
