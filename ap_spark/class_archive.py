@@ -18,8 +18,9 @@ from pathlib import Path
 from pyspark import SparkContext
 
 from ap_spark.cli import main
-from ap_spark.java import use_java
-from ap_spark.session import JAVA_OPTIONS, configuration, read_properties
+from ap_spark.errors import ApSparkError, JavaNotFound
+from ap_spark.java import use_java, wrapper_home
+from ap_spark.session import JAVA_OPTIONS, configuration, read_properties, with_log
 
 __all__ = ["make_archive"]
 
@@ -33,25 +34,33 @@ def make_archive() -> Path:
     Raises
     ------
     JavaNotFound
-        If there is no Java.
-    OSError
-        If there is no room, or Java makes no archive.
+        If there is no Java, or only one that makes no archives.
+    ApSparkError
+        If a clustering fails.
     """
     use_java()
-    archive = Path(os.environ["JAVA_HOME"]) / "classes.jsa"
+    home = wrapper_home()
+    if Path(os.environ["JAVA_HOME"]) != home:
+        raise JavaNotFound(f"the archive lies beside a script that starts Java, but {home} cannot be written")
+    archive = home / "classes.jsa"
     archive.unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory(dir=archive.parent) as work:
+    with tempfile.TemporaryDirectory(dir=home) as work:
         points, draft = Path(work) / "points.csv", Path(work) / archive.name
         points.write_text("".join(f"{n},{n % 7},{n % 11}\n" for n in range(100)))
-        usual = read_properties(configuration("local.properties"))[JAVA_OPTIONS]
-        options = f"{usual} {QUIET} -XX:ArchiveClassesAtExit={draft}"
+        options = with_log(read_properties(configuration("local.properties"))[JAVA_OPTIONS])
+        options += f" {QUIET} -XX:ArchiveClassesAtExit={draft}"
         for trial in TRIALS:
             given = ["cluster", str(points), "--no-header", "--id-column", "0", "--conf", f"{JAVA_OPTIONS}={options}"]
             with redirect_stdout(StringIO()):
                 code = main([*given, "--output", f"{work}/output", "--overwrite", *trial])
             if code:
-                sys.exit(code)
+                raise ApSparkError(f"a small clustering must work, but ended with {code}")
         end_java()
+        if not draft.exists():
+            raise JavaNotFound(
+                "Java must be one that makes class-data archives, as those of Linux distributions do, but "
+                f"{home} starts one that does not: give another JAVA_HOME"
+            )
         draft.replace(archive)
     return archive
 
@@ -66,4 +75,7 @@ def end_java() -> None:
 
 
 if __name__ == "__main__":
-    print(make_archive())
+    try:
+        print(make_archive())
+    except ApSparkError as error:
+        sys.exit(f"ap-spark: {error}")

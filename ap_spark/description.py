@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyspark.sql.functions as F
 from pyspark.sql import DataFrame
 
+from ap_spark import classic
 from ap_spark.blocks import passes
 from ap_spark.blocks.graph import BlockGraph
 from ap_spark.engines import build, engine_of
@@ -137,7 +138,7 @@ def describe(
 
     Raises
     ------
-    InputError, SettingError
+    InputError, SettingError, StorageError
         As `affinity_propagation` would.
 
     Examples
@@ -166,9 +167,7 @@ def describe_graph(graph: Graph | BlockGraph, settings: Settings) -> Description
     sizes = np.bincount(members)
     sizes = np.sort(sizes[sizes > 0])[::-1]
     hubs = np.lexsort((np.arange(graph.n_points), -graph.in_degree))[:HUBS]
-    quantiles = [value + 0.0 for value in graph.quantiles(*QUANTILES)]  # -0.0 becomes 0.0
     bounds = range_of(graph)
-    bounds = replace(bounds, p_max=bounds.p_max + 0.0)
     if len(sizes) > 1:  # points without similarities are unknown to it
         bounds = replace(bounds, p_min=float("-inf"))
     engine = engine_of(graph.spark, settings)
@@ -183,7 +182,7 @@ def describe_graph(graph: Graph | BlockGraph, settings: Settings) -> Description
         n_isolated=int(np.count_nonzero((graph.out_degree == 0) & (graph.in_degree == 0))),
         n_exemplars_by_definition=graph.n_lonely,
         least_clusters=least_clusters(graph, members),
-        similarity_quantiles=dict(zip(QUANTILES, quantiles, strict=True)),
+        similarity_quantiles=dict(zip(QUANTILES, graph.quantiles(*QUANTILES), strict=True)),
         preference=graph.preference,
         preference_range=bounds,
         engine=engine,
@@ -199,18 +198,24 @@ def degrees(of_points: Integers) -> Degrees:
 def components(graph: Graph | BlockGraph) -> Integers:
     """The connected component of each point: the smallest index in it, the direction of the edges left aside.
 
-    What holds edges says for each point the smallest one that they connect it with; the driver connects those.
+    What holds edges says for points the smallest one that they connect it with; the driver connects those.
     """
-    everyone = np.arange(graph.n_points)
+    root = np.arange(graph.n_points)
     if isinstance(graph, BlockGraph):
-        found = graph.blocks.visit(passes.components, graph.n_points) if graph.n_edges else []
-        return passes.connected([everyone] * (len(found) + 1), [everyone, *found], graph.n_points)
-    forest = forest_of(graph)
-    return passes.connected([everyone, forest["i"].to_numpy()], [everyone, forest["k"].to_numpy()], graph.n_points)
+        forests = graph.blocks.visit(passes.components, graph.n_points) if graph.n_edges else []
+    else:
+        pairs = forest_of(graph)
+        forests = [(pairs["i"].to_numpy(), pairs["k"].to_numpy())]
+    for i, k in forests:  # one after the other: together they may be as large as the graph
+        root = passes.connected([np.arange(graph.n_points), i], [root, k], graph.n_points)
+    return root
 
 
 def forest_of(graph: Graph) -> pa.Table:
-    """Pairs (i, k) that connect what the edges of each partition connect; a task holds some ten numbers a point."""
+    """Pairs (i, k) that connect what the edges connect, merged first on all cores, then in one task.
+
+    A task holds some ten numbers a point.
+    """
     n_points = graph.n_points
 
     def smallest(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -219,9 +224,12 @@ def forest_of(graph: Graph) -> pa.Table:
             i, k = ([batch[name].to_numpy() for batch in some] for name in "ik")
             root = passes.connected([np.arange(n_points), *i], [root, *k], n_points)
         (index,) = np.nonzero(root != np.arange(n_points))
-        yield pa.RecordBatch.from_arrays([pa.array(index), pa.array(root[index])], names=["i", "k"])
+        yield from pa.table({"i": index, "k": root[index]}).to_batches(max_chunksize=10_000)
 
-    return graph.edges.where("i != k").select("i", "k").mapInArrow(smallest, "i bigint, k bigint").toArrow()
+    forest = graph.edges.where("i != k").select("i", "k").mapInArrow(smallest, "i bigint, k bigint")
+    for partitions in (classic.cores(graph.spark), 1):
+        forest = forest.repartition(partitions).mapInArrow(smallest, "i bigint, k bigint")
+    return forest.toArrow()
 
 
 def least_clusters(graph: Graph | BlockGraph, component: Integers | None = None) -> int:
@@ -243,11 +251,11 @@ def range_of(graph: Graph | BlockGraph) -> PreferenceRange:
         return preference_range(graph.edges.where("i != k").select("i", "k", F.col("similarity").alias("s")))
     if graph.low is None or graph.high is None:
         return PreferenceRange(float("-inf"), float("-inf"))
-    units = units_of(max(abs(graph.low), abs(graph.high)), graph.n_edges)
-    sums, counts = graph.sums_in(np.zeros(graph.n_points, np.int64), units)
-    complete = counts == graph.n_points - 1
+    complete = graph.in_degree == graph.n_points - 1
     if graph.n_lonely or not complete.any():
         return PreferenceRange(float("-inf"), graph.high)
+    units = units_of(max(abs(graph.low), abs(graph.high)), graph.n_edges)
+    sums, _ = graph.sums_in(np.zeros(graph.n_points, np.int64), units)
     best = np.sort(np.concatenate([found[1] for found in graph.blocks.visit(passes.best_similarity)]))
     largest = in_floats(sums[:, complete], units).max()
     return PreferenceRange(float(largest) - summed(best, units) + float(best[:2].sum()), graph.high)

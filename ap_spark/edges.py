@@ -23,23 +23,22 @@ class Pairs:
     Attributes
     ----------
     then : callable
-        Of what a task does with batches of (i, k, s), and the columns that come of it: those as a DataFrame.
+        Runs a function on the batches (i, k, s) within the tasks that compute them; takes the function and the columns
+        that it returns, and returns those as a DataFrame.
     kind : str
         The type of the ids.
+    sparkSession : SparkSession
+        As of a DataFrame.
     """
 
     then: Callable[[Transform, str], DataFrame]
     kind: str
+    sparkSession: SparkSession  # noqa: N815
 
     @property
     def frame(self) -> DataFrame:
         """(i, k, s)."""
         return self.then(unchanged, f"i {self.kind}, k {self.kind}, s double")
-
-    @property
-    def sparkSession(self) -> SparkSession:  # noqa: N802
-        """As of a DataFrame."""
-        return self.frame.sparkSession
 
 
 def unchanged(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

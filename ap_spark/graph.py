@@ -255,7 +255,7 @@ def make_graph(
 def ids_among(points: DataFrame, index: Integers) -> pa.Array:
     """The ids of some points of a table (index, id), in the order of the indices given."""
     wanted = pa.table({"index": index, "place": np.arange(len(index))})
-    found = points.select("index", "id").join(F.broadcast(points.sparkSession.createDataFrame(wanted)), "index")
+    found = points.select("index", "id").join(small(points.sparkSession.createDataFrame(wanted), len(index)), "index")
     return found.toArrow().sort_by("place")["id"].combine_chunks()
 
 

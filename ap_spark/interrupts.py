@@ -102,7 +102,7 @@ class Interrupts:
                 self.before.setdefault(number, before)
 
     def attach(self, spark: SparkSession) -> None:
-        """From now on jobs of this session are cancelled by a signal, but for `classic.spared` ones."""
+        """From now on jobs of the command are cancelled by a signal, `classic.spared` ones later."""
         if self.received:
             raise Interrupted("stopped before anything was read: the same command starts again")
         self.spark = spark

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from ap_spark.errors import JavaNotFound
 
-__all__ = ["find_java", "use_java"]
+__all__ = ["find_java", "use_java", "wrapper_home"]
 
 OLDEST = 17
 
@@ -69,7 +69,7 @@ def packaged_java() -> Path | None:
 
 def wrapped(java: str | Path) -> Path:
     """The home of a wrapper around a Java, made where it is missing."""
-    wrapper = Path(sys.prefix) / "share" / "ap_spark" / "java" / "bin" / "java"
+    wrapper = wrapper_home() / "bin" / "java"
     text = WRAPPER.format(java=java)
     if not wrapper.exists() or wrapper.read_text() != text:
         wrapper.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,12 @@ def wrapped(java: str | Path) -> Path:
             file.write(text)
         os.chmod(draft, 0o755)
         os.replace(draft, wrapper)
-    return wrapper.parent.parent
+    return wrapper_home()
+
+
+def wrapper_home() -> Path:
+    """Where the wrapper is, or would be."""
+    return Path(sys.prefix) / "share" / "ap_spark" / "java"
 
 
 def find_java() -> Path:
@@ -101,7 +106,7 @@ def find_java() -> Path:
 def use_java() -> None:
     """Make the sessions that this process starts use `find_java`, without the warning that Java prints at its start."""
     home = find_java()
-    if home.parent.name != "ap_spark":
+    if home != wrapper_home():
         with suppress(OSError):  # where no wrapper can be written, there is a warning
             home = wrapped(home / "bin" / "java")
     os.environ["JAVA_HOME"] = str(home)

@@ -124,7 +124,7 @@ def metric_of(metric: str | PairFunction, width: float | None = None) -> Metric 
     Raises
     ------
     SettingError
-        If there is none of that name, or a width is missing, not above 0, or given to another metric than "gaussian".
+        If there is none of that name, or a width is missing, too small, or given to another metric than "gaussian".
     """
     if (isinstance(metric, str) and metric not in METRICS) or not (isinstance(metric, str) or callable(metric)):
         raise SettingError(f"metric must be one of {', '.join(METRICS)}, or a function of two arrays, got {metric!r}")
@@ -179,7 +179,7 @@ def between(metric: Metric | PairFunction, x: Floats, y: Floats) -> Floats:
 
 
 def by_function(function: PairFunction, x: Floats, y: Floats) -> Floats:
-    """What a function says of two arrays, which it may not change.
+    """What a function says of two arrays.
 
     Raises
     ------
@@ -188,14 +188,12 @@ def by_function(function: PairFunction, x: Floats, y: Floats) -> Floats:
     """
     name = getattr(function, "__name__", None) or repr(function)
     of = f"for arrays of shapes {x.shape} and {y.shape}"
-    x, y = x.view(), y.view()
-    x.flags.writeable = y.flags.writeable = False
     try:
-        returned = function(x, y)
+        returned = function(x.copy(), y.copy())  # its own, to change as it likes
         s = np.asarray(returned)
     except Exception as error:
         raise SettingError(
-            f"a metric must be a function of two arrays, which it leaves as they are, but {name} failed {of}: "
+            f"a metric must be a function of two arrays, but {name} failed {of}: "
             f"{type(error).__name__}: {reason(error)}"
         ) from error
     if s.dtype.kind not in "fiub" or s.shape != (len(x), len(y)):

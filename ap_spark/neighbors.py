@@ -51,6 +51,7 @@ PACK_BYTES = 4 * 2**20  # vectors in one row
 SHARD_BYTES = 128 * 2**20  # vectors that are asked in one task
 POINTS_ASKING = 50_000  # points that ask in one task, about, at most
 FOUND = 5_000_000  # neighbours that one task finds, about, at most
+A_BATCH = 500_000  # pairs found that are worked on together
 TRAINING_BYTES = 2**29  # vectors on which the driver trains the cells, at most
 SAMPLE = 1000  # points on which the recall is measured
 
@@ -416,17 +417,17 @@ def meet(
         rank = F.row_number().over(Window.partitionBy("i").orderBy(F.desc("closeness"), "k"))
         found = groups_that_meet.applyInArrow(in_group, f"i {kind}, k {kind}, s double, closeness double")
         best = found.withColumn("rank", rank).where(F.col("rank") <= best_of).select("i", "k", "s")
-        return Pairs(best.mapInArrow, kind)
+        return Pairs(best.mapInArrow, kind, best.sparkSession)
 
     def then(transform: Transform, columns: str) -> DataFrame:
         def task(some: pa.Table, others: pa.Table) -> pa.Table:
             pairs = in_group(some, others).select(["i", "k", "s"]).combine_chunks()
-            batches = pairs.to_batches() or [pa.RecordBatch.from_pylist([], pairs.schema)]
+            batches = pairs.to_batches(max_chunksize=A_BATCH) or [pa.RecordBatch.from_pylist([], pairs.schema)]
             return pa.Table.from_batches(transform(batches))
 
         return groups_that_meet.applyInArrow(task, columns)
 
-    return Pairs(then, kind)
+    return Pairs(then, kind, asking.sparkSession)
 
 
 def unpack(packs: pa.Table) -> tuple[pa.Array, Floats, Positions]:

@@ -135,7 +135,8 @@ def edge_table(similarities: DataFrame) -> DataFrame:
     if types["i"] != types["k"]:
         raise InputError(f"ids must have one type, but column 'i' holds {types['i']} and column 'k' {types['k']}")
     ids = [F.col(name).cast(kind).alias(name) for name, kind in types.items()]
-    return similarities.select(*ids, number(similarities, "s").alias("s"))
+    s = number(similarities, "s") + F.lit(0.0)  # -0.0 becomes 0.0
+    return similarities.select(*ids, s.alias("s"))
 
 
 def no_similarity(value: Column) -> Column:

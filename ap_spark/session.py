@@ -20,7 +20,7 @@ __all__ = ["configuration", "few_partitions", "start_session", "with_settings"]
 
 JAVA_OPTIONS = "spark.driver.extraJavaOptions"
 PARTITIONS = "spark.sql.shuffle.partitions"
-A_CORE = 3  # partitions of a shuffle
+PARTITIONS_A_CORE = 3
 QUICK_COMPILER = "-XX:TieredStopAtLevel=1"
 
 
@@ -54,18 +54,22 @@ def start_session(master: str | None = None, conf: Sequence[str] = (), *, short:
         # Executors would otherwise start the python3 of their PATH.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         master = master or "local[*,4]"  # four attempts at a task, as on a cluster
-        log4j = f"-Dlog4j2.configurationFile={configuration('log4j2.properties').as_uri()}"
         if master.startswith("local"):
             settings |= read_properties(configuration("local.properties"))
-            if not short:
-                settings[JAVA_OPTIONS] = settings[JAVA_OPTIONS].replace(QUICK_COMPILER, "")
-        settings[JAVA_OPTIONS] = f"{settings.get(JAVA_OPTIONS, '')} {log4j}".strip()
+        settings[JAVA_OPTIONS] = with_log(settings.get(JAVA_OPTIONS, ""))
+        if not short:
+            settings[JAVA_OPTIONS] = settings[JAVA_OPTIONS].replace(QUICK_COMPILER, "")
     if master:
         builder = builder.master(master)
     settings |= dict(setting.split("=", 1) for setting in conf)
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
         check_local_directories(settings)
     return builder.config(map=settings).getOrCreate()
+
+
+def with_log(options: str) -> str:
+    """Options of Java, with our configuration of its log."""
+    return f"{options} -Dlog4j2.configurationFile={configuration('log4j2.properties').as_uri()}".strip()
 
 
 def check_local_directories(settings: Mapping[str, Any]) -> None:
@@ -102,9 +106,11 @@ def read_properties(path: Path) -> dict[str, str]:
 
 
 def few_partitions(spark: SparkSession) -> dict[str, str]:
-    """For a table that is kept, whose partitions Spark does not merge: a shuffle in no more of them than pay."""
+    """On one machine, a few partitions a core after a shuffle: those of a table that is kept are not merged."""
+    if classic.is_connect(spark) or not classic.is_local(spark):
+        return {}
     wanted = int(str(spark.conf.get(PARTITIONS)))
-    return {PARTITIONS: str(min(wanted, A_CORE * classic.cores(spark)))}
+    return {PARTITIONS: str(min(wanted, PARTITIONS_A_CORE * classic.cores(spark)))}
 
 
 @contextmanager

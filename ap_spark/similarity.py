@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +24,7 @@ __all__ = ["all_pairs", "check_vectors", "similarities"]
 logger = logging.getLogger(__name__)
 
 TILE = 512  # points a side of a tile of pairs: 2 MB of similarities
+COLLECTED_BYTES = 256 << 20  # of all vectors, which then go by way of the driver: there is one job less to wait for
 MANY = 10_000  # points of which all pairs are worth a warning
 ROOM = 8.0  # so many times larger features are still to have finite similarities: searches add squares
 SMALLEST = 1e-145  # the largest feature in size, at least: differences of 1e-9 of it have exact squares
@@ -69,22 +71,27 @@ def similarities(
 def all_pairs(points: DataFrame, metric: str | PairFunction, width: float | None) -> Pairs:
     """`similarities`, for tasks to go on with."""
     by = metric_of(metric, width)
-    points, count, _ = check_vectors(points, by)
+    points, count, dimensions = check_vectors(points, by)
     if count > MANY:
         logger.warning(
             "all pairs of %s points are %s similarities: --neighbors N keeps the nearest alone",
             f"{count:,}",
             f"{count * (count - 1):,}",
         )
-    spark = points.sparkSession
-    tiles = spark.createDataFrame(pa.Table.from_batches(tiled(points.select("id", "features").toArrow(), by)))
-    left = tiles.repartition(-(-count // TILE))
-    pairs = left.crossJoin(F.broadcast(tiles.toDF("other_ids", "others")))
+    kind = points.schema["id"].dataType.simpleString()
+    vectors = points.select("id", "features")
+    if is_small := 8 * count * dimensions <= COLLECTED_BYTES:
+        of_points = pa.Table.from_batches(tiled(vectors.toArrow().combine_chunks().to_batches(), by))
+        tiles = points.sparkSession.createDataFrame(of_points)
+    else:
+        tiles = vectors.mapInArrow(partial(tiled, metric=by), f"ids array<{kind}>, vectors binary")
+    others = tiles.toDF("other_ids", "others")
+    pairs = tiles.repartition(-(-count // TILE)).crossJoin(F.broadcast(others) if is_small else others)
 
     def then(transform: Transform, columns: str) -> DataFrame:
         return pairs.mapInArrow(lambda batches: transform(pairs_of_tiles(batches, by)), columns)
 
-    return Pairs(then, points.schema["id"].dataType.simpleString())
+    return Pairs(then, kind, points.sparkSession)
 
 
 def check_vectors(points: DataFrame, metric: Metric | PairFunction) -> tuple[DataFrame, int, int]:
@@ -168,17 +175,16 @@ def check_function(function: PairFunction, x: Floats) -> None:
         ) from error
 
 
-def tiled(points: pa.Table, metric: Metric | PairFunction) -> Iterator[pa.RecordBatch]:
-    """Points in rows of up to TILE, vectors prepared by the metric: (ids array, vectors binary)."""
-    points = points.combine_chunks()
-    for start in range(0, len(points), TILE):
-        some = points.slice(start, TILE)
-        ids = some["id"].combine_chunks()
-        vectors = some["features"].combine_chunks().flatten().to_numpy().reshape(len(some), -1)
-        if isinstance(metric, Metric):
-            vectors = metric.prepare(vectors)
-        row = [pa.ListArray.from_arrays(pa.array([0, len(ids)], pa.int32()), ids), pa.array([vectors.tobytes()])]
-        yield pa.RecordBatch.from_arrays(row, names=["ids", "vectors"])
+def tiled(batches: Iterable[pa.RecordBatch], metric: Metric | PairFunction) -> Iterator[pa.RecordBatch]:
+    """Points (id, features) in rows of up to TILE, vectors prepared by the metric: (ids array, vectors binary)."""
+    for batch in batches:
+        for start in range(0, len(batch), TILE):
+            some = batch.slice(start, TILE)
+            vectors = some["features"].flatten().to_numpy().reshape(len(some), -1)
+            if isinstance(metric, Metric):
+                vectors = metric.prepare(vectors)
+            ids = pa.ListArray.from_arrays(pa.array([0, len(some)], pa.int32()), some["id"])
+            yield pa.RecordBatch.from_arrays([ids, pa.array([vectors.tobytes()])], names=["ids", "vectors"])
 
 
 def pairs_of_tiles(batches: Iterable[pa.RecordBatch], metric: Metric | PairFunction) -> Iterator[pa.RecordBatch]:

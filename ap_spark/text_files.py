@@ -38,10 +38,8 @@ from ap_spark.tables import (
 __all__ = ["read_lines", "read_whole", "text_files"]
 
 LINE = "line"
-MARK, NO_CHARACTER = (
-    "\ufeff",
-    "\uffff",
-)  # Spark's parser leaves out the one where a line begins; the other ends its input
+MARK = "\ufeff"  # left out by Spark's parser where a line begins
+NO_CHARACTER = "\uffff"  # ends its input
 LARGEST_WHOLE_FILE = 512 << 20  # bytes of a file that one task reads whole: Spark's process holds it several times
 PACKED = 10  # a compressed file becomes so many times as large, about
 

@@ -24,7 +24,7 @@ from ap_spark.blocks import graph as block_graph
 from ap_spark.blocks.assemble import Rules, assemble
 from ap_spark.blocks.build import Layout, Stats, by_rows, with_diagonal
 from ap_spark.blocks.files import OPEN, UnusableFile, opened, shape_of, write_block
-from ap_spark.blocks.graph import BlockGraph, block_of, build_block_graph, cut, is_scan
+from ap_spark.blocks.graph import BlockGraph, block_of, build_block_graph, cut, is_scan, number_points
 from ap_spark.blocks.hashing import hash_edges, hash_points, jittered
 from ap_spark.blocks.send import parcels, unpacked
 from ap_spark.clusters import make_clusters
@@ -32,7 +32,9 @@ from ap_spark.description import describe_graph
 from ap_spark.engines.tasks import Beginning, Plan, begin
 from ap_spark.exact import Units
 from ap_spark.graph import build_graph
+from ap_spark.neighbors import find_neighbors
 from ap_spark.settings import Settings
+from ap_spark.similarity import all_pairs as compared
 from tests.conftest import LONG, Edges, all_pairs, one_way, random_edges
 
 Frame = Callable[[Edges], DataFrame]
@@ -139,6 +141,7 @@ def test_a_task_with_little_memory_makes_the_same_entries(tmp_path: Path, monkey
 
 def test_edges_reach_the_blocks_of_their_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(send, "A_PARCEL", 5)
+    monkeypatch.setattr(send, "AT_ONCE", 7)
     rng = np.random.default_rng(2)
     i, k = rng.integers(0, 20, (2, 60))
     wrong = rng.random(60) < 0.1
@@ -233,7 +236,10 @@ def test_degrees_best_similarities_and_components(block: OneBlock) -> None:
     }
     label = connected_components(coo_array((block.s, (block.i, block.k)), shape=(block.n, block.n)), directed=False)[1]
     smallest = [int(np.flatnonzero(label == own)[0]) for own in label]
-    assert block.run(passes.components, block.n).tolist() == smallest
+    index, root = block.run(passes.components, block.n)
+    assert dict(zip(index.tolist(), root.tolist(), strict=True)) == {
+        point: least for point, least in enumerate(smallest) if least < point
+    }
     serving = np.arange(block.n) % 4 == 0
     without = {i for i, _, _ in block.edges if not serving[i]} - {i for i, k, _ in block.edges if serving[k]}
     assert block.run(passes.unserved, serving) == len(without)
@@ -308,7 +314,7 @@ def test_both_forms_of_a_graph_are_the_same(
     monkeypatch.setattr(passes, "BINS", 4)
     assert plain.quantiles(*quantiles) == blocks.quantiles(*quantiles)
     assert {(row.i, row.k): row.s for row in blocks.similarities().collect()} == edges_of(blocks)
-    assert str(describe_graph(plain, settings)) == str(describe_graph(blocks, settings))
+    assert describe_graph(plain, settings) == describe_graph(blocks, settings)
     exemplars = (rng.random(plain.n_points) < 0.3) & ~blocks.forced
     index = plain.spark.createDataFrame([(int(number),) for number in np.flatnonzero(exemplars)], "index bigint")
     theirs = make_clusters(plain, plain.with_forced(index))
@@ -330,6 +336,24 @@ def test_the_range_of_preferences_by_passes(frame: Frame) -> None:
         assert found == preference_range(frame(some))
         assert np.isfinite(found.p_min) == bounded
         graph.release()
+
+
+def test_similarities_go_into_blocks_in_the_tasks_that_compute_them(spark: SparkSession) -> None:
+    x = np.random.default_rng(4).normal(size=(70, 2)).round(1)
+    points = spark.createDataFrame(pa.table({"id": np.arange(70) * 3, "features": list(x)}))
+    numbering, named = number_points(points, 10)
+    neighbors, *_ = find_neighbors(named, 10, "sqeuclidean", None, "exact", 1.0)
+    for pairs in (neighbors, compared(named, "manhattan", None)):
+        for settings in (Settings(preference=-1.0, partitions=3), Settings(top=4, symmetrize="union")):
+            by_task = build_block_graph(pairs, settings, numbering=numbering)
+            by_row = build_block_graph(pairs.frame, settings, numbering=numbering)
+            assert edges_of(by_task) == edges_of(by_row)
+            assert by_task.fingerprint == by_row.fingerprint
+            by_task.release()
+            by_row.release()
+    some = points.where("id > 0").select("id", F.lit(-1.0).alias("preference"))
+    with pytest.raises(InputError, match="1 point has none: id=0"):
+        build_block_graph(neighbors, Settings(), preferences=some, numbering=numbering)
 
 
 def edges_of(graph: BlockGraph) -> dict[tuple[Any, Any], float]:

@@ -18,6 +18,7 @@ from pyspark.sql import SparkSession
 
 from ap_spark.cli import main
 from ap_spark.interrupts import Interrupts
+from ap_spark.java import wrapper_home
 from tests.conftest import INTERPRETED, INTERPRETING, ROOT
 from tests.outputs import result
 
@@ -185,6 +186,7 @@ def test_a_process_that_waits_for_ever_is_ended(held_up: str, sent: signal.Signa
     program = f"""
 import os, signal
 from ap_spark.interrupts import Interrupts
+from ap_spark.java import wrapper_home
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 with Interrupts(lambda: "nothing was saved") as interrupts:
     interrupts.grace = 0.3
@@ -294,17 +296,22 @@ def test_the_python_of_the_readme_and_of_the_page_on_choosing(tmp_path: Path) ->
 
 
 @pytest.mark.programs
-def test_java_starts_from_an_archive_of_its_classes(tmp_path: Path) -> None:
-    archived = subprocess.run(
-        [sys.executable, "-m", "ap_spark.class_archive"], capture_output=True, text=True, check=True, timeout=600
-    )
-    (archive,) = archived.stdout.splitlines()
-    assert "[warning]" not in archived.stderr
-    script = (
-        "from pyspark import SparkContext; from ap_spark.session import start_session; start_session(); "
-        "print(open(f'/proc/{SparkContext._gateway.proc.pid}/maps').read())"
-    )
-    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=300)
-    assert archive in told.stdout
-    assert not told.stderr
-    Path(archive).unlink()
+def test_java_starts_from_an_archive_of_its_classes() -> None:
+    archive = wrapper_home() / "classes.jsa"
+    before = archive.exists()  # a developer's own, made again
+    try:
+        archived = subprocess.run(
+            [sys.executable, "-m", "ap_spark.class_archive"], capture_output=True, text=True, check=True, timeout=600
+        )
+        assert archived.stdout == f"{archive}\n"
+        assert "[warning]" not in archived.stderr
+        script = (
+            "from pyspark import SparkContext; from ap_spark.session import start_session; start_session(); "
+            "print(open(f'/proc/{SparkContext._gateway.proc.pid}/maps').read())"
+        )
+        told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=300)
+        assert str(archive) in told.stdout
+        assert not told.stderr
+    finally:
+        if not before:
+            archive.unlink(missing_ok=True)

@@ -376,9 +376,8 @@ def build_block_graph(
         if not isinstance(table, Pairs):
             table = edge_table(table)
             if numbering is None and not is_scan(table):
-                table = (
-                    table.persist()
-                )  # it is read twice, again where a block is lost; it may not be the same each time
+                # It is read twice, and again where a block is lost; it may not be the same each time.
+                table = table.persist()
                 held.callback(table.unpersist)
         try:
             return find(table, settings, points, preferences, numbering, held)

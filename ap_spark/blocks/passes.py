@@ -6,11 +6,13 @@ Similarities of a block's diagonal entries have no meaning here: preferences are
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ap_spark import kernel
+from ap_spark.blocks.files import column_type
 from ap_spark.exact import Units
 from ap_spark.kernel import Block, Flags, Floats, Integers, in_units
 
@@ -178,17 +180,19 @@ def histogram(parts: Parts, low: float, high: float) -> Histogram:
     return Histogram(counts, lows, highs)
 
 
-def components(parts: Parts, n_points: int) -> Integers:
-    """For each point the smallest one that the block's edges connect it with, in whatever direction."""
+def components(parts: Parts, n_points: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Points that the block's edges connect with smaller ones, in whatever direction, and the smallest of those."""
     smallest = np.arange(n_points)
     blocks = (block for block, _ in parts)
     for some in grouped(blocks, lambda block: len(block.s), max(n_points, AT_ONCE)):
         i = [np.repeat(block.rows, np.diff(block.starts)) for block in some]
         smallest = connected([np.arange(n_points), *i], [smallest, *(block.columns for block in some)], n_points)
-    return smallest
+    (index,) = np.nonzero(smallest != np.arange(n_points))
+    kind = column_type(n_points)
+    return index.astype(kind), smallest[index].astype(kind)
 
 
-def connected(i: Sequence[Integers], k: Sequence[Integers], n_points: int) -> Integers:
+def connected(i: Sequence[NDArray[Any]], k: Sequence[NDArray[Any]], n_points: int) -> Integers:
     """For each point the smallest one that pairs (i, k) connect it with."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components

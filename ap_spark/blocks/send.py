@@ -57,6 +57,7 @@ def records(batch: pa.RecordBatch, n_points: int) -> NDArray[Any]:
     edges = np.empty(len(batch), record(n_points))
     for name in "iks":
         edges[name][: len(right)] = right[name].to_numpy()
+    edges["s"] += 0.0  # -0.0 becomes 0.0
     edges[len(right) :] = (-1, 0, 0.0)
     return edges
 

@@ -25,7 +25,7 @@ from pyspark.sql import DataFrame, Row, SparkSession
 from ap_spark import classic
 from ap_spark.blocks.build import HANDLES, Kept, Layout, build, rebuild
 from ap_spark.blocks.files import Shape, UnusableFile, delete_files, local_directories, opened
-from ap_spark.errors import ApSparkError, StorageError
+from ap_spark.errors import ApSparkError, SettingError, StorageError
 from ap_spark.session import with_settings
 
 __all__ = ["MAX_ATTEMPTS", "Blocks", "broadcast", "lost", "no_storage", "shape_of_handle"]
@@ -51,6 +51,8 @@ class Blocks:
 
     Raises
     ------
+    SettingError
+        If Spark may run a task twice at once (``spark.speculation``): the copy would find no file where it is.
     StorageError
         Here and in all methods, if a local directory is full or cannot be written.
 
@@ -66,6 +68,11 @@ class Blocks:
 
     def __init__(self, edges: DataFrame, layout: Layout, keys: Broadcast[Any]) -> None:
         self.spark: SparkSession = edges.sparkSession
+        if self.spark.sparkContext.getConf().get("spark.speculation") == "true":
+            raise SettingError(
+                "spark.speculation must be false for the resident engine, whose blocks are on one executor each, "
+                "got true (or take --engine dataframe)"
+            )
         self.layout = layout
         self.edges = edges
         self.keys = keys

@@ -35,7 +35,6 @@ from ap_spark.convergence import Iteration, Stability
 from ap_spark.engines import tasks
 from ap_spark.engines.state import MESSAGES, State
 from ap_spark.engines.tasks import Beginning, Burst, Plan, Range, Share
-from ap_spark.errors import SettingError
 from ap_spark.kernel import Flags, Floats, column_totals
 
 __all__ = ["ResidentEngine"]
@@ -63,8 +62,6 @@ class ResidentEngine:
 
     Raises
     ------
-    SettingError
-        If Spark may run a task twice at once (``spark.speculation``): the copy would find no file where it is.
     StorageError
         Here and in all methods, if a local directory is full or cannot be written.
     """
@@ -83,11 +80,6 @@ class ResidentEngine:
         self.blocks = graph.blocks
         self.collected_bytes = collected_bytes
         self.spark = graph.spark
-        if self.spark.sparkContext.getConf().get("spark.speculation") == "true":
-            raise SettingError(
-                "spark.speculation must be false for the resident engine, whose blocks are on one executor each, "
-                "got true (or take --engine dataframe)"
-            )
         self.iteration = start.iteration if start else 0
         self.totals = np.zeros(graph.n_points)  # of the last iteration
         self.a = np.zeros(graph.n_points)  # a(k,k), once they have reached it
