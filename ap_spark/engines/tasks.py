@@ -49,8 +49,10 @@ class Share(NamedTuple):
     ----------
     columns : int32 or int64
         Places in the range; only those to which the block contributes.
-    sums : int64, shape (words, columns)
-        The contributions there, in units.
+    sums : int64, shape (columns,)
+        The contributions there, in units; of two words the fine one.
+    large, large_sums : int32 or int64, and int64, shape (few,)
+        Of two words: the places whose coarse word is not 0, which are few, and that word.
     r : float64, shape (columns of the range,)
         r(k,k), with which the block of these rows completes its share; not a number where k has no row.
     reached : int
@@ -58,7 +60,9 @@ class Share(NamedTuple):
     """
 
     columns: Integers = np.empty(0, np.int64)
-    sums: Integers = np.empty((1, 0), np.int64)
+    sums: Integers = np.empty(0, np.int64)
+    large: Integers = np.empty(0, np.int64)
+    large_sums: Integers = np.empty(0, np.int64)
     r: Floats | None = None
     reached: int = MISSING
 
@@ -220,9 +224,12 @@ def contributions(file: BlockFile, plan: Plan) -> Integers:
 
 def shares(block: Block, plan: Plan, number: int, sums: Integers, reached: int) -> Iterator[tuple[int, Share]]:
     for range_, (low, high) in enumerate(pairwise(plan.layout.cuts.tolist())):
-        of_range = sums[:, low:high]
-        columns = np.flatnonzero(of_range.any(axis=0))
-        share = Share(columns.astype(block.columns.dtype), of_range[:, columns])
+        *coarse, fine = sums[:, low:high]
+        columns = np.flatnonzero(fine)
+        share = Share(columns.astype(block.columns.dtype), fine[columns])
+        for word in coarse:
+            large = np.flatnonzero(word)
+            share = share._replace(large=large.astype(block.columns.dtype), large_sums=word[large])
         yield range_, share._replace(r=own(block, low, high), reached=reached) if range_ == number else share
 
 
@@ -239,8 +246,8 @@ def add(shares: Iterable[tuple[int, Share]], plan: Plan) -> Iterator[Range]:
     for number, share in shares:
         shape = plan.units.words, plan.layout.cuts[number + 1] - plan.layout.cuts[number]
         range_ = ranges.setdefault(number, Range(number, np.zeros(shape, np.int64), np.empty(0), MISSING))
-        for word, addends in zip(range_.sums, share.sums, strict=False):  # who has nothing to share has one word of it
-            word[share.columns] += addends
+        range_.sums[-1][share.columns] += share.sums
+        range_.sums[0][share.large] += share.large_sums  # the same word, if there is one, and then nothing
         if share.r is not None or share.reached != MISSING:
             ranges[number] = range_._replace(r=share.r if share.r is not None else range_.r, reached=share.reached)
     yield from ranges.values()
