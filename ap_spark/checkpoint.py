@@ -49,7 +49,7 @@ __all__ = ["Checkpoint", "Snapshot", "store_of"]
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2  # of the tables, and of the numbers in them
+FORMAT = 3  # of the tables, and of the numbers in them
 KEPT = 2
 NAME = re.compile(r"snapshot-(\d{6,})-[0-9a-f]{8}")
 UNREADABLE = (PySparkException, Py4JJavaError, OSError)
@@ -57,6 +57,7 @@ DECISIVE = ("damping", "convergence_iter", "jitter", "seed", "clusters")  # the 
 
 TABLES = {"messages": MESSAGES, "columns": COLUMNS}
 ENTRIES = (*TABLES, "record", SUCCESS)
+TRIAL = {"preference": pa.float64(), "clusters": pa.int64(), "converged": pa.bool_(), "settled": pa.bool_()}
 RECORD = pa.schema(
     {
         "format": pa.int32(),
@@ -69,7 +70,7 @@ RECORD = pa.schema(
         "columns": pa.int64(),
         "columns_checksum": pa.int64(),
         "trace": pa.list_(pa.struct(list(TRACE))),
-        "tried": pa.list_(pa.struct({"preference": pa.float64(), "clusters": pa.int64(), "converged": pa.bool_()})),
+        "tried": pa.list_(pa.struct(TRIAL)),
         "checksum": pa.string(),
     }
 )

@@ -25,10 +25,10 @@ from ap_spark.edges import Pairs
 from ap_spark.engines import Engine, build, make_engine
 from ap_spark.errors import SettingError, from_tasks
 from ap_spark.graph import Graph
-from ap_spark.propagation import Watch, propagate, without_iterating
+from ap_spark.propagation import Enough, Watch, propagate, without_iterating
 from ap_spark.schema import count_of, require_columns
 from ap_spark.settings import Settings, Snapshots
-from ap_spark.target import Trials
+from ap_spark.target import Trials, has_settled
 from ap_spark.version import __version__
 
 __all__ = [
@@ -69,8 +69,8 @@ class Summary:
     seconds : dict
         By stage.
     tried : list of dict
-        With a number of clusters asked for, each preference that was tried, the number of clusters it gave, and
-        whether that run converged.
+        With a number of clusters asked for, each preference that was tried, the number of clusters it gave (see
+        `target.Trial`), whether that run converged, and whether the number had come to rest.
     """
 
     settings: dict[str, Any]
@@ -309,7 +309,7 @@ def cluster_to(build: Build, settings: Settings, watch: Watch) -> Clustering:
         above = largest + abs(largest) + 1.0  # there every point is an exemplar
         trials = Trials(target, start=above if target == graph.n_points else median, largest=largest)
 
-        def cluster_at(preference: float) -> Clustering:
+        def cluster_at(preference: float, watch: Watch) -> Clustering:
             if watch.checkpoint:
                 watch.checkpoint.tried = tuple(trials.tried)
             plain = replace(settings, clusters=None, preference=preference)
@@ -317,8 +317,8 @@ def cluster_to(build: Build, settings: Settings, watch: Watch) -> Clustering:
                 return run(other, plain, dict(seconds), watch)
             return cluster(build, plain, watch)  # which tells of a preference that swallows the similarities
 
-        best = try_out(trials, cluster_at, watch)
-    if not trials.reached:
+        best = try_out(trials, cluster_at, settings.window, watch)
+    if best.summary.n_clusters != target:
         logger.warning(
             "%s clusters were asked for, the nearest number in %d trials is %s",
             f"{target:,}",
@@ -334,8 +334,11 @@ def cluster_to(build: Build, settings: Settings, watch: Watch) -> Clustering:
     return replace(best, summary=summary)
 
 
-def try_out(trials: Trials, cluster_at: Callable[[float], Clustering], watch: Watch) -> Clustering:
-    """Cluster with each preference that the trials ask for; the best one."""
+def try_out(trials: Trials, cluster_at: Callable[[float, Watch], Clustering], window: int, watch: Watch) -> Clustering:
+    """Cluster with each preference that the trials ask for; the best one.
+
+    A run that has settled on clearly too many exemplars is ended early.
+    """
     best: Clustering | None = None
     past = list(watch.checkpoint.tried) if watch.checkpoint else []
     for preference in trials:
@@ -343,15 +346,21 @@ def try_out(trials: Trials, cluster_at: Callable[[float], Clustering], watch: Wa
             trial = past.pop(0)
             if watch.checkpoint and trial.preference != preference:
                 watch.checkpoint.refuse(f"preference {trial.preference} tried", preference)
-            trials.answer(preference, trial.clusters, converged=trial.converged)
+            trials.answer(preference, trial.clusters, converged=trial.converged, settled=trial.settled)
             continue
-        found = cluster_at(preference)
-        trials.answer(preference, found.summary.n_clusters, converged=found.converged)
+        try:
+            found = cluster_at(preference, replace(watch, enough=partial(trials.has_too_many, window=window)))
+        except Enough as ended:
+            trials.answer(preference, ended.exemplars, converged=False, settled=True)
+            logger.info("preference %g: %s exemplars and more", preference, f"{ended.exemplars:,}")
+            continue
+        settled = found.converged or has_settled([Iteration(*row) for row in found.trace.collect()], window)
+        trials.answer(preference, found.summary.n_clusters, converged=found.converged, settled=settled)
         logger.info("preference %g: %s clusters", preference, f"{found.summary.n_clusters:,}")
         if trials.best == trials.tried[-1]:
             best = found
     if best is None or best.summary.preference != trials.best.preference:
-        best = cluster_at(trials.best.preference)
+        best = cluster_at(trials.best.preference, watch)
     return best
 
 

@@ -555,7 +555,12 @@ def test_a_number_of_clusters(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     told = capsys.readouterr().out
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["n_clusters"] == 4
-    assert summary["tried"][-1] == {"preference": summary["preference"], "clusters": 4, "converged": True}
+    assert summary["tried"][-1] == {
+        "preference": summary["preference"],
+        "clusters": 4,
+        "converged": True,
+        "settled": True,
+    }
     assert f"the best of {len(summary['tried'])} tried" in told
     assert "neighbours: 15 a point, exact search" in told
     assert (np.diff(table(tmp_path, "assignments").label.to_numpy().reshape(4, 10)) == 0).all()
