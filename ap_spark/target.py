@@ -16,7 +16,7 @@ ASIDE = 0.9  # of the distance, after a run whose number of clusters is still mo
 CLOSE = 1.0 + 1e-9  # distances nearer to each other than this have the same number of clusters
 NEARLY = 0.01  # of a number of clusters: what it may move by to be settled, and be off the target without converging
 CLEARLY = 1.25  # times the target: more exemplars than this, once they are settled, do not become few enough
-INNER = 0.02, 0.98  # where between two trials the next one lies, at most
+INNER = 0.03, 0.97  # where between two trials the next one lies, at most
 
 
 @dataclass(frozen=True)

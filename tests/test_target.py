@@ -32,11 +32,11 @@ def test_a_number_is_found_within_few_trials(law: Law, target: int) -> None:
     exact = Trials(target, start=-3.0, largest=-1e-3)
     search(exact, law, converged=True)
     assert (exact.best.clusters, exact.reached) == (target, True)
-    assert len(exact.tried) <= 13
+    assert len(exact.tried) <= 14
     near = Trials(target, start=-3.0, largest=-1e-3)
     search(near, law, converged=False)
     assert abs(near.best.clusters - target) <= 0.01 * target
-    assert len(near.tried) <= 10
+    assert len(near.tried) <= 12
 
 
 def test_a_number_that_is_jumped_over_is_left_at_the_nearest() -> None:
