@@ -28,7 +28,7 @@ __all__ = ["Degrees", "Description", "describe", "describe_graph", "least_cluste
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 HUBS = 5
 LARGEST_COMPONENTS = 5
-# Estimates. Resident: 36 bytes in the file, 28 while it is written, some 20 in the shuffle before. Dataframe: 40 for
+# Estimates. Resident: 36 bytes in the file, 28 while it is written, some 16 in the shuffle before. Dataframe: 40 for
 # the four columns of an edge in Spark's storage, and 27.7 MB for 204,000 edges (benchmarks/results.md).
 BYTES_AN_EDGE = {"resident": 84, "dataframe": 175}
 
