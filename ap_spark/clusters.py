@@ -1,4 +1,4 @@
-"""From messages to clusters (semantics.md, section 5).
+"""From messages to clusters (docs/semantics.md, section 5).
 
 exemplars ──► promote ──► assign ──► refine ──► assign ──► labels, objective
 

@@ -1,4 +1,4 @@
-"""When a run stops (semantics.md, section 4): the same rule on the driver and inside a task."""
+"""When a run stops (docs/semantics.md, section 4): the same rule on the driver and inside a task."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Sums whose result does not depend on the order of the addends.
 
 A floating-point sum depends on its order, and on a cluster the order is an accident. Here an addend is rounded to a
-multiple of a *unit* u = 2^q and added as a 64-bit integer; integer sums are the same in any order (semantics.md,
+multiple of a *unit* u = 2^q and added as a 64-bit integer; integer sums are the same in any order (docs/semantics.md,
 section 3).
 
 Where the addends differ so much in size that one unit would swallow the small ones, a sum has two words: whole

@@ -166,7 +166,7 @@ def build_graph(
     Raises
     ------
     InputError
-        For every case of semantics.md, section 7.
+        For every case of docs/semantics.md, section 7.
     SettingError
         If preferences are given in more than one way.
     """
@@ -272,7 +272,7 @@ def small(table: DataFrame, n_points: int) -> DataFrame:
 
 
 def indexed_edges(stored: DataFrame, points: DataFrame, settings: Settings, tiny: float) -> DataFrame:
-    """(i, k, s, similarity): the stored pairs and the diagonal, by index; s with jitter (semantics.md, section 3)."""
+    """(i, k, s, similarity): the stored pairs and the diagonal, by index; s has jitter (docs/semantics.md, 3)."""
 
     kind = dict(points.dtypes)["id"]
 

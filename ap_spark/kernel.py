@@ -10,9 +10,9 @@ A block holds some rows of the similarity graph in compressed sparse row form. A
 `iterate` does the first three, a few rows at a time that stay in the processor's cache, with scratch arrays made once:
 temporaries as large as the block cost several times the arithmetic.
 
-Sources: Frey & Dueck, Science 315 (2007), equations 1-3; semantics.md, sections 2 and 3. Every operation is a plain
-IEEE 754 double operation in the order written here, repeated by `compiled.py` for numba and by the dataframe engine in
-SQL: all give the same bits.
+Sources: Frey & Dueck, Science 315 (2007), equations 1-3; docs/semantics.md, sections 2 and 3. Every operation is a
+plain IEEE 754 double operation in the order written here, repeated by `compiled.py` for numba and by the dataframe
+engine in SQL: all give the same bits.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What makes two vectors similar, computed in float64, dimension by dimension.
 
 The order of every addition is fixed, so that a similarity does not depend on which other pairs are computed with it;
-a matrix product would (semantics.md, section 3).
+a matrix product would (docs/semantics.md, section 3).
 """
 
 from __future__ import annotations

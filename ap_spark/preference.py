@@ -1,4 +1,4 @@
-"""The preference s(k,k): how many clusters, in one number (semantics.md, section 6)."""
+"""The preference s(k,k): how many clusters, in one number (docs/semantics.md, section 6)."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def preference_range(similarities: DataFrame) -> PreferenceRange:
     similarities : DataFrame
         (i, k, s); rows with i = k or s = -infinity are left out.
 
-    Source: Bodenhofer, Kothmeier & Hochreiter, APCluster, Bioinformatics 27 (2011); semantics.md, section 6.
+    Source: Bodenhofer, Kothmeier & Hochreiter, APCluster, Bioinformatics 27 (2011); docs/semantics.md, section 6.
 
     Examples
     --------

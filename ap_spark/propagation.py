@@ -86,7 +86,7 @@ def propagate(
     watch: Watch,
     past: Sequence[Iteration] = (),
 ) -> Propagation:
-    """Iterate until the exemplars have stood still and serve all points, or to ``max_iter`` (semantics.md, section 4).
+    """Iterate until the exemplars stand still and serve all points, or to ``max_iter`` (docs/semantics.md, section 4).
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The tables: their columns, and the checks that input has to pass (semantics.md, section 7).
+"""The tables: their columns, and the checks that input has to pass (docs/semantics.md, section 7).
 
     points        id, features array<double>[, preference double]
     similarities  i, k, s double                 i, k are ids; (k, k) is the preference of k

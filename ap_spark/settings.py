@@ -185,7 +185,7 @@ class Settings(Checked):
 
     @property
     def window(self) -> int:
-        """Iterations for which the exemplars have to stand still, given or by default (semantics.md, section 4).
+        """Iterations for which the exemplars have to stand still, given or by default (docs/semantics.md, section 4).
 
         >>> Settings().window, Settings(damping=0.5).window, Settings(damping=0.98).window
         (50, 15, 250)

@@ -1,4 +1,4 @@
-"""A number of clusters, reached by trying preferences (semantics.md, section 6)."""
+"""A number of clusters, reached by trying preferences (docs/semantics.md, section 6)."""
 
 from __future__ import annotations
 

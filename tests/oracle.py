@@ -76,7 +76,7 @@ def run(s: Floats, damping: float, max_iter: int, convergence_iter: int) -> tupl
 
 
 def clusters(s: Floats, found: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The exemplar of each point: promote, assign, refine, assign (semantics.md, section 5)."""
+    """The exemplar of each point: promote, assign, refine, assign (docs/semantics.md, section 5)."""
     n = len(s)
     candidates = set(np.flatnonzero(found).tolist())
     off = s.copy()

@@ -1,4 +1,4 @@
-"""The command line in one process: options, formats, exit codes, and every line of semantics.md, section 7."""
+"""The command line in one process: options, formats, exit codes, and every line of docs/semantics.md, section 7."""
 
 from __future__ import annotations
 

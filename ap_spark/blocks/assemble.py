@@ -1,6 +1,6 @@
 """From edges in any order to the entries of rows: duplicates merged, small ones left out, both directions looked at.
 
-The same rules in SQL are in `graph.py` and `edges.py` (semantics.md, sections 1 and 7).
+The same rules in SQL are in `graph.py` and `edges.py` (docs/semantics.md, sections 1 and 7).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Spark's ``xxhash64`` on arrays, and the jitter made of it (semantics.md, section 3).
+"""Spark's ``xxhash64`` on arrays, and the jitter made of it (docs/semantics.md, section 3).
 
 A point is hashed by its *key*: the id itself if it is an integer, else the hash of the string.
 """

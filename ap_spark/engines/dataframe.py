@@ -1,4 +1,4 @@
-"""The algorithm as a pair of groupBy/join transformations over the edge DataFrame (semantics.md, section 2).
+"""The algorithm as a pair of groupBy/join transformations over the edge DataFrame (docs/semantics.md, section 2).
 
     edges(block, i, k, s, r, a)      stay where they are, hash-partitioned by block; a row i lies in one block
     columns(k, total, a, exemplar)   one number a column is all that moves: its total
