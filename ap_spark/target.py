@@ -154,8 +154,8 @@ class Trials:
 
 
 def has_settled(trace: Sequence[Iteration], window: int) -> bool:
-    """Whether the number of exemplars has hardly moved for so many iterations."""
+    """Whether the number of exemplars, if there are any, has hardly moved for so many iterations."""
     if len(trace) <= window:
         return False
     numbers = [done.exemplars for done in trace[-window:]]
-    return max(numbers) - min(numbers) <= NEARLY * min(numbers)
+    return min(numbers) > 0 and max(numbers) - min(numbers) <= NEARLY * min(numbers)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ap_spark.convergence import Iteration
-from ap_spark.target import MOST_TRIALS, Trials
+from ap_spark.target import MOST_TRIALS, Trials, has_settled
 
 Law = Callable[[float], float]
 
@@ -78,3 +78,4 @@ def test_a_run_is_ended_where_exemplars_are_clearly_too_many() -> None:
     assert not trials.has_too_many(trace(*[127] * 10), window=10), "as for convergence, one more than the window"
     assert not trials.has_too_many(trace(0, 50, *[124] * 10), window=10), "too near"
     assert not trials.has_too_many(trace(0, 50, *range(127, 137)), window=10), "still moving"
+    assert not has_settled(trace(*[0] * 20), window=10), "no exemplars yet"
