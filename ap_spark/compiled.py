@@ -168,5 +168,6 @@ def contributions_of_two_words(
     inverse = 1.0 / coarse
     for e in positive:
         high = np.int64(r[e] * inverse)
-        sums[0, columns[e]] += high
+        if high:  # hardly ever, beside a fine word: another place in memory
+            sums[0, columns[e]] += high
         sums[1, columns[e]] += np.int64(np.rint((r[e] - high * coarse) * inverse_fine))

@@ -267,8 +267,11 @@ def contributions(block: Block, units: Units, sums: Integers) -> None:
     """
     positive = np.flatnonzero(block.r > 0)
     columns = block.columns[positive]
-    for word, addends in zip(sums, in_units(block.r[positive], units), strict=True):
-        np.add.at(word, columns, addends)
+    *coarse, fine = in_units(block.r[positive], units)
+    np.add.at(sums[-1], columns, fine)
+    for addends in coarse:
+        there = np.flatnonzero(addends)  # hardly any, beside a fine word
+        np.add.at(sums[0], columns[there], addends[there])
 
 
 def column_totals(sums: Integers, r: Floats, a: Floats, damping: Damping, units: Units) -> tuple[Floats, Floats, Flags]:
@@ -306,7 +309,9 @@ def column_totals(sums: Integers, r: Floats, a: Floats, damping: Damping, units:
         negative = np.where(without_row, 0.0, np.minimum(r[part], 0.0))
         totals[part] = 0.0
         for word, addends, unit in zip(sums, in_units(negative, units), units, strict=False):
-            totals[part] += (word[part] + addends) * unit
+            addends += word[part]
+            if unit == units.fine or addends.any():
+                totals[part] += addends * unit
         totals[part][without_row] = np.inf
         after[part] = a[part] * keep + (totals[part] - r[part]) * (1.0 - keep)
         exemplars[part] = after[part] + r[part] > 0.0
