@@ -25,10 +25,10 @@ from ap_spark.edges import Pairs
 from ap_spark.engines import Engine, build, make_engine
 from ap_spark.errors import SettingError, from_tasks
 from ap_spark.graph import Graph
-from ap_spark.propagation import Enough, Watch, propagate, without_iterating
+from ap_spark.propagation import EndedEarly, Watch, propagate, without_iterating
 from ap_spark.schema import count_of, require_columns
 from ap_spark.settings import Settings, Snapshots
-from ap_spark.target import Trials, has_settled
+from ap_spark.target import NEARLY, REST, Trial, Trials, is_at_rest
 from ap_spark.version import __version__
 
 __all__ = [
@@ -70,7 +70,8 @@ class Summary:
         By stage.
     tried : list of dict
         With a number of clusters asked for, each preference that was tried, the number of clusters it gave (see
-        `target.Trial`), whether that run converged, and whether the number had come to rest.
+        `target.Trial`), and whether that run converged, was at rest, or was ended early. The best is run once more
+        where its result is not at hand.
     """
 
     settings: dict[str, Any]
@@ -317,7 +318,8 @@ def cluster_to(build: Build, settings: Settings, watch: Watch) -> Clustering:
                 return run(other, plain, dict(seconds), watch)
             return cluster(build, plain, watch)  # which tells of a preference that swallows the similarities
 
-        best = try_out(trials, cluster_at, settings.window, watch)
+        window = max(settings.window, REST, settings.max_iter // 10)
+        best = try_out(trials, cluster_at, graph.n_lonely, window, watch)
     if best.summary.n_clusters != target:
         logger.warning(
             "%s clusters were asked for, the nearest number in %d trials is %s",
@@ -334,29 +336,36 @@ def cluster_to(build: Build, settings: Settings, watch: Watch) -> Clustering:
     return replace(best, summary=summary)
 
 
-def try_out(trials: Trials, cluster_at: Callable[[float, Watch], Clustering], window: int, watch: Watch) -> Clustering:
+def try_out(
+    trials: Trials, cluster_at: Callable[[float, Watch], Clustering], lonely: int, window: int, watch: Watch
+) -> Clustering:
     """Cluster with each preference that the trials ask for; the best one.
 
-    A run that has settled on clearly too many exemplars is ended early.
+    A run that is at rest with clearly too many exemplars is ended early.
     """
     best: Clustering | None = None
     past = list(watch.checkpoint.tried) if watch.checkpoint else []
+    watch_trial = replace(watch, ends_early=partial(trials.has_too_many, lonely=lonely, window=window))
     for preference in trials:
         if past:  # a run before this one has tried it
             trial = past.pop(0)
             if watch.checkpoint and trial.preference != preference:
                 watch.checkpoint.refuse(f"preference {trial.preference} tried", preference)
-            trials.answer(preference, trial.clusters, converged=trial.converged, settled=trial.settled)
+            trials.answer(trial)
             continue
         try:
-            found = cluster_at(preference, replace(watch, enough=partial(trials.has_too_many, window=window)))
-        except Enough as ended:
-            trials.answer(preference, ended.exemplars, converged=False, settled=True)
+            found = cluster_at(preference, watch_trial)
+        except EndedEarly as ended:
+            trials.answer(Trial(preference, ended.exemplars, converged=False, at_rest=True, ended_early=True))
             logger.info("preference %g: %s exemplars and more", preference, f"{ended.exemplars:,}")
             continue
-        settled = found.converged or has_settled([Iteration(*row) for row in found.trace.collect()], window)
-        trials.answer(preference, found.summary.n_clusters, converged=found.converged, settled=settled)
-        logger.info("preference %g: %s clusters", preference, f"{found.summary.n_clusters:,}")
+        about = found.summary
+        at_rest = about.converged or (
+            about.promoted <= NEARLY * about.n_clusters
+            and is_at_rest([Iteration(*row) for row in found.trace.collect()], lonely, window)
+        )
+        trials.answer(Trial(preference, about.n_clusters, about.converged, at_rest, ended_early=False))
+        logger.info("preference %g: %s clusters", preference, f"{about.n_clusters:,}")
         if trials.best == trials.tried[-1]:
             best = found
     if best is None or best.summary.preference != trials.best.preference:

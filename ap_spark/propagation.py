@@ -15,11 +15,11 @@ from ap_spark.engines import Engine
 from ap_spark.errors import Interrupted, SettingError
 from ap_spark.graph import Graph
 
-__all__ = ["Enough", "Propagation", "Watch", "propagate", "without_iterating"]
+__all__ = ["EndedEarly", "Propagation", "Watch", "propagate", "without_iterating"]
 
 
-class Enough(Exception):
-    """A run that was ended early, since ``Watch.enough`` said so; with the exemplars until then."""
+class EndedEarly(Exception):
+    """A run was ended, since ``Watch.ends_early`` said so; with the exemplars until then."""
 
     def __init__(self, exemplars: int) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Watch:
     stage : callable
         Of a name: a context that lasts as long as that stage of the run.
     checkpoint : Checkpoint, optional
-    enough : callable
+    ends_early : callable
         Asked after iterations, with the records of all, whether more of them are of no interest.
 
     Raises
@@ -52,7 +52,7 @@ class Watch:
     stop: Callable[[], bool] = lambda: False
     stage: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext()
     checkpoint: Checkpoint | None = None
-    enough: Callable[[Sequence[Iteration]], bool] = lambda trace: False
+    ends_early: Callable[[Sequence[Iteration]], bool] = lambda trace: False
 
     def __post_init__(self) -> None:
         for name in ("report", "stop"):
@@ -100,7 +100,7 @@ def propagate(
     ------
     Interrupted
         When asked to stop.
-    Enough
+    EndedEarly
         When more iterations are of no interest.
     """
     stability = Stability(convergence_iter)
@@ -125,8 +125,8 @@ def propagate(
                 trace.append(done)
                 watch.report(done)
                 converged = has_converged(still=stability.reached(done))
-                if not converged and watch.enough(trace):
-                    raise Enough(done.exemplars)
+                if not converged and watch.ends_early(trace):
+                    raise EndedEarly(done.exemplars)
                 if done.iteration < engine.iteration:
                     continue  # the engine's job has come further
                 if watch.stop():

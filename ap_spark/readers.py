@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import NoReturn
 
@@ -188,9 +187,7 @@ def choose_columns(
 ) -> DataFrame:
     """The body of `make_points`; without an id column, rows are numbered."""
     Input(id_column=id_column, preference_column=preference_column, drop_missing=drop_missing)
-    if not isinstance(feature_columns, str | None):
-        with suppress(TypeError):
-            feature_columns = list(feature_columns)
+    feature_columns = getattr(feature_columns, "tolist", lambda: feature_columns)()  # of an array, an index of pandas
     if not (feature_columns is None or isinstance(feature_columns, Sequence)) or not all(
         isinstance(part, str) for part in feature_columns or ()
     ):

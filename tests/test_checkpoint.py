@@ -269,11 +269,11 @@ def test_snapshots_of_another_input_or_format_are_refused(frame: Frame, edges: E
     with pytest.raises(CheckpointError, match="fingerprint"):
         cluster(frame, [*edges[:-1], (*edges[-1][:2], -1.5)], snapshots)
     record = next((sorted(snapshots.iterdir())[-1] / "record").glob("part-*.parquet"))
-    other = pq.read_table(record).to_pylist()[0] | {"format": 3}
+    other = pq.read_table(record).to_pylist()[0] | {"format": 4}
     other["checksum"] = digest({name: value for name, value in other.items() if name != "checksum"})
     pq.write_table(pa.Table.from_pylist([other], RECORD), record)
     record.with_name(f".{record.name}.crc").unlink()
-    with pytest.raises(CheckpointError, match=r"format 3, by version .* there, 2, version .* here .*--no-resume"):
+    with pytest.raises(CheckpointError, match=r"format 4, by version .* there, 3, version .* here .*--no-resume"):
         cluster(frame, edges, snapshots)
 
 

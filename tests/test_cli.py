@@ -559,7 +559,8 @@ def test_a_number_of_clusters(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         "preference": summary["preference"],
         "clusters": 4,
         "converged": True,
-        "settled": True,
+        "at_rest": True,
+        "ended_early": False,
     }
     assert f"the best of {len(summary['tried'])} tried" in told
     assert "neighbours: 15 a point, exact search" in told

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,12 @@ from ap_spark.blocks import store
 from ap_spark.blocks.store import Blocks
 from ap_spark.clusters import make_clusters
 from ap_spark.convergence import Iteration, Stability
-from ap_spark.engines import Engine, make_engine
+from ap_spark.engines import Engine, make_engine, tasks
 from ap_spark.engines.dataframe import DataFrameEngine, responsibilities
 from ap_spark.engines.resident import ResidentEngine
 from ap_spark.exact import Units
 from ap_spark.graph import Graph, build_graph
+from ap_spark.kernel import make_block
 from ap_spark.session import with_settings
 from ap_spark.settings import Settings
 from benchmarks.workload import ready_graph
@@ -227,6 +229,28 @@ def test_all_ways_give_the_same_bits_where_sums_have_two_words(
     for way in ways:
         assert outcome(WAYS[way](graph), graph) == expected, way
     graph.release()
+
+
+def test_words_that_travel_add_up() -> None:
+    """Coarse words are sent for the few columns that have one; some have no fine word beside it."""
+    rng = np.random.default_rng(0)
+    block = make_block(*all_ends(9), s=rng.normal(size=81))
+    for units in (Units(0.25, 0.25), Units(64.0, 2.0**-20)):
+        plan = SimpleNamespace(layout=SimpleNamespace(cuts=np.array([0, 4, 9])), units=units)
+        sent, expected = [], np.zeros((units.words, 9), np.int64)
+        for number, low in ((0, 0), (1, 4)):
+            part = block.part(low, (4, 9)[number])
+            sums = rng.integers(0, 3, (units.words, 9)) * rng.integers(0, 2**40, (units.words, 9))
+            expected += sums
+            sent += list(tasks.shares(part, plan, number, sums, reached=3))  # type: ignore[arg-type]
+        found = sorted(tasks.add(sent, plan), key=lambda range_: range_.number)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(np.concatenate([range_.sums for range_ in found], axis=1), expected)
+        assert [range_.reached for range_ in found] == [3, 3]
+
+
+def all_ends(n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    i, k = np.divmod(np.arange(n * n), n)
+    return i, k
 
 
 def test_the_order_and_partitions_of_the_input_do_not_change_the_bits(frame: Frame, tied: Edges) -> None:

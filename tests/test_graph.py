@@ -14,9 +14,10 @@ from scipy.sparse.csgraph import connected_components
 
 from ap_spark import InputError, affinity_propagation, describe
 from ap_spark.cli import main
+from ap_spark.engines.resident import ResidentEngine
 from ap_spark.graph import build_graph
 from ap_spark.settings import Settings
-from tests.conftest import ROOT, Edges, held_tables, random_edges
+from tests.conftest import ROOT, Edges, all_pairs, held_tables, random_edges
 
 Frame = Callable[[Edges], DataFrame]
 Pairs = dict[tuple[int, int], float]
@@ -124,6 +125,26 @@ def test_a_number_of_clusters_that_is_out_of_reach(frame: Frame, caplog: pytest.
     assert [trial["clusters"] for trial in found.summary.tried]
     if found.summary.n_clusters > 10:
         assert "10 clusters were asked for" in caplog.text
+
+
+def test_a_run_with_clearly_too_many_exemplars_is_ended_early(
+    spark: SparkSession, frame: Frame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing converges here, and nothing is left of the runs that were ended."""
+    monkeypatch.setattr(ResidentEngine, "unserved", lambda engine: 1)
+    rng = np.random.default_rng(6)
+    x = np.concatenate([center + rng.normal(size=(20, 2)) for center in ((0, 0), (12, 0), (0, 12))])
+    edges = frame(all_pairs(x)[1:])
+    before = held_tables(spark)
+    seen = []
+    for partitions in (1, 3):
+        found = affinity_propagation(edges, clusters=2, partitions=partitions, max_iter=150)
+        assert found.summary.n_clusters <= 3
+        assert any(trial["ended_early"] for trial in found.summary.tried)
+        seen.append((found.summary.tried, found.summary.netsim))
+        del found
+    assert seen[0] == seen[1]
+    assert held_tables(spark).keys() <= before.keys()
 
 
 def test_the_graph_command(tmp_path: Path, spark: SparkSession, capsys: pytest.CaptureFixture[str]) -> None:

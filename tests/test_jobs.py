@@ -186,7 +186,6 @@ def test_a_process_that_waits_for_ever_is_ended(held_up: str, sent: signal.Signa
     program = f"""
 import os, signal
 from ap_spark.interrupts import Interrupts
-from ap_spark.java import wrapper_home
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 with Interrupts(lambda: "nothing was saved") as interrupts:
     interrupts.grace = 0.3

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ap_spark.convergence import Iteration
-from ap_spark.target import MOST_TRIALS, Trials, has_settled
+from ap_spark.target import MOST_TRIALS, Trial, Trials
 
 Law = Callable[[float], float]
 
@@ -21,9 +21,9 @@ def steep_then_flat(preference: float) -> float:
     return 60_000 / (1.0 + (preference / 7.0) ** 4) + 40.0
 
 
-def search(trials: Trials, law: Law, *, converged: bool, settled: bool = True) -> None:
+def search(trials: Trials, law: Law, *, converged: bool, at_rest: bool = True) -> None:
     for preference in trials:
-        trials.answer(preference, max(1, round(law(preference))), converged=converged, settled=settled)
+        trials.answer(Trial(preference, max(1, round(law(preference))), converged, at_rest, False))
 
 
 @pytest.mark.parametrize("law", [power, steep_then_flat])
@@ -36,7 +36,8 @@ def test_a_number_is_found_within_few_trials(law: Law, target: int) -> None:
     near = Trials(target, start=-3.0, largest=-1e-3)
     search(near, law, converged=False)
     assert abs(near.best.clusters - target) <= 0.01 * target
-    assert len(near.tried) <= 12
+    assert near.reached == (target >= 100), "of fewer, exactly so many of a run that has converged"
+    assert len(near.tried) <= (12 if near.reached else MOST_TRIALS)
 
 
 def test_a_number_that_is_jumped_over_is_left_at_the_nearest() -> None:
@@ -54,28 +55,57 @@ def test_where_the_number_no_longer_falls_the_search_ends() -> None:
 def test_numbers_that_have_not_come_to_rest_say_nothing() -> None:
     rng = np.random.default_rng(0)
     trials = Trials(100, start=-10.0, largest=0.0)
-    search(trials, lambda preference: float(rng.integers(1, 1000)), converged=False, settled=False)
+    search(trials, lambda preference: float(rng.integers(1, 1000)), converged=False, at_rest=False)
     assert len(trials.tried) == MOST_TRIALS
     np.testing.assert_allclose([trial.preference for trial in trials.tried], -10.0 * 0.9 ** np.arange(MOST_TRIALS))
 
 
-def test_the_best_is_near_before_it_is_converged() -> None:
-    trials = Trials(5000, start=-7.0, largest=0.0)
-    for clusters, converged, settled in ((89_751, True, True), (4_890, False, True), (4_950, False, False)):
-        trials.answer(-7.0, clusters, converged=converged, settled=settled)
-    assert trials.best.clusters == 4_890
-    trials.answer(-7.0, 4_885, converged=True, settled=True)
-    assert trials.best.clusters == 4_885, "hardly farther off, and converged"
+def test_a_step_aside_stays_between_what_is_known() -> None:
+    trials = Trials(100, start=-10.0, largest=0.0)
+    answers = [(103, True), (50, True), (70, False), (71, False), (72, False)]
+    for preference, (clusters, at_rest) in zip(trials, answers, strict=False):
+        trials.answer(Trial(preference, clusters, False, at_rest, False))
+    assert all(10.0 < -trial.preference <= 80.0 for trial in trials.tried[1:])
+    assert not trials.ended
+
+
+@pytest.mark.parametrize(
+    ("target", "tried", "best"),
+    [
+        (5000, [(89_751, True, True), (4_890, False, True), (4_990, False, False)], 4_890),
+        (5000, [(4_890, False, True), (4_885, True, True)], 4_885),
+        (5000, [(4_885, True, True), (4_960, False, True)], 4_960),
+        (50, [(50, False, True), (51, True, True)], 51),
+        (10, [(400, True, True), (11, False, False)], 11),
+        (3, [(3, False, True), (4, True, True)], 4),
+    ],
+)
+def test_the_best_is_near_then_at_rest_then_converged(
+    target: int, tried: list[tuple[int, bool, bool]], best: int
+) -> None:
+    trials = Trials(target, start=-7.0, largest=0.0)
+    for clusters, converged, at_rest in tried:
+        trials.answer(Trial(-7.0, clusters, converged, at_rest, False))
+    assert trials.best.clusters == best
 
 
 def test_a_run_is_ended_where_exemplars_are_clearly_too_many() -> None:
-    trials = Trials(100, start=-1.0, largest=0.0)
+    trials = Trials(1000, start=-1.0, largest=0.0)
 
-    def trace(*exemplars: int) -> list[Iteration]:
-        return [Iteration(number, count, 1, 0.0) for number, count in enumerate(exemplars, start=1)]
+    def has_too_many(*exemplars: int, lonely: int = 0) -> bool:
+        trace = [Iteration(number, count, 1, 0.0) for number, count in enumerate(exemplars, start=1)]
+        return trials.has_too_many(trace, lonely, window=10)
 
-    assert trials.has_too_many(trace(0, 50, *[127] * 10), window=10)
-    assert not trials.has_too_many(trace(*[127] * 10), window=10), "as for convergence, one more than the window"
-    assert not trials.has_too_many(trace(0, 50, *[124] * 10), window=10), "too near"
-    assert not trials.has_too_many(trace(0, 50, *range(127, 137)), window=10), "still moving"
-    assert not has_settled(trace(*[0] * 20), window=10), "no exemplars yet"
+    assert has_too_many(0, 50, *[1270] * 10)
+    assert not has_too_many(*[1270] * 10), "as for convergence, one more than the window"
+    assert not has_too_many(0, 50, *[1240] * 10), "too near"
+    assert not has_too_many(0, 50, *range(1270, 1370, 10)), "still moving"
+    assert not has_too_many(*[1500] * 20, lonely=1500), "no exemplars of their own yet"
+    assert not has_too_many(0, *[1520, 1570] * 5, lonely=1500), "those of their own move"
+
+
+def test_runs_that_were_ended_early_do_not_say_that_the_number_no_longer_falls() -> None:
+    trials = Trials(10, start=-1.0, largest=0.0)
+    for early in (True, True, False, False):
+        trials.answer(Trial(-1.0, 13, False, True, early))
+        assert trials.stuck == (len(trials.tried) == 4)
