@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame, SparkSession
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ap_spark import InputError, affinity_propagation, describe
+from ap_spark import InputError, affinity_propagation, describe, target
 from ap_spark.cli import main
 from ap_spark.engines.resident import ResidentEngine
 from ap_spark.graph import build_graph
@@ -135,15 +135,11 @@ def test_a_run_with_clearly_too_many_exemplars_is_ended_early(
     rng = np.random.default_rng(6)
     x = np.concatenate([center + rng.normal(size=(20, 2)) for center in ((0, 0), (12, 0), (0, 12))])
     edges = frame(all_pairs(x)[1:])
+    monkeypatch.setattr(target, "MOST_TRIALS", 5)
     before = held_tables(spark)
-    seen = []
-    for partitions in (1, 3):
-        found = affinity_propagation(edges, clusters=2, partitions=partitions, max_iter=150)
-        assert found.summary.n_clusters <= 3
-        assert any(trial["ended_early"] for trial in found.summary.tried)
-        seen.append((found.summary.tried, found.summary.netsim))
-        del found
-    assert seen[0] == seen[1]
+    found = affinity_propagation(edges, clusters=2, max_iter=100)
+    assert found.summary.n_clusters <= 3
+    assert found.summary.tried[0]["ended_early"]
     assert held_tables(spark).keys() <= before.keys()
 
 
