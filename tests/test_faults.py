@@ -302,6 +302,7 @@ def test_a_spark_that_ends_itself_or_is_killed_is_told_in_a_line(tmp_path: Path,
     ended = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert ended.returncode == 4, ended.stderr
     lines = [line for line in ended.stderr.splitlines() if not line.startswith(("WARNING", "Setting", "To adjust"))]
+    lines = [line for line in lines if not line.endswith(" so far")]  # the progress of a slow machine
     assert len(lines) == 1, ended.stderr
     assert lines[0].startswith("ap-spark: ")
     assert told in lines[0]
