@@ -57,8 +57,13 @@ DECISIVE = ("damping", "convergence_iter", "jitter", "seed", "clusters")  # the 
 
 TABLES = {"messages": MESSAGES, "columns": COLUMNS}
 ENTRIES = (*TABLES, "record", SUCCESS)
-TRIAL = {"preference": pa.float64(), "clusters": pa.int64(), "converged": pa.bool_()}
-TRIAL |= {"at_rest": pa.bool_(), "ended_early": pa.bool_()}
+TRIAL = {
+    "preference": pa.float64(),
+    "clusters": pa.int64(),
+    "converged": pa.bool_(),
+    "at_rest": pa.bool_(),
+    "ended_early": pa.bool_(),
+}
 RECORD = pa.schema(
     {
         "format": pa.int32(),

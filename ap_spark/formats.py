@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import logging
+from collections.abc import Sequence
+from urllib.parse import unquote
 
 import pyspark.sql.functions as F
 from pyspark.sql import SparkSession
@@ -11,10 +14,12 @@ from ap_spark.errors import InputError, SettingError
 from ap_spark.records import COMPRESSIONS, Dialect, shown, with_more
 from ap_spark.session import with_settings
 from ap_spark.settings import Input
-from ap_spark.tables import AS_WRITTEN, Table, cell, check_files, check_names, placed, reading
+from ap_spark.tables import AS_WRITTEN, Table, cell, placed, reading
 from ap_spark.text_files import read_lines, read_whole, text_files
 
 __all__ = ["SEPARATORS", "format_of", "read_table"]
+
+logger = logging.getLogger(__name__)
 
 SUFFIXES = {
     ".csv": "csv",
@@ -66,6 +71,46 @@ def read_table(
         if kind == "json":
             check_lines(spark, path, names)
         return Table(rows=placed(frame, map(cell, range(len(names)))), names=names, source=path)
+
+
+def check_names(names: Sequence[str], path: str) -> None:
+    """Raise InputError if names of columns differ in case alone: of one of them Spark would read nothing."""
+    spellings: dict[str, str] = {}
+    for name in names:
+        if (other := spellings.setdefault(name.lower(), name)) != name:
+            raise InputError(
+                f"names of columns must differ, in more than upper and lower case, but in {path!r} there are "
+                f"{other!r} and {name!r}: rename one, in all files alike (in csv and tsv files they may)"
+            )
+
+
+def check_files(spark: SparkSession, path: str) -> None:
+    """Tell of the files of a directory that Spark would leave out without a word.
+
+    Raises
+    ------
+    InputError
+        If some files lie in directories such as day=1, and others do not, or in those of other names.
+    """
+    listed = spark.read.format("binaryFile").load(path)
+    files = listed.inputFiles()
+    examples: dict[tuple[str, ...], str] = {}
+    for file in sorted(files):
+        ahead = (part.partition("=") for part in unquote(file).split("/")[:-1])
+        names = tuple(name for name, equals, _ in ahead if equals and name in listed.columns)
+        examples.setdefault(names, file)
+    if len(examples) > 1:
+        first, second = list(examples.values())[:2]
+        raise InputError(
+            f"either all files or none must lie in directories such as day=1, with the same names, but in {path!r} "
+            f"there are {first} and {second}: move them, or read them one after the other"
+        )
+    below = spark.read.format("binaryFile").option("recursiveFileLookup", True).load(path).inputFiles()
+    if left_out := sorted(set(below).difference(files)):
+        logger.warning(
+            "files in directories below %r are left out, such as %s (%s in all): to read them, move them up",
+            *(path, left_out[0], f"{len(left_out):,}"),
+        )
 
 
 def check_lines(spark: SparkSession, path: str, names: list[str]) -> None:

@@ -5,19 +5,17 @@ The columns are c0, c1, ...; their names are kept beside them, so that no name i
 
 from __future__ import annotations
 
-import logging
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from urllib.parse import unquote
 
 import pyspark.sql.functions as F
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import AnalysisException, PySparkException
-from pyspark.sql import Column, DataFrame, Row, SparkSession
+from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql.types import DataType
 
 from ap_spark.errors import InputError
@@ -31,15 +29,11 @@ __all__ = [
     "START",
     "Table",
     "cell",
-    "check_files",
-    "check_names",
     "numbered",
     "placed",
     "reading",
     "table_of",
 ]
-
-logger = logging.getLogger(__name__)
 
 PATH, START, BROKEN, IS_HEADER, ROW = "path", "start", "broken", "is_header", "row"
 
@@ -137,46 +131,6 @@ def numbered(frame: DataFrame) -> DataFrame:
         return frame.withColumn(ROW, F.col(ROW) + F.lit(moves[0][2]))
     known = frame.sparkSession.createDataFrame(moves, f"{PATH} string, {START} bigint, move bigint")
     return frame.join(F.broadcast(known), [PATH, START]).withColumn(ROW, F.col(ROW) + F.col("move"))
-
-
-def check_names(names: Sequence[str], path: str) -> None:
-    """Raise InputError if names of columns differ in case alone: of one of them Spark would read nothing."""
-    spellings: dict[str, str] = {}
-    for name in names:
-        if (other := spellings.setdefault(name.lower(), name)) != name:
-            raise InputError(
-                f"names of columns must differ, in more than upper and lower case, but in {path!r} there are "
-                f"{other!r} and {name!r}: rename one, in all files alike (in csv and tsv files they may)"
-            )
-
-
-def check_files(spark: SparkSession, path: str) -> None:
-    """Tell of the files of a directory that Spark would leave out without a word.
-
-    Raises
-    ------
-    InputError
-        If some files lie in directories such as day=1, and others do not, or in those of other names.
-    """
-    listed = spark.read.format("binaryFile").load(path)
-    files = listed.inputFiles()
-    examples: dict[tuple[str, ...], str] = {}
-    for file in sorted(files):
-        ahead = (part.partition("=") for part in unquote(file).split("/")[:-1])
-        names = tuple(name for name, equals, _ in ahead if equals and name in listed.columns)
-        examples.setdefault(names, file)
-    if len(examples) > 1:
-        first, second = list(examples.values())[:2]
-        raise InputError(
-            f"either all files or none must lie in directories such as day=1, with the same names, but in {path!r} "
-            f"there are {first} and {second}: move them, or read them one after the other"
-        )
-    below = spark.read.format("binaryFile").option("recursiveFileLookup", True).load(path).inputFiles()
-    if left_out := sorted(set(below).difference(files)):
-        logger.warning(
-            "files in directories below %r are left out, such as %s (%s in all): to read them, move them up",
-            *(path, left_out[0], f"{len(left_out):,}"),
-        )
 
 
 @contextmanager

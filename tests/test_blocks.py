@@ -141,7 +141,7 @@ def test_a_task_with_little_memory_makes_the_same_entries(tmp_path: Path, monkey
 
 def test_edges_reach_the_blocks_of_their_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(send, "A_PARCEL", 5)
-    monkeypatch.setattr(send, "AT_ONCE", 7)
+    monkeypatch.setattr(send, "A_LOAD", 7)
     rng = np.random.default_rng(2)
     i, k = rng.integers(0, 20, (2, 60))
     wrong = rng.random(60) < 0.1
@@ -354,6 +354,14 @@ def test_similarities_go_into_blocks_in_the_tasks_that_compute_them(spark: Spark
     some = points.where("id > 0").select("id", F.lit(-1.0).alias("preference"))
     with pytest.raises(InputError, match="1 point has none: id=0"):
         build_block_graph(neighbors, Settings(), preferences=some, numbering=numbering)
+
+
+def test_a_block_that_is_lost_is_made_again_before_its_similarities_are_read(frame: Frame) -> None:
+    edges = random_edges(np.random.default_rng(5), 20, 0.3, symmetric=False)
+    graph = build_block_graph(frame(edges), Settings(partitions=3))
+    Path(graph.blocks.found[1].path).unlink()
+    assert {(row.i, row.k): row.s for row in graph.similarities().collect()} == {(i, k): s for i, k, s in edges}
+    graph.release()
 
 
 def edges_of(graph: BlockGraph) -> dict[tuple[Any, Any], float]:

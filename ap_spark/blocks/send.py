@@ -14,7 +14,7 @@ from ap_spark.blocks.files import column_type
 __all__ = ["PARCELS", "parcels", "record", "unpacked"]
 
 A_PARCEL = 262_144  # edges: 4 MB
-AT_ONCE = 1_000_000  # edges that a task keeps before it sends them
+A_LOAD = 1_000_000  # edges that a task keeps before it sends them
 PARCELS = "block int, edges binary"
 
 Integers = NDArray[np.int64]
@@ -32,7 +32,7 @@ def parcels(batches: Iterable[pa.RecordBatch], cuts: Integers, *, both: bool) ->
     Parameters
     ----------
     batches : iterable of (i, k, s)
-        By number; an edge without i is wrong. It is sent to block 0 with i = -1.
+        By number. An edge without i is wrong: it is sent to block 0 with i = -1.
     cuts : int64, shape (blocks + 1,)
         See `build.Layout`.
     both : bool
@@ -45,13 +45,14 @@ def parcels(batches: Iterable[pa.RecordBatch], cuts: Integers, *, both: bool) ->
         waiting.append(edges)
         if both:
             waiting.append(reversed_(edges[(edges["i"] >= 0) & (edges["i"] != edges["k"])]))
-        if sum(map(len, waiting)) >= AT_ONCE:
+        if sum(map(len, waiting)) >= A_LOAD:
             yield from packed(np.concatenate(waiting), cuts)
             waiting = [none]
     yield from packed(np.concatenate(waiting), cuts)
 
 
 def records(batch: pa.RecordBatch, n_points: int) -> NDArray[Any]:
+    """The edges of a batch, the wrong ones last."""
     wrong = batch["i"].null_count
     right = batch.filter(batch["i"].is_valid()) if wrong else batch
     edges = np.empty(len(batch), record(n_points))
@@ -63,6 +64,7 @@ def records(batch: pa.RecordBatch, n_points: int) -> NDArray[Any]:
 
 
 def reversed_(edges: NDArray[Any]) -> NDArray[Any]:
+    """The same edges as their columns' blocks get them: (k, ~i, s)."""
     back = np.empty_like(edges)
     back["i"], back["k"], back["s"] = edges["k"], ~edges["i"], edges["s"]
     return back

@@ -141,11 +141,18 @@ class Blocks:
                 self.write()
         raise lost("a pass")
 
+    def read(self, task: Callable[..., Any], columns: str) -> DataFrame:
+        """What a task makes of the handles (block, path, rows, entries) where their files are.
+
+        It fails without them: bring lost ones back before.
+        """
+        assert self.handles is not None
+        return self.handles.select("block", "path", "rows", "entries").mapInArrow(task, columns)
+
     def pairs(self) -> DataFrame:
         """The stored pairs of different points, by number: (i, k, s)."""
-        assert self.handles is not None
-        handles = self.handles.select("block", "path", "rows", "entries")
-        return handles.mapInArrow(partial(pairs, layout=self.layout), "i bigint, k bigint, s double")
+        self.visit(is_there)
+        return self.read(partial(pairs, layout=self.layout), "i bigint, k bigint, s double")
 
     def release(self) -> None:
         if self.found and classic.is_local(self.spark):  # the driver is the executor
@@ -173,6 +180,11 @@ def on_each(
                 yield handle.block, kernel(file.parts(), *arguments)
         except UnusableFile:
             yield handle.block, None
+
+
+def is_there(parts: Any) -> bool:
+    """A pass that looks at nothing: `visit` makes lost blocks again."""
+    return True
 
 
 def pairs(handles: Iterator[pa.RecordBatch], layout: Layout) -> Iterator[pa.RecordBatch]:

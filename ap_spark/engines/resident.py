@@ -214,10 +214,8 @@ class ResidentEngine:
             self.reach(self.iteration)
 
     def state(self) -> State:
-        assert self.blocks.handles is not None
         self.settle()
-        handles = self.blocks.handles.select("block", "path", "rows", "entries")
-        messages = handles.mapInArrow(partial(tasks.messages, plan=self.plan, reached=self.iteration), MESSAGES)
+        messages = self.blocks.read(partial(tasks.messages, plan=self.plan, reached=self.iteration), MESSAGES)
         k = np.arange(self.graph.n_points)
         columns = pa.table({"k": k, "total": self.totals, "a": self.a, "exemplar": self.exemplar})
         return State(self.iteration, messages, self.spark.createDataFrame(columns))
