@@ -15,7 +15,6 @@ from ap_spark.version import __version__
 if TYPE_CHECKING:
     from ap_spark.clustering import Clustering, Summary, affinity_propagation
     from ap_spark.convergence import Iteration
-    from ap_spark.description import Description, describe
     from ap_spark.errors import (
         ApSparkError,
         CheckpointError,
@@ -28,12 +27,13 @@ if TYPE_CHECKING:
         SettingError,
         StorageError,
     )
-    from ap_spark.neighbors import Neighbors, nearest_neighbors
-    from ap_spark.preference import PreferenceRange, preference_quantile, preference_range
+    from ap_spark.graph.describe import Description, describe
+    from ap_spark.graph.preferences import PreferenceRange, preference_quantile, preference_range
+    from ap_spark.io.readers import make_points, read_points, read_similarities
     from ap_spark.progress import Progress
-    from ap_spark.readers import make_points, read_points, read_similarities
-    from ap_spark.scaling import scale
-    from ap_spark.similarity import similarities
+    from ap_spark.similarity.all_pairs import similarities
+    from ap_spark.similarity.neighbors import Neighbors, nearest_neighbors
+    from ap_spark.similarity.scaling import scale
 
 __all__ = [
     "ApSparkError",
@@ -71,17 +71,17 @@ __all__ = [
 HOMES = {
     "clustering": ("Clustering", "Summary", "affinity_propagation"),
     "convergence": ("Iteration",),
-    "description": ("Description", "describe"),
+    "graph.describe": ("Description", "describe"),
     "errors": (
         *("ApSparkError", "CheckpointError", "InputError", "Interrupted", "JavaNotFound", "NotConverged"),
         *("OutputError", "OutputInUse", "SettingError", "StorageError"),
     ),
-    "neighbors": ("Neighbors", "nearest_neighbors"),
-    "preference": ("PreferenceRange", "preference_quantile", "preference_range"),
+    "similarity.neighbors": ("Neighbors", "nearest_neighbors"),
+    "graph.preferences": ("PreferenceRange", "preference_quantile", "preference_range"),
     "progress": ("Progress",),
-    "readers": ("make_points", "read_points", "read_similarities"),
-    "scaling": ("scale",),
-    "similarity": ("similarities",),
+    "io.readers": ("make_points", "read_points", "read_similarities"),
+    "similarity.scaling": ("scale",),
+    "similarity.all_pairs": ("similarities",),
 }
 
 

@@ -33,16 +33,16 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
-from ap_spark import classic
-from ap_spark.blocks.graph import BlockGraph
+from ap_spark._spark import classic
 from ap_spark.convergence import TRACE, Iteration
 from ap_spark.engines import Engine, State
 from ap_spark.engines.state import COLUMNS, MESSAGES
 from ap_spark.errors import CheckpointError, SettingError, reason
-from ap_spark.graph import Graph
+from ap_spark.graph.block_graph import BlockGraph
+from ap_spark.graph.edge_graph import Graph
+from ap_spark.io.stores import SUCCESS, Store
+from ap_spark.preference_search import Trial
 from ap_spark.settings import SELDOM, Settings, Snapshots
-from ap_spark.stores import SUCCESS, Store
-from ap_spark.target import Trial
 from ap_spark.version import __version__
 
 __all__ = ["Checkpoint", "Snapshot", "store_of"]

@@ -17,10 +17,10 @@ from pathlib import Path
 
 from pyspark import SparkContext
 
+from ap_spark._spark.session import JAVA_OPTIONS, configuration, read_properties, with_log
 from ap_spark.cli import main
 from ap_spark.errors import ApSparkError, JavaNotFound
 from ap_spark.java import use_java, wrapper_home
-from ap_spark.session import JAVA_OPTIONS, configuration, read_properties, with_log
 
 __all__ = ["make_archive"]
 

@@ -23,12 +23,11 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
-from ap_spark.blocks.graph import Numbering, number_points
+from ap_spark._spark.session import start_session
+from ap_spark._spark.shortages import shortage
+from ap_spark._spark.signals import Interrupts
 from ap_spark.checkpoint import Checkpoint, store_of
 from ap_spark.clustering import Clustering, check_target, cluster_similarities, what_is_missing
-from ap_spark.description import describe_graph
-from ap_spark.edges import Pairs
-from ap_spark.engines import build, engine_of
 from ap_spark.errors import (
     ApSparkError,
     CheckpointError,
@@ -40,17 +39,15 @@ from ap_spark.errors import (
     printable,
     reason,
 )
-from ap_spark.interrupts import Interrupts
-from ap_spark.metrics import metric_of
-from ap_spark.neighbors import find_neighbors
-from ap_spark.preference import PreferenceRange
+from ap_spark.graph.block_graph import Numbering, number_points
+from ap_spark.graph.build import build, engine_of
+from ap_spark.graph.describe import describe_graph
+from ap_spark.graph.preferences import PreferenceRange
+from ap_spark.io.paths import Place, conflict, places_read
+from ap_spark.io.readers import points_in, read_points, read_similarities
+from ap_spark.io.writer import OutputDirectory, OutputIsThere, claimed
 from ap_spark.progress import Progress
 from ap_spark.propagation import Watch
-from ap_spark.publish import OutputDirectory, OutputIsThere, claimed
-from ap_spark.readers import points_in, read_points, read_similarities
-from ap_spark.safety import Place, conflict, places_read
-from ap_spark.scaling import scale
-from ap_spark.session import start_session
 from ap_spark.settings import (
     Checked,
     GraphOutput,
@@ -64,8 +61,11 @@ from ap_spark.settings import (
     option,
     parameters,
 )
-from ap_spark.shortages import shortage
-from ap_spark.similarity import all_pairs
+from ap_spark.similarity.all_pairs import all_pairs
+from ap_spark.similarity.metrics import metric_of
+from ap_spark.similarity.neighbors import find_neighbors
+from ap_spark.similarity.pairs import Pairs
+from ap_spark.similarity.scaling import scale
 from ap_spark.version import __version__
 
 __all__ = ["main"]

@@ -16,19 +16,20 @@ import pyarrow as pa
 import pyspark
 from pyspark.sql import DataFrame
 
-from ap_spark.blocks.graph import BlockGraph, Numbering
 from ap_spark.checkpoint import Checkpoint
 from ap_spark.clusters import make_clusters
 from ap_spark.convergence import TRACE, Iteration
-from ap_spark.description import least_clusters
-from ap_spark.edges import Pairs
-from ap_spark.engines import Engine, build, make_engine
+from ap_spark.engines import Engine, make_engine
 from ap_spark.errors import SettingError, from_tasks
-from ap_spark.graph import Graph
+from ap_spark.graph.block_graph import BlockGraph, Numbering
+from ap_spark.graph.build import build
+from ap_spark.graph.describe import least_clusters
+from ap_spark.graph.edge_graph import Graph
+from ap_spark.preference_search import NEARLY, REST, Trial, Trials, is_at_rest
 from ap_spark.propagation import EndedEarly, Watch, propagate, without_iterating
 from ap_spark.schema import count_of, require_columns
 from ap_spark.settings import Settings, Snapshots
-from ap_spark.target import NEARLY, REST, Trial, Trials, is_at_rest
+from ap_spark.similarity.pairs import Pairs
 from ap_spark.version import __version__
 
 __all__ = [

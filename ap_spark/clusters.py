@@ -17,14 +17,14 @@ import pyarrow as pa
 import pyspark.sql.functions as F
 from pyspark.sql import Column, DataFrame
 
-from ap_spark import classic
+from ap_spark._spark import classic
 from ap_spark.blocks import passes
-from ap_spark.blocks.graph import BlockGraph
+from ap_spark.blocks.kernel import Flags, Floats, Integers, in_floats, in_units, summed
 from ap_spark.blocks.store import sent
-from ap_spark.exact import exact_sum, sum_in_units
-from ap_spark.graph import Graph
-from ap_spark.kernel import Flags, Floats, Integers, in_floats, in_units, summed
-from ap_spark.ordering import numbered
+from ap_spark.exact_sum import exact_sum, sum_in_units
+from ap_spark.graph.block_graph import BlockGraph
+from ap_spark.graph.edge_graph import Graph
+from ap_spark.graph.numbering import numbered
 
 __all__ = ["Clusters", "make_clusters"]
 

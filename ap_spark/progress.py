@@ -13,7 +13,7 @@ from typing import NoReturn
 from pyspark.sql import SparkSession
 from tqdm import tqdm
 
-from ap_spark import classic
+from ap_spark._spark import classic
 from ap_spark.convergence import Iteration
 
 __all__ = ["Progress"]

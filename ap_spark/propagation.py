@@ -7,13 +7,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ap_spark import classic
-from ap_spark.blocks.graph import BlockGraph
+from ap_spark._spark import classic
 from ap_spark.checkpoint import Checkpoint
 from ap_spark.convergence import Iteration, Stability
 from ap_spark.engines import Engine
 from ap_spark.errors import Interrupted, SettingError
-from ap_spark.graph import Graph
+from ap_spark.graph.block_graph import BlockGraph
+from ap_spark.graph.edge_graph import Graph
 
 __all__ = ["EndedEarly", "Propagation", "Watch", "propagate", "without_iterating"]
 

@@ -18,7 +18,7 @@ from pyspark.sql import SparkSession
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from ap_spark import affinity_propagation, nearest_neighbors, read_points, similarities
-from ap_spark.session import start_session
+from ap_spark._spark.session import start_session
 
 PATH = str(Path(__file__).parent.parent / "data" / "digits.csv.gz")
 NEIGHBORS = (10, 25, 50, 100, 200, None)

@@ -12,10 +12,10 @@ import argparse
 import statistics
 import time
 
+from ap_spark._spark.session import start_session
 from ap_spark.convergence import Stability
 from ap_spark.engines.dataframe import DataFrameEngine
-from ap_spark.graph import build_graph
-from ap_spark.session import start_session
+from ap_spark.graph.edge_graph import build_graph
 from ap_spark.settings import Settings
 from benchmarks.workload import knn_graph
 

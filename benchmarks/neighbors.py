@@ -21,7 +21,7 @@ from pyspark.sql import SparkSession
 from scipy.spatial import cKDTree
 
 from ap_spark import nearest_neighbors
-from ap_spark.session import start_session
+from ap_spark._spark.session import start_session
 from benchmarks.peaks import Peaks
 from benchmarks.workload import clustered_points
 

@@ -20,16 +20,16 @@ from pathlib import Path
 import numpy as np
 from pyspark.sql import SparkSession
 
-from ap_spark import classic
+from ap_spark._spark import classic
+from ap_spark._spark.session import start_session
 from ap_spark.blocks.files import BlockFile, Shape
+from ap_spark.blocks.kernel import Block, Floats
 from ap_spark.blocks.store import shape_of_handle
 from ap_spark.convergence import Stability
 from ap_spark.engines.dataframe import DataFrameEngine
 from ap_spark.engines.resident import ResidentEngine
 from ap_spark.engines.tasks import Plan
-from ap_spark.graph import build_graph
-from ap_spark.kernel import Block, Floats
-from ap_spark.session import start_session
+from ap_spark.graph.edge_graph import build_graph
 from ap_spark.settings import Settings
 from benchmarks.workload import ready_edges, ready_graph
 

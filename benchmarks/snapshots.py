@@ -13,10 +13,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from ap_spark._spark.session import start_session
 from ap_spark.checkpoint import Checkpoint
 from ap_spark.convergence import Stability
 from ap_spark.engines import make_engine
-from ap_spark.session import start_session
 from ap_spark.settings import Settings, Snapshots
 from benchmarks.workload import ready_graph
 

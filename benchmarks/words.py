@@ -15,9 +15,9 @@ import statistics
 from dataclasses import replace
 from pathlib import Path
 
+from ap_spark._spark.session import start_session
 from ap_spark.engines.resident import ResidentEngine
-from ap_spark.exact import units_of
-from ap_spark.session import start_session
+from ap_spark.exact_sum import units_of
 from benchmarks.run import DAMPING, engine_seconds
 from benchmarks.workload import ready_graph
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession
 from scipy.spatial import cKDTree
 
-from ap_spark.blocks.graph import BlockGraph, Numbering, build_block_graph
+from ap_spark.graph.block_graph import BlockGraph, Numbering, build_block_graph
 from ap_spark.settings import Settings
 
 DIMENSIONS = 8

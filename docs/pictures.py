@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from pyspark.sql import SparkSession
 
 from ap_spark import affinity_propagation, preference_range, read_points, similarities
-from ap_spark.session import start_session
+from ap_spark._spark.session import start_session
 from benchmarks.digits import NEIGHBORS, PATH, cluster_digits
 
 mpl.use("Agg")

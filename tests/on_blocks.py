@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from ap_spark.blocks.graph import BlockGraph, Numbering, build_block_graph
 from ap_spark.engines import Engine
 from ap_spark.engines.resident import ResidentEngine
-from ap_spark.graph import Graph
+from ap_spark.graph.block_graph import BlockGraph, Numbering, build_block_graph
+from ap_spark.graph.edge_graph import Graph
 from ap_spark.settings import Settings
 
 __all__ = ["OnBlocks", "in_blocks", "names"]

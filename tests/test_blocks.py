@@ -20,21 +20,21 @@ from scipy.sparse.csgraph import connected_components
 
 from ap_spark import InputError, affinity_propagation, preference_range
 from ap_spark.blocks import build, passes, send
-from ap_spark.blocks import graph as block_graph
 from ap_spark.blocks.assemble import Rules, assemble
 from ap_spark.blocks.build import Layout, Stats, by_rows, with_diagonal
 from ap_spark.blocks.files import OPEN, UnusableFile, opened, shape_of, write_block
-from ap_spark.blocks.graph import BlockGraph, block_of, build_block_graph, cut, is_scan, number_points
 from ap_spark.blocks.hashing import hash_edges, hash_points, jittered
 from ap_spark.blocks.send import parcels, unpacked
 from ap_spark.clusters import make_clusters
-from ap_spark.description import describe_graph
 from ap_spark.engines.tasks import Beginning, Plan, begin
-from ap_spark.exact import Units
-from ap_spark.graph import build_graph
-from ap_spark.neighbors import find_neighbors
+from ap_spark.exact_sum import Units
+from ap_spark.graph import block_graph
+from ap_spark.graph.block_graph import BlockGraph, block_of, build_block_graph, cut, is_scan, number_points
+from ap_spark.graph.describe import describe_graph
+from ap_spark.graph.edge_graph import build_graph
 from ap_spark.settings import Settings
-from ap_spark.similarity import all_pairs as compared
+from ap_spark.similarity.all_pairs import all_pairs as compared
+from ap_spark.similarity.neighbors import find_neighbors
 from tests.conftest import LONG, Edges, all_pairs, one_way, random_edges
 
 Frame = Callable[[Edges], DataFrame]
@@ -185,7 +185,7 @@ class OneBlock:
 
 @pytest.fixture(params=range(3))
 def block(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[OneBlock]:
-    monkeypatch.setattr("ap_spark.kernel.PART", 20)  # several parts
+    monkeypatch.setattr("ap_spark.blocks.kernel.PART", 20)  # several parts
     yield OneBlock(tmp_path, request.param)
     OPEN.pop(tmp_path / f"block-{request.param}").file.close()
 

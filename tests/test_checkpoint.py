@@ -19,7 +19,7 @@ from ap_spark.checkpoint import RECORD, Checkpoint, digest, number_of
 from ap_spark.engines import Engine, State
 from ap_spark.engines.dataframe import DataFrameEngine
 from ap_spark.engines.resident import ResidentEngine
-from ap_spark.graph import Graph, build_graph
+from ap_spark.graph.edge_graph import Graph, build_graph
 from ap_spark.propagation import Watch, propagate
 from ap_spark.settings import Settings, Snapshots
 from tests.conftest import LONG, Edges, random_edges

@@ -20,11 +20,11 @@ from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
 from ap_spark import affinity_propagation, read_similarities
+from ap_spark._spark.processes import machine
 from ap_spark.cli import is_small, main
 from ap_spark.errors import OutputInUse
-from ap_spark.processes import machine
-from ap_spark.publish import OutputDirectory, claimed
-from ap_spark.stores import Store, is_a
+from ap_spark.io.stores import Store, is_a
+from ap_spark.io.writer import OutputDirectory, claimed
 from tests.conftest import ROOT, random_edges
 
 pytestmark = pytest.mark.usefixtures("spark")
@@ -129,7 +129,7 @@ def test_where_files_cannot_be_locked_the_last_one_is_refused(
     tmp_path: Path, spark: SparkSession, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on HDFS: the other run has put its output in place after this one has last looked."""
-    monkeypatch.setattr("ap_spark.stores.Store.is_local", False)
+    monkeypatch.setattr("ap_spark.io.stores.Store.is_local", False)
     place = OutputDirectory.place
 
     def overtaken(directory: OutputDirectory, staged: str) -> None:
@@ -147,8 +147,8 @@ def test_where_files_cannot_be_locked_the_last_one_is_refused(
 @pytest.fixture
 def object_store(monkeypatch: pytest.MonkeyPatch) -> None:
     """There a directory is not renamed at once, and nothing can be locked."""
-    monkeypatch.setattr("ap_spark.stores.Store.is_local", False)
-    monkeypatch.setattr("ap_spark.stores.Store.renames_at_once", False)
+    monkeypatch.setattr("ap_spark.io.stores.Store.is_local", False)
+    monkeypatch.setattr("ap_spark.io.stores.Store.renames_at_once", False)
 
 
 @pytest.mark.usefixtures("object_store")
@@ -291,7 +291,7 @@ def test_without_locks_no_lock_is_left(tmp_path: Path, spark: SparkSession, monk
         assert granted is None
     assert not list(tmp_path.iterdir())
     (tmp_path / ".lock").touch()
-    monkeypatch.setattr("ap_spark.stores.opened", refuse)
+    monkeypatch.setattr("ap_spark.io.stores.opened", refuse)
     with Store(spark, str(tmp_path)).locked(".lock") as granted:
         assert granted is None
     assert (tmp_path / ".lock").exists(), "another user's, who may hold it"
@@ -422,7 +422,7 @@ def test_leftovers_of_a_killed_run_are_cleared_and_a_replaced_output_put_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locked: bool
 ) -> None:
     """Where the output is locked there is no other run on other machines either."""
-    monkeypatch.setattr("ap_spark.stores.Store.is_local", locked)
+    monkeypatch.setattr("ap_spark.io.stores.Store.is_local", locked)
     ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
     owner = f"{machine()}.{int(ended.stdout)}"
     token = 16 * "0"
@@ -697,7 +697,7 @@ def test_files_that_cannot_be_read_or_written(tmp_path: Path, capsys: pytest.Cap
     ("where", "error"),
     [
         ("ap_spark.cli.cluster_similarities", RuntimeError("something is wrong")),
-        ("ap_spark.stores.Store.write_text", OSError("No space left on device")),
+        ("ap_spark.io.stores.Store.write_text", OSError("No space left on device")),
     ],
 )
 def test_a_fault_of_ours_exits_with_1_and_leaves_nothing(

@@ -15,18 +15,19 @@ import pytest
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession
 
-from ap_spark import affinity_propagation, compiled, kernel
-from ap_spark.blocks import store
+from ap_spark import affinity_propagation
+from ap_spark._spark.session import with_settings
+from ap_spark.blocks import compiled_kernel as compiled
+from ap_spark.blocks import kernel, store
+from ap_spark.blocks.kernel import make_block
 from ap_spark.blocks.store import Blocks
 from ap_spark.clusters import make_clusters
 from ap_spark.convergence import Iteration, Stability
 from ap_spark.engines import Engine, make_engine, tasks
 from ap_spark.engines.dataframe import DataFrameEngine, responsibilities
 from ap_spark.engines.resident import ResidentEngine
-from ap_spark.exact import Units
-from ap_spark.graph import Graph, build_graph
-from ap_spark.kernel import make_block
-from ap_spark.session import with_settings
+from ap_spark.exact_sum import Units
+from ap_spark.graph.edge_graph import Graph, build_graph
 from ap_spark.settings import Settings
 from benchmarks.workload import ready_graph
 from tests import oracle

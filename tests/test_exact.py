@@ -8,9 +8,10 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from ap_spark import compiled, kernel
+from ap_spark.blocks import compiled_kernel as compiled
+from ap_spark.blocks import kernel
 from ap_spark.errors import InputError
-from ap_spark.exact import Units, unit_of, units_of
+from ap_spark.exact_sum import Units, unit_of, units_of
 from tests import oracle
 
 Floats = oracle.Floats

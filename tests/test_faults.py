@@ -17,14 +17,14 @@ import numpy as np
 import pytest
 from pyspark.sql import DataFrame
 
-from ap_spark import kernel
+from ap_spark._spark.processes import machine
+from ap_spark._spark.shortages import OUT_OF_MEMORY
+from ap_spark.blocks import kernel
 from ap_spark.engines.resident import ResidentEngine
 from ap_spark.engines.tasks import Plan
 from ap_spark.errors import StorageError
-from ap_spark.graph import Graph, build_graph
-from ap_spark.processes import machine
+from ap_spark.graph.edge_graph import Graph, build_graph
 from ap_spark.settings import Settings
-from ap_spark.shortages import OUT_OF_MEMORY
 from tests.conftest import INTERPRETED, LONG, Edges, random_edges
 from tests.on_blocks import OnBlocks, names
 from tests.test_engines import advance, bits, messages_of
@@ -163,9 +163,9 @@ LOST = """
 import sys
 import psutil
 from pathlib import Path
-from ap_spark.blocks.graph import build_block_graph
+from ap_spark.graph.block_graph import build_block_graph
 from ap_spark.engines.resident import ResidentEngine
-from ap_spark.session import start_session
+from ap_spark._spark.session import start_session
 from ap_spark.settings import Settings
 from tests.on_blocks import names
 from tests.test_engines import advance, bits, messages_of
@@ -224,7 +224,7 @@ FULL = """
 import resource, sys
 from pathlib import Path
 from ap_spark.cli import main
-from ap_spark.session import start_session
+from ap_spark._spark.session import start_session
 resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, 600_000))
 local, *arguments = sys.argv[1:]
 spark = start_session("local[2]", [f"spark.local.dir={local}", *%r])

@@ -13,8 +13,8 @@ import pytest
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
-from ap_spark import classic
-from ap_spark.interrupts import Interrupts
+from ap_spark._spark import classic
+from ap_spark._spark.signals import Interrupts
 
 
 def wait_until(interrupts: Interrupts, *, received: signal.Signals | None) -> bool:
@@ -65,7 +65,7 @@ def test_only_jobs_of_the_run_are_cancelled(
     other.start()
     while not (tmp_path / "1").exists():
         time.sleep(0.02)
-    monkeypatch.setattr("ap_spark.interrupts.CANCEL_SHARE", 0.02)
+    monkeypatch.setattr("ap_spark._spark.signals.CANCEL_SHARE", 0.02)
     spark.sparkContext.setJobGroup("theirs", "before")
     with Interrupts() as interrupts:
         interrupts.grace = 50.0

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
+from ap_spark._spark.signals import Interrupts
 from ap_spark.cli import main
-from ap_spark.interrupts import Interrupts
 from ap_spark.java import wrapper_home
 from tests.conftest import INTERPRETED, INTERPRETING, ROOT
 from tests.outputs import result
@@ -116,7 +116,7 @@ def test_a_stopped_job_takes_a_snapshot_and_the_same_command_goes_on(
 HANGING = """
 import sys, time
 from ap_spark.cli import main
-from ap_spark.stores import Store
+from ap_spark.io.stores import Store
 write_text = Store.write_text
 def never(store, name, text):
     if name.startswith("snapshot-000002"):
@@ -185,7 +185,7 @@ def test_a_snapshot_that_finds_no_room_does_not_keep_a_job_from_stopping(tmp_pat
 def test_a_process_that_waits_for_ever_is_ended(held_up: str, sent: signal.Signals) -> None:
     program = f"""
 import os, signal
-from ap_spark.interrupts import Interrupts
+from ap_spark._spark.signals import Interrupts
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 with Interrupts(lambda: "nothing was saved") as interrupts:
     interrupts.grace = 0.3
@@ -300,12 +300,16 @@ def test_java_starts_from_an_archive_of_its_classes() -> None:
     before = archive.exists()  # a developer's own, made again
     try:
         archived = subprocess.run(
-            [sys.executable, "-m", "ap_spark.class_archive"], capture_output=True, text=True, check=True, timeout=600
+            [sys.executable, "-m", "ap_spark.class_archive"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=600,
         )
         assert archived.stdout == f"{archive}\n"
         assert "[warning]" not in archived.stderr
         script = (
-            "from pyspark import SparkContext; from ap_spark.session import start_session; start_session(); "
+            "from pyspark import SparkContext; from ap_spark._spark.session import start_session; start_session(); "
             "print(open(f'/proc/{SparkContext._gateway.proc.pid}/maps').read())"
         )
         told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=300)

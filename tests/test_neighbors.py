@@ -27,10 +27,10 @@ from ap_spark import (
     scale,
     similarities,
 )
-from ap_spark.cells import Cells, cells_that_hold, cells_to_probe, nearest_in_cells, train
-from ap_spark.metrics import METRICS, Metric, metric_of, pairwise
-from ap_spark.nearest import by_tree, nearest
-from ap_spark.similarity import check_range
+from ap_spark.similarity.all_pairs import check_range
+from ap_spark.similarity.knn_exact import by_tree, nearest
+from ap_spark.similarity.knn_ivf import Cells, cells_that_hold, cells_to_probe, nearest_in_cells, train
+from ap_spark.similarity.metrics import METRICS, Metric, metric_of, pairwise
 from benchmarks.workload import clustered_points
 
 Array = NDArray[np.float64]
@@ -107,9 +107,9 @@ def test_the_nearest_are_those_of_brute_force(
     x = DATA[data]
     if metric == "correlation" and (np.ptp(x, axis=1) == 0).any():
         x = x + np.arange(x.shape[1])
-    monkeypatch.setattr("ap_spark.nearest.TREE_DIMENSIONS", 100 if search == "by_tree" else 0)
+    monkeypatch.setattr("ap_spark.similarity.knn_exact.TREE_DIMENSIONS", 100 if search == "by_tree" else 0)
     if search == "by_tree":
-        monkeypatch.setattr("ap_spark.nearest.by_brute_force", by_tree)
+        monkeypatch.setattr("ap_spark.similarity.knn_exact.by_brute_force", by_tree)
     by = metric_of(metric, width_of(metric))
     assert not callable(by)
     vectors = by.prepare(x)
@@ -120,7 +120,7 @@ def test_the_nearest_are_those_of_brute_force(
 
 
 def test_the_nearest_where_hardly_anything_can_be_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ap_spark.nearest.AT_ONCE", 100)  # less than a row needs
+    monkeypatch.setattr("ap_spark.similarity.knn_exact.AT_ONCE", 100)  # less than a row needs
     for x, metric in ((np.eye(60), "sqeuclidean"), (np.ones((70, 3)), "manhattan"), (1e-9 * np.eye(60) + 1, "cosine")):
         by = metric_of(metric)
         assert not callable(by)
@@ -218,7 +218,7 @@ def test_exact_neighbours_are_those_of_brute_force(
     x = DATA[data]
     if partitions == 3:  # several parts ask several shards, each in several packs
         for name, value in (("POINTS_ASKING", 150), ("SHARD_BYTES", x.nbytes // 3), ("PACK_BYTES", 2000)):
-            monkeypatch.setattr(f"ap_spark.neighbors.{name}", value)
+            monkeypatch.setattr(f"ap_spark.similarity.neighbors.{name}", value)
     found = nearest_neighbors(make_frame(spark, x).repartition(partitions), 20, search="exact")
     assert (found.search, found.recall) == ("exact", 1.0)
     rows = rows_of(found.edges)
@@ -230,7 +230,7 @@ def test_exact_neighbours_are_those_of_brute_force(
 
 @pytest.mark.parametrize("metric", ["sqeuclidean", "cosine"])
 def test_all_pairs(spark: SparkSession, metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ap_spark.similarity.TILE", 10)
+    monkeypatch.setattr("ap_spark.similarity.all_pairs.TILE", 10)
     x = DATA["random"][:37]
     names = [f"p{n:02}" for n in range(len(x))]
     found = rows_of(similarities(make_frame(spark, x, names).repartition(3), metric=metric))
@@ -244,7 +244,7 @@ def test_approximate_neighbours(spark: SparkSession, monkeypatch: pytest.MonkeyP
     x[:500] = x[500:505].repeat(100, axis=0)
     names = [f"p{n:04}" for n in range(len(x))]
     for name, value in (("POINTS_ASKING", 400), ("SHARD_BYTES", 40_000), ("PACK_BYTES", 3000), ("SAMPLE", 300)):
-        monkeypatch.setattr(f"ap_spark.neighbors.{name}", value)
+        monkeypatch.setattr(f"ap_spark.similarity.neighbors.{name}", value)
     points = make_frame(spark, x, names)
     found = nearest_neighbors(points, 10, search="approximate", recall=0.9)
     assert found.search == "approximate"
@@ -275,8 +275,8 @@ def test_everyone_has_as_many_neighbours(
     spark: SparkSession, shard_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the cells looked into hold fewer: correlations of three numbers lie on a circle."""
-    monkeypatch.setattr("ap_spark.neighbors.SHARD_BYTES", shard_bytes)
-    monkeypatch.setattr("ap_spark.neighbors.POINTS_ASKING", 100)
+    monkeypatch.setattr("ap_spark.similarity.neighbors.SHARD_BYTES", shard_bytes)
+    monkeypatch.setattr("ap_spark.similarity.neighbors.POINTS_ASKING", 100)
     x = np.random.default_rng(1).normal(size=(300, 3))
     found = nearest_neighbors(make_frame(spark, x), 10, metric="correlation", search="approximate", recall=0.5)
     rows = rows_of(found.edges)
@@ -290,11 +290,11 @@ def test_auto_is_exact_while_that_is_cheap(
 ) -> None:
     flat, points = make_frame(spark, DATA["grid"]), make_frame(spark, DATA["random"])
     assert nearest_neighbors(points, 3).search == "exact"
-    monkeypatch.setattr("ap_spark.neighbors.EXACT_WORK", 100)
+    monkeypatch.setattr("ap_spark.similarity.neighbors.EXACT_WORK", 100)
     assert nearest_neighbors(flat, 3).search == "exact", "three dimensions"
     assert nearest_neighbors(points, 3).search == "approximate"
     assert nearest_neighbors(points, 3, metric="dot").search == "exact"
-    monkeypatch.setattr("ap_spark.neighbors.find_spec", lambda _: None)
+    monkeypatch.setattr("ap_spark.similarity.neighbors.find_spec", lambda _: None)
     assert nearest_neighbors(points, 3).search == "exact"
     assert "takes long: for an approximate search it needs faiss: pip install" in caplog.text
     with pytest.raises(SettingError, match="approximate is not possible here: it needs faiss"):

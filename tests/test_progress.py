@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from ap_spark import progress, worker_daemon
+from ap_spark import progress
 from ap_spark.convergence import Iteration
+from ap_spark.engines import worker_daemon
 from ap_spark.progress import Progress
 
 # Stages of Spark's with their tasks, one look after the other.

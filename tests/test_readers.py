@@ -23,10 +23,10 @@ from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark import InputError, SettingError, describe, make_points, read_points, read_similarities
 from ap_spark.cli import main
-from ap_spark.publish import WRITERS
-from ap_spark.records import Dialect, parse
-from ap_spark.tables import BROKEN, PATH, START
-from ap_spark.text_files import LINE, Layout, LinesTable, cells
+from ap_spark.io.records import Dialect, parse
+from ap_spark.io.tables import BROKEN, PATH, START
+from ap_spark.io.text_files import LINE, Layout, LinesTable, cells
+from ap_spark.io.writer import WRITERS
 
 SEPARATORS = {"csv": ",", "tsv": "\t"}
 BREAKS = ("\n", "\r", "\r\n")
@@ -402,7 +402,7 @@ def test_java_numbers_are_no_similarities(spark: SparkSession, tmp_path: Path) -
 def test_a_file_too_large_to_be_read_whole(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ap_spark.text_files.LARGEST_WHOLE_FILE", 20)
+    monkeypatch.setattr("ap_spark.io.text_files.LARGEST_WHOLE_FILE", 20)
     (tmp_path / "x.csv").write_text('id,x\n"a\n",1\n' + "b,2\n" * 9)
     with pytest.raises(InputError, match=r"must have at most 0 MiB, but file:.*x\.csv has 0: split it"):
         points(spark, tmp_path / "x.csv", id_column="id")

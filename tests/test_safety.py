@@ -14,16 +14,16 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
+from ap_spark._spark.processes import machine
 from ap_spark.checkpoint import Checkpoint
 from ap_spark.cli import main
-from ap_spark.description import Degrees, Description
 from ap_spark.errors import ApSparkError, OutputError
-from ap_spark.preference import PreferenceRange
-from ap_spark.processes import machine
-from ap_spark.publish import OutputDirectory, claimed
-from ap_spark.safety import Place, conflict, places_read
+from ap_spark.graph.describe import Degrees, Description
+from ap_spark.graph.preferences import PreferenceRange
+from ap_spark.io.paths import Place, conflict, places_read
+from ap_spark.io.stores import Store
+from ap_spark.io.writer import OutputDirectory, claimed
 from ap_spark.settings import Settings, Snapshots
-from ap_spark.stores import Store
 
 pytestmark = pytest.mark.usefixtures("spark")
 
@@ -372,7 +372,7 @@ def test_what_passes_is_no_refusal(here: Path, spark: SparkSession, monkeypatch:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ap_spark.stores.os.open", full)
+    monkeypatch.setattr("ap_spark.io.stores.os.open", full)
     with pytest.raises(ApSparkError, match=r"cannot be written for now \(No space left") as raised:
         OutputDirectory(spark, f"{here}/out", replace=False)
     assert raised.value.exit_code == 1

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ap_spark.convergence import Iteration
-from ap_spark.target import MOST_TRIALS, Trial, Trials
+from ap_spark.preference_search import MOST_TRIALS, Trial, Trials
 
 Law = Callable[[float], float]
 

@@ -27,8 +27,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ap_spark.kernel import Block, Integers
-from ap_spark.processes import is_running, machine
+from ap_spark._spark.processes import is_running, machine
+from ap_spark.blocks.kernel import Block, Integers
 
 __all__ = [
     "TORN",

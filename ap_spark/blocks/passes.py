@@ -11,10 +11,10 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ap_spark import kernel
+from ap_spark.blocks import kernel
 from ap_spark.blocks.files import column_type
-from ap_spark.exact import Units
-from ap_spark.kernel import Block, Flags, Floats, Integers, in_units
+from ap_spark.blocks.kernel import Block, Flags, Floats, Integers, in_units
+from ap_spark.exact_sum import Units
 
 __all__ = [
     "Choices",

@@ -22,11 +22,11 @@ from pyspark import RDD, Broadcast
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, Row, SparkSession
 
-from ap_spark import classic
+from ap_spark._spark import classic
+from ap_spark._spark.session import with_settings
 from ap_spark.blocks.build import HANDLES, Kept, Layout, build, rebuild
 from ap_spark.blocks.files import Shape, UnusableFile, delete_files, local_directories, opened
 from ap_spark.errors import ApSparkError, SettingError, StorageError
-from ap_spark.session import with_settings
 
 __all__ = ["MAX_ATTEMPTS", "Blocks", "broadcast", "lost", "no_storage", "shape_of_handle"]
 

@@ -22,12 +22,12 @@ from contextlib import ExitStack
 import pyspark.sql.functions as F
 from pyspark.sql import Column, DataFrame, SparkSession
 
-from ap_spark import classic
+from ap_spark._spark import classic
+from ap_spark._spark.session import with_settings
 from ap_spark.convergence import Iteration, Stability
 from ap_spark.engines.state import State
-from ap_spark.exact import Units, exact_sum
-from ap_spark.graph import Graph
-from ap_spark.session import with_settings
+from ap_spark.exact_sum import Units, exact_sum
+from ap_spark.graph.edge_graph import Graph
 
 __all__ = ["DataFrameEngine", "availabilities", "column_totals", "responsibilities"]
 

@@ -27,15 +27,15 @@ import numpy as np
 import pyarrow as pa
 from pyspark import RDD
 
-from ap_spark import classic
+from ap_spark._spark import classic
 from ap_spark.blocks import passes
-from ap_spark.blocks.graph import BlockGraph
+from ap_spark.blocks.kernel import Flags, Floats, column_totals
 from ap_spark.blocks.store import MAX_ATTEMPTS, broadcast, lost, no_storage, sent
 from ap_spark.convergence import Iteration, Stability
 from ap_spark.engines import tasks
 from ap_spark.engines.state import MESSAGES, State
 from ap_spark.engines.tasks import Beginning, Burst, Plan, Range, Share
-from ap_spark.kernel import Flags, Floats, column_totals
+from ap_spark.graph.block_graph import BlockGraph
 
 __all__ = ["ResidentEngine"]
 

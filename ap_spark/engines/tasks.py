@@ -23,14 +23,14 @@ import pyarrow as pa
 from pyspark import Broadcast
 from pyspark.sql import Row
 
-from ap_spark import kernel
+from ap_spark.blocks import kernel
 from ap_spark.blocks.build import Layout
 from ap_spark.blocks.files import TORN, BlockFile, UnusableFile, opened
 from ap_spark.blocks.hashing import jittered
+from ap_spark.blocks.kernel import Block, Damping, Flags, Floats, Integers, column_totals
 from ap_spark.blocks.store import shape_of_handle
 from ap_spark.convergence import Iteration, Stability
-from ap_spark.exact import Units
-from ap_spark.kernel import Block, Damping, Flags, Floats, Integers, column_totals
+from ap_spark.exact_sum import Units
 
 __all__ = ["MISSING", "Beginning", "Burst", "Plan", "Range", "Share", "add", "advance", "loop", "messages"]
 
@@ -146,7 +146,7 @@ class Plan:
         if self.kernel == "numpy" or (self.kernel == "auto" and self.n_edges < COMPILED_ENTRIES):
             return kernel.iterate
         try:
-            compiled = importlib.import_module("ap_spark.compiled")
+            compiled = importlib.import_module("ap_spark.blocks.compiled_kernel")
         except ImportError:
             if self.kernel == "numba":
                 raise

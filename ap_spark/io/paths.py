@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pyspark.sql import SparkSession
 
-from ap_spark.stores import Store
+from ap_spark.io.stores import Store
 
 __all__ = ["Place", "conflict", "irreplaceable", "places_read"]
 

@@ -18,12 +18,12 @@ import pyspark.sql.functions as F
 from pyspark.sql import Column, DataFrame, Row, SparkSession
 
 from ap_spark.blocks.hashing import JITTER
-from ap_spark.edges import changes_pairs, is_stored, thin
+from ap_spark.blocks.kernel import Flags, Integers
 from ap_spark.errors import InputError, SettingError
-from ap_spark.exact import Units, unit_of, units_of
-from ap_spark.kernel import Flags, Integers
-from ap_spark.ordering import numbered
-from ap_spark.preference import quantiles_of
+from ap_spark.exact_sum import Units, unit_of, units_of
+from ap_spark.graph.numbering import numbered
+from ap_spark.graph.preferences import quantiles_of
+from ap_spark.graph.sparsify import changes_pairs, is_stored, thin
 from ap_spark.schema import (
     count_of,
     edge_table,

@@ -11,15 +11,15 @@ import pyarrow as pa
 import pyspark.sql.functions as F
 from pyspark.sql import DataFrame
 
-from ap_spark import classic
+from ap_spark._spark import classic
 from ap_spark.blocks import passes
-from ap_spark.blocks.graph import BlockGraph
-from ap_spark.engines import build, engine_of
+from ap_spark.blocks.kernel import Integers, in_floats, summed
 from ap_spark.errors import SettingError, from_tasks, printable
-from ap_spark.exact import units_of
-from ap_spark.graph import Graph
-from ap_spark.kernel import Integers, in_floats, summed
-from ap_spark.preference import PreferenceRange, preference_range
+from ap_spark.exact_sum import units_of
+from ap_spark.graph.block_graph import BlockGraph
+from ap_spark.graph.build import build, engine_of
+from ap_spark.graph.edge_graph import Graph
+from ap_spark.graph.preferences import PreferenceRange, preference_range
 from ap_spark.schema import require_columns
 from ap_spark.settings import Settings
 

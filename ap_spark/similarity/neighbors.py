@@ -22,8 +22,12 @@ import pyarrow.compute as pc
 import pyspark.sql.functions as F
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 
-from ap_spark import classic
-from ap_spark.cells import (
+from ap_spark._spark import classic
+from ap_spark.errors import SettingError
+from ap_spark.settings import Similarity
+from ap_spark.similarity.all_pairs import check_vectors
+from ap_spark.similarity.knn_exact import Found, Positions, nearest, nearest_by, without_copies
+from ap_spark.similarity.knn_ivf import (
     TRAINING,
     Cells,
     cells_that_hold,
@@ -33,12 +37,8 @@ from ap_spark.cells import (
     nearest_in_cells,
     train,
 )
-from ap_spark.edges import Pairs, Transform
-from ap_spark.errors import SettingError
-from ap_spark.metrics import Floats, Metric, PairFunction, metric_of
-from ap_spark.nearest import Found, Positions, nearest, nearest_by, without_copies
-from ap_spark.settings import Similarity
-from ap_spark.similarity import check_vectors
+from ap_spark.similarity.metrics import Floats, Metric, PairFunction, metric_of
+from ap_spark.similarity.pairs import Pairs, Transform
 
 __all__ = ["Neighbors", "find_neighbors", "nearest_neighbors"]
 

@@ -21,17 +21,18 @@ import pyarrow as pa
 import pyspark.sql.functions as F
 from pyspark.sql import DataFrame, SparkSession
 
-from ap_spark import classic
+from ap_spark._spark import classic
+from ap_spark._spark.session import few_partitions, with_settings
 from ap_spark.blocks import passes
 from ap_spark.blocks.assemble import Rules
 from ap_spark.blocks.build import Layout
 from ap_spark.blocks.hashing import JITTER, hash_points
+from ap_spark.blocks.kernel import Flags, Floats, Integers
 from ap_spark.blocks.send import PARCELS, parcels
 from ap_spark.blocks.store import Blocks, broadcast
-from ap_spark.edges import Pairs, thin
 from ap_spark.errors import ApSparkError, InputError
-from ap_spark.exact import Units, unit_of, units_of
-from ap_spark.graph import (
+from ap_spark.exact_sum import Units, unit_of, units_of
+from ap_spark.graph.edge_graph import (
     BROADCAST_POINTS,
     COARSEST,
     build_graph,
@@ -44,11 +45,11 @@ from ap_spark.graph import (
     span,
     with_ids,
 )
-from ap_spark.kernel import Flags, Floats, Integers
-from ap_spark.ordering import numbered
+from ap_spark.graph.numbering import numbered
+from ap_spark.graph.sparsify import thin
 from ap_spark.schema import edge_table, no_similarity, preference_table
-from ap_spark.session import few_partitions, with_settings
 from ap_spark.settings import Settings
+from ap_spark.similarity.pairs import Pairs
 
 __all__ = ["BlockGraph", "Numbering", "build_block_graph", "number_points"]
 

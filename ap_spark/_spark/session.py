@@ -13,7 +13,7 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from ap_spark import classic
+from ap_spark._spark import classic
 from ap_spark.errors import StorageError
 
 __all__ = ["configuration", "few_partitions", "start_session", "with_settings"]
@@ -48,7 +48,9 @@ def start_session(master: str | None = None, conf: Sequence[str] = (), *, short:
     builder = SparkSession.builder.appName("ap-spark")
     settings: dict[str, Any] = {}
     if "PYSPARK_GATEWAY_PORT" not in os.environ:  # set by spark-submit
-        from ap_spark.java import use_java  # here, or `python -m ap_spark.java` would find itself imported already
+        from ap_spark.java import (
+            use_java,  # here, or `python -m ap_spark.java` would find itself imported already
+        )
 
         use_java()
         # Executors would otherwise start the python3 of their PATH.

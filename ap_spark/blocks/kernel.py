@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ap_spark.exact import Units
+from ap_spark.exact_sum import Units
 
 __all__ = [
     "Block",

@@ -11,10 +11,10 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 
 from ap_spark.errors import InputError
-from ap_spark.exact import unit_of
-from ap_spark.metrics import Floats
+from ap_spark.exact_sum import unit_of
 from ap_spark.schema import require_columns
 from ap_spark.settings import Similarity
+from ap_spark.similarity.metrics import Floats
 
 __all__ = ["scale"]
 

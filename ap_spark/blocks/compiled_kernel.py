@@ -13,8 +13,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from ap_spark.exact import Units
-from ap_spark.kernel import Block, Damping, Floats, Integers
+from ap_spark.blocks.kernel import Block, Damping, Floats, Integers
+from ap_spark.exact_sum import Units
 
 __all__ = ["iterate"]
 

@@ -27,11 +27,11 @@ from numpy.typing import NDArray
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import DataFrame, SparkSession
 
+from ap_spark._spark.processes import is_running, machine
 from ap_spark.clustering import Clustering
 from ap_spark.errors import OutputError, OutputInUse, reason
-from ap_spark.processes import is_running, machine
-from ap_spark.safety import Place, conflict, irreplaceable
-from ap_spark.stores import SUCCESS, Store, is_a
+from ap_spark.io.paths import Place, conflict, irreplaceable
+from ap_spark.io.stores import SUCCESS, Store, is_a
 
 __all__ = ["OutputDirectory", "OutputIsThere", "claimed"]
 

@@ -17,11 +17,11 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql.types import ArrayType, NumericType, StringType
 
 from ap_spark.errors import InputError, SettingError
-from ap_spark.formats import SEPARATORS, format_of, read_table
-from ap_spark.records import LONGEST_EXAMPLE, shown
+from ap_spark.io.formats import SEPARATORS, format_of, read_table
+from ap_spark.io.records import LONGEST_EXAMPLE, shown
+from ap_spark.io.tables import BROKEN, ROW, Table, cell, numbered, reading, table_of
 from ap_spark.schema import check_unique, count_of, has_have, id_type, require_columns
 from ap_spark.settings import Input
-from ap_spark.tables import BROKEN, ROW, Table, cell, numbered, reading, table_of
 
 __all__ = ["make_points", "points_in", "read_points", "read_similarities"]
 

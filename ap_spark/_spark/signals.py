@@ -28,7 +28,7 @@ from pyspark import SparkContext
 from pyspark.java_gateway import ensure_callback_server_started
 from pyspark.sql import SparkSession
 
-from ap_spark import classic
+from ap_spark._spark import classic
 from ap_spark.errors import Interrupted
 
 __all__ = ["Interrupts"]

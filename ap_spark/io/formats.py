@@ -10,12 +10,12 @@ from urllib.parse import unquote
 import pyspark.sql.functions as F
 from pyspark.sql import SparkSession
 
+from ap_spark._spark.session import with_settings
 from ap_spark.errors import InputError, SettingError
-from ap_spark.records import COMPRESSIONS, Dialect, shown, with_more
-from ap_spark.session import with_settings
+from ap_spark.io.records import COMPRESSIONS, Dialect, shown, with_more
+from ap_spark.io.tables import AS_WRITTEN, Table, cell, placed, reading
+from ap_spark.io.text_files import read_lines, read_whole, text_files
 from ap_spark.settings import Input
-from ap_spark.tables import AS_WRITTEN, Table, cell, placed, reading
-from ap_spark.text_files import read_lines, read_whole, text_files
 
 __all__ = ["SEPARATORS", "format_of", "read_table"]
 

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from pyspark import daemon
 
 import ap_spark.engines.tasks
-import ap_spark.similarity  # noqa: F401
+import ap_spark.similarity.all_pairs  # noqa: F401
 
 
 def print_exc() -> None:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ap_spark.metrics import METRICS, Floats, Metric
-from ap_spark.nearest import MORE, Found, Positions, Search, in_order, settle, squares
+from ap_spark.similarity.knn_exact import MORE, Found, Positions, Search, in_order, settle, squares
+from ap_spark.similarity.metrics import METRICS, Floats, Metric
 
 __all__ = ["Cells", "cells_that_hold", "cells_to_probe", "k_means", "nearest_in_cells", "train"]
 

@@ -13,11 +13,11 @@ from pyspark import cloudpickle
 from pyspark.sql import DataFrame
 from pyspark.sql.types import ArrayType, NumericType
 
-from ap_spark.edges import Pairs, Transform
 from ap_spark.errors import InputError, SettingError, reason
-from ap_spark.metrics import Floats, Metric, PairFunction, between, metric_of
 from ap_spark.schema import count_of, examples, finite, id_type, is_are, require_columns
 from ap_spark.settings import Similarity
+from ap_spark.similarity.metrics import Floats, Metric, PairFunction, between, metric_of
+from ap_spark.similarity.pairs import Pairs, Transform
 
 __all__ = ["all_pairs", "check_vectors", "similarities"]
 

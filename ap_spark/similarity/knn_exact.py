@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ap_spark.metrics import Floats, Metric, PairFunction, between
+from ap_spark.similarity.metrics import Floats, Metric, PairFunction, between
 
 __all__ = ["Found", "Positions", "Search", "nearest", "nearest_by", "settle", "squares", "without_copies"]
 
@@ -51,7 +51,7 @@ def nearest(x: Floats, y: Floats, own: Positions, n: int, metric: Metric) -> Fou
 
     Examples
     --------
-    >>> from ap_spark.metrics import metric_of
+    >>> from ap_spark.similarity.metrics import metric_of
     >>> x = np.array([[0.0], [1.0], [2.0]])
     >>> row, neighbor, closeness = nearest(x, x, np.arange(3), 1, metric_of("sqeuclidean"))
     >>> neighbor, closeness

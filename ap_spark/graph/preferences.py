@@ -12,9 +12,9 @@ import numpy as np
 import pyspark.sql.functions as F
 from pyspark.sql import DataFrame
 
-from ap_spark.edges import is_stored
 from ap_spark.errors import SettingError, from_tasks
-from ap_spark.exact import exact_sum, units_of
+from ap_spark.exact_sum import exact_sum, units_of
+from ap_spark.graph.sparsify import is_stored
 from ap_spark.schema import edge_table, no_similarity, refuse_similarities
 from ap_spark.settings import Settings
 

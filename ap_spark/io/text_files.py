@@ -19,10 +19,10 @@ from operator import or_
 import pyspark.sql.functions as F
 from pyspark.sql import Column, DataFrame, Row, SparkSession
 
+from ap_spark._spark.session import with_settings
 from ap_spark.errors import InputError
-from ap_spark.records import COMPRESSIONS, Dialect, begins, records, wrong_encoding
-from ap_spark.session import with_settings
-from ap_spark.tables import (
+from ap_spark.io.records import COMPRESSIONS, Dialect, begins, records, wrong_encoding
+from ap_spark.io.tables import (
     AS_WRITTEN,
     BROKEN,
     IS_HEADER,

@@ -1,0 +1,1 @@
+"""Spark and Java: what only this package may touch."""
