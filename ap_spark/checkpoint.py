@@ -42,7 +42,7 @@ from ap_spark.graph.block_graph import BlockGraph
 from ap_spark.graph.edge_graph import Graph
 from ap_spark.io.stores import SUCCESS, Store
 from ap_spark.preference_search import Trial
-from ap_spark.settings import SELDOM, Settings, Snapshots
+from ap_spark.settings import MIN_INTERVAL_FACTOR, Settings, Snapshots
 from ap_spark.version import __version__
 
 __all__ = ["Checkpoint", "Snapshot", "store_of"]
@@ -160,7 +160,7 @@ class Checkpoint:
         self.states: dict[str, State] = {}
         self.base = ""
         self.tried: Sequence[Trial] = ()
-        with classic.spared(spark):
+        with classic.uncancellable(spark):
             self.found = self.newest() if self.resume else None
         self.last, self.at, self.fresh = 0, time.monotonic(), True
         self.cost = 0.0  # seconds that the last one took, or the attempt
@@ -272,7 +272,7 @@ class Checkpoint:
     def is_due(self, iteration: int) -> bool:
         if self.iterations:
             return iteration - self.last >= self.iterations
-        return time.monotonic() - self.at >= max(self.seconds, SELDOM * self.cost)
+        return time.monotonic() - self.at >= max(self.seconds, MIN_INTERVAL_FACTOR * self.cost)
 
     def write(self, engine: Engine, graph: Graph | BlockGraph, trace: Sequence[Iteration]) -> bool:
         """Take a snapshot; whether that succeeded. A run goes on without one, with a warning."""
@@ -284,8 +284,8 @@ class Checkpoint:
             self.write_tables(name, engine.state(), graph.fingerprint, trace)
             self.known.append(name)
             self.tell_saved(name, engine.iteration)
-            engine.rebase(self.state_of(name, engine.iteration))
-            self.delete_old(engine.needs)
+            engine.set_recovery_point(self.state_of(name, engine.iteration))
+            self.delete_old(engine.recovery_state)
             took = time.monotonic() - started
             logger.info("snapshot after iteration %d: %s/%s, %.1f s", engine.iteration, self.store, name, took)
         except UNREADABLE as error:

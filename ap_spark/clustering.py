@@ -320,7 +320,7 @@ def cluster_to(build: Build, settings: Settings, watch: Watch) -> Clustering:
             return cluster(build, plain, watch)  # which tells of a preference that swallows the similarities
 
         window = max(settings.window, REST, settings.max_iter // 10)
-        best = try_out(trials, cluster_at, graph.n_lonely, window, watch)
+        best = try_out(trials, cluster_at, graph.n_forced, window, watch)
     if best.summary.n_clusters != target:
         logger.warning(
             "%s clusters were asked for, the nearest number in %d trials is %s",
@@ -338,7 +338,7 @@ def cluster_to(build: Build, settings: Settings, watch: Watch) -> Clustering:
 
 
 def try_out(
-    trials: Trials, cluster_at: Callable[[float, Watch], Clustering], lonely: int, window: int, watch: Watch
+    trials: Trials, cluster_at: Callable[[float, Watch], Clustering], forced: int, window: int, watch: Watch
 ) -> Clustering:
     """Cluster with each preference that the trials ask for; the best one.
 
@@ -346,7 +346,7 @@ def try_out(
     """
     best: Clustering | None = None
     past = list(watch.checkpoint.tried) if watch.checkpoint else []
-    watch_trial = replace(watch, ends_early=partial(trials.has_too_many, lonely=lonely, window=window))
+    watch_trial = replace(watch, ends_early=partial(trials.has_too_many, forced=forced, window=window))
     for preference in trials:
         if past:  # a run before this one has tried it
             trial = past.pop(0)
@@ -363,7 +363,7 @@ def try_out(
         about = found.summary
         at_rest = about.converged or (
             about.promoted <= NEARLY * about.n_clusters
-            and is_at_rest([Iteration(*row) for row in found.trace.collect()], lonely, window)
+            and is_at_rest([Iteration(*row) for row in found.trace.collect()], forced, window)
         )
         trials.answer(Trial(preference, about.n_clusters, about.converged, at_rest, ended_early=False))
         logger.info("preference %g: %s clusters", preference, f"{about.n_clusters:,}")

@@ -130,7 +130,7 @@ def assign_rows(graph: BlockGraph, exemplars: Flags) -> tuple[Integers, Floats]:
 def refined(graph: BlockGraph, cluster: Integers) -> Flags:
     """The best exemplar of each cluster: the member j with the largest sum of s(i, j) over the members i, p(j) for j.
 
-    Every other member has to store an edge to j. An exemplar by definition stores none, so its cluster keeps it.
+    Every other member has to store an edge to j. An forced exemplar stores none, so its cluster keeps it.
     """
     units = graph.report_units
     sums, counts = graph.sums_in(cluster, units)
@@ -166,7 +166,7 @@ def with_names(graph: BlockGraph, ids: pa.Array, label: Integers | None, similar
                 index = batch["index"].to_numpy()
                 yield named(batch["id"], ids, labels.value[index], similarities.value[index])
 
-        return classic.kept_twice(points.mapInArrow(name_rows, schema))
+        return classic.replicated_checkpoint(points.mapInArrow(name_rows, schema))
 
 
 def named(id_: pa.Array, ids: pa.Array, label: Integers, similarity: Floats) -> pa.RecordBatch:
@@ -176,7 +176,7 @@ def named(id_: pa.Array, ids: pa.Array, label: Integers, similarity: Floats) -> 
 
 def kept(table: DataFrame, until: ExitStack) -> DataFrame:
     """A local checkpoint of the table, released with the stack."""
-    checkpoint = classic.kept_twice(table)
+    checkpoint = classic.replicated_checkpoint(table)
     until.callback(classic.release, checkpoint)
     return checkpoint
 
@@ -268,5 +268,5 @@ def refine(graph: Graph, assigned: DataFrame) -> DataFrame:
         .agg(largest(F.col("sum"), F.col("k")).alias("best"))
         .select(F.col("best.name").alias("index"))
     )
-    lonely = graph.points.where("lonely").select("index")
-    return best.union(lonely)
+    forced = graph.points.where("forced").select("index")
+    return best.union(forced)

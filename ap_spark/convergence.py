@@ -18,7 +18,7 @@ class Iteration(NamedTuple):
     iteration : int
         Counted from 1.
     exemplars : int
-        The number of exemplars after it, exemplars by definition included.
+        The number of exemplars after it, forced exemplars included.
     changed : int
         How many points became or ceased to be exemplars in it.
     seconds : float

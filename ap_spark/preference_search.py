@@ -152,9 +152,9 @@ class Trials:
         low, high = math.log(self.too_many.distance), math.log(self.too_few.distance)
         return rounded(math.exp((1.0 - place) * low + place * high))
 
-    def has_too_many(self, trace: Sequence[Iteration], lonely: int, window: int) -> bool:
+    def has_too_many(self, trace: Sequence[Iteration], forced: int, window: int) -> bool:
         """Whether a run is at rest with clearly too many exemplars: there are no fewer clusters."""
-        return trace[-1].exemplars > CLEARLY * self.target and is_at_rest(trace, lonely, window)
+        return trace[-1].exemplars > CLEARLY * self.target and is_at_rest(trace, forced, window)
 
     @property
     def best(self) -> Trial:
@@ -177,9 +177,9 @@ def rounded(distance: float) -> float:
     return float(f"{distance:.12g}")
 
 
-def is_at_rest(trace: Sequence[Iteration], lonely: int, window: int) -> bool:
-    """Whether the number of exemplars, if there are any but the ``lonely``, has hardly moved for so many iterations."""
+def is_at_rest(trace: Sequence[Iteration], forced: int, window: int) -> bool:
+    """Whether the number of exemplars, if there are any but the ``forced``, has hardly moved for so many iterations."""
     if len(trace) <= window:
         return False
-    numbers = [done.exemplars - lonely for done in trace[-window:]]
+    numbers = [done.exemplars - forced for done in trace[-window:]]
     return min(numbers) > 0 and max(numbers) - min(numbers) <= max(1.0, NEARLY * min(numbers))

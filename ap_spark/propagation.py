@@ -114,7 +114,7 @@ def propagate(
             return False
         return still
 
-    with classic.spared(graph.spark):
+    with classic.uncancellable(graph.spark):
         still = False
         for done in past:
             still = stability.reached(done)
@@ -156,7 +156,7 @@ def without_iterating(graph: Graph | BlockGraph) -> Propagation | None:
     No point is similar to another, or there is only one point: all are exemplars. All pairs are stored with one
     similarity, and all points have one preference: if that is larger, all are exemplars, else the smallest id alone.
     """
-    if graph.n_lonely == graph.n_points or (graph.uniform and graph.uniform_gap > 0):
+    if graph.n_forced == graph.n_points or (graph.uniform and graph.uniform_gap > 0):
         return Propagation(graph.every_point(), True, [])
     if graph.uniform:
         return Propagation(graph.first_point(), True, [])

@@ -64,7 +64,7 @@ def is_directory_path(path: str) -> bool:
 
 DIRECTORY = "the path of a directory, without ':' in its last part or a second '/' at its beginning"
 INTERVAL = re.compile(r"\d+|\d+(\.\d+)?min")
-SELDOM = 12  # by the clock, a snapshot waits at least so many times what the last one took
+MIN_INTERVAL_FACTOR = 12  # by the clock, a snapshot waits at least so many times what the last one took
 
 
 def positive(value: int) -> bool:
@@ -336,7 +336,7 @@ class Snapshots(Checked):
     )
     checkpoint_every: str = parameter(
         "10min",
-        f"time between two snapshots (at least {SELDOM} times what one takes), or how many iterations",
+        f"time between two snapshots (at least {MIN_INTERVAL_FACTOR} times what one takes), or how many iterations",
         rule="a number of iterations such as 50, or of minutes such as 10min",
         holds=lambda every: INTERVAL.fullmatch(every) is not None and float(every.removesuffix("min")) > 0,
         metavar="N|Nmin",

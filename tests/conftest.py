@@ -36,9 +36,9 @@ def spark() -> Iterator[SparkSession]:
     session.stop()
 
 
-def one_way(edges: Edges, *lonely: int) -> Edges:
+def one_way(edges: Edges, *forced: int) -> Edges:
     """The same without the rows of some points, which others may still be similar to."""
-    return [(i, k, s) for i, k, s in edges if i not in lonely]
+    return [(i, k, s) for i, k, s in edges if i not in forced]
 
 
 @pytest.fixture

@@ -17,12 +17,12 @@ __all__ = ["OnBlocks", "in_blocks", "names"]
 
 def in_blocks(graph: Graph, blocks: int | None = None, settings: Settings | None = None) -> BlockGraph:
     """The same graph in blocks; ``settings`` tell of the jitter."""
-    points = graph.points.select("index", "id", "preference", "similar_to").toArrow().sort_by("index")
+    points = graph.points.select("index", "id", "preference", "out_degree").toArrow().sort_by("index")
     numbering = Numbering(
         points=graph.points.select("index", "id"),
         ids=points["id"].combine_chunks(),
         keys=points["id"].to_numpy(),
-        weights=points["similar_to"].to_numpy() + 1,
+        weights=points["out_degree"].to_numpy() + 1,
         release=lambda: None,
     )
     given = settings or Settings()

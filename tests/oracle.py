@@ -34,24 +34,24 @@ def iterate(s: Floats, damping: float) -> Iterator[Messages]:
     """The messages after iteration 1, 2, ..."""
     n = len(s)
     stored = np.isfinite(s)
-    lonely = stored.sum(axis=1) == 1
+    forced = stored.sum(axis=1) == 1
     r, a = np.zeros((n, n)), np.zeros((n, n))
     while True:
         new_r, new_a = np.zeros((n, n)), np.zeros((n, n))
-        for i in np.flatnonzero(~lonely):
+        for i in np.flatnonzero(~forced):
             for k in np.flatnonzero(stored[i]):
                 others = stored[i].copy()
                 others[k] = False
                 new_r[i, k] = s[i, k] - np.max(a[i, others] + s[i, others])
         r = np.where(stored, damping * r + (1 - damping) * new_r, 0.0)
         positive = np.maximum(r, 0.0)
-        for i in np.flatnonzero(~lonely):
+        for i in np.flatnonzero(~forced):
             for k in np.flatnonzero(stored[i]):
                 supporters = positive[:, k].sum() - positive[k, k] - (positive[i, k] if i != k else 0.0)
                 if i == k:
                     new_a[i, k] = supporters
                 else:
-                    new_a[i, k] = 0.0 if lonely[k] else min(0.0, r[k, k] + supporters)
+                    new_a[i, k] = 0.0 if forced[k] else min(0.0, r[k, k] + supporters)
         a = np.where(stored, damping * a + (1 - damping) * new_a, 0.0)
         yield Messages(r, a)
 

@@ -302,11 +302,11 @@ def test_both_forms_of_a_graph_are_the_same(
     settings = Settings(**options)
     plain, blocks = build_graph(table, settings), build_block_graph(table, settings)
     points = plain.points.orderBy("index").collect()
-    assert [row.similar_to for row in points] == blocks.out_degree.tolist()
-    assert [row.represents for row in points] == blocks.in_degree.tolist()
+    assert [row.out_degree for row in points] == blocks.out_degree.tolist()
+    assert [row.in_degree for row in points] == blocks.in_degree.tolist()
     assert [row.preference for row in points] == blocks.preferences.tolist()
     assert edges_of(blocks) == {(row.i, row.k): row.s for row in plain.similarities().collect()}
-    for name in ("n_points", "n_edges", "n_lonely", "units", "report_units", "preference", "fingerprint", "uniform"):
+    for name in ("n_points", "n_edges", "n_forced", "units", "report_units", "preference", "fingerprint", "uniform"):
         assert getattr(plain, name) == getattr(blocks, name), name
     quantiles = 0.0, 0.3, 0.5, 1.0
     assert plain.quantiles(*quantiles) == blocks.quantiles(*quantiles)

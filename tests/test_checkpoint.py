@@ -105,7 +105,7 @@ def test_what_is_lost_after_a_snapshot_is_made_again_from_it(
     advance(engine, 1)
     early = [path.read_bytes() for path in paths(engine)]
     advance(engine, BEFORE - 1)
-    engine.rebase(saved(engine, tmp_path))
+    engine.set_recovery_point(saved(engine, tmp_path))
     assert engine.history.file.seek(0, 2) == 8 * graph.n_points, "totals of before are forgotten"
     advance(engine, 1)
     path = paths(engine)[-1]

@@ -150,7 +150,7 @@ def test_blobs_as_scikit_learn_on_the_resident_engine(components: tuple[Componen
         mine = blobs.points(seed)
         edges = blobs.graph.edges.where(F.col("i").isin(*mine))
         others = blobs.graph.n_points - len(mine)
-        own = replace(blobs.graph, edges=edges, n_edges=edges.count() - len(mine), n_lonely=others)
+        own = replace(blobs.graph, edges=edges, n_edges=edges.count() - len(mine), n_forced=others)
         engine = OnBlocks(own, damping, 1)
         stability, still = Stability(SKLEARN_WINDOW), False
         while not still and engine.iteration < 500:
@@ -193,9 +193,9 @@ def test_blobs_as_scikit_learn_on_the_dataframe_engine(components: tuple[Compone
 
 def test_random_sparse_graphs_cluster_as_the_oracle(frame: Frame) -> None:
     rng = np.random.default_rng(11)
-    for share, lonely in ((0.15, ()), (0.4, (2, 3)), (1.0, (7,))):
+    for share, forced in ((0.15, ()), (0.4, (2, 3)), (1.0, (7,))):
         n = 30
-        edges = one_way(random_edges(rng, n, share, symmetric=False), *lonely)
+        edges = one_way(random_edges(rng, n, share, symmetric=False), *forced)
         s = oracle.dense(n, edges, -6.0)
         found, n_iter, converged = oracle.run(s, 0.8, 300, 15)
         points = frame([(p, p, 0.0) for p in range(n)]).selectExpr("i as id")

@@ -77,7 +77,7 @@ def components() -> tuple[list[NDArray[np.float64]], Edges, list[float]]:
     ] * 2:
         own = random_edges(rng, n, share, symmetric=symmetric)
         if n == 15:
-            own = one_way(own, 4, 11)  # exemplars by definition that others are similar to
+            own = one_way(own, 4, 11)  # forced exemplars that others are similar to
         preference = -rng.gamma(2.0, 2.0, n)
         matrices.append(oracle.dense(n, own, preference))
         start = len(preferences)
@@ -102,7 +102,7 @@ def test_messages_are_those_of_the_oracle(
     graph: Graph, components: tuple[list[NDArray[np.float64]], Edges, list[float]], name: str
 ) -> None:
     matrices, _, _ = components
-    assert graph.points.where("lonely and represents > 0").count() == 4
+    assert graph.points.where("forced and in_degree > 0").count() == 4
     runs = [list(zip(range(50), oracle.iterate(s, 0.7), strict=False)) for s in matrices]
     settings = Settings(engine=name, damping=0.7, partitions=1, jitter=False)
     engine = OnBlocks(graph, 0.7, 1, settings=settings) if name == "resident" else make_engine(graph, settings)
@@ -127,8 +127,8 @@ def test_messages_are_those_of_the_oracle(
         inside = np.concatenate(
             [oracle.exemplars(s, steps[iterations - 1][1]) for s, steps in zip(matrices, runs, strict=True)]
         )
-        lonely = np.concatenate([np.isfinite(s).sum(axis=1) == 1 for s in matrices])
-        assert names(engine) == np.flatnonzero(inside & ~lonely).tolist()
+        forced = np.concatenate([np.isfinite(s).sum(axis=1) == 1 for s in matrices])
+        assert names(engine) == np.flatnonzero(inside & ~forced).tolist()
     engine.release()
 
 
@@ -243,10 +243,10 @@ def test_words_that_travel_add_up() -> None:
             part = block.part(low, (4, 9)[number])
             sums = rng.integers(0, 3, (units.words, 9)) * rng.integers(0, 2**40, (units.words, 9))
             expected += sums
-            sent += list(tasks.shares(part, plan, number, sums, reached=3))  # type: ignore[arg-type]
-        found = sorted(tasks.add(sent, plan), key=lambda range_: range_.number)  # type: ignore[arg-type]
-        np.testing.assert_array_equal(np.concatenate([range_.sums for range_ in found], axis=1), expected)
-        assert [range_.reached for range_ in found] == [3, 3]
+            sent += list(tasks.partial_sums(part, plan, number, sums, reached=3))  # type: ignore[arg-type]
+        found = sorted(tasks.reduce_sums(sent, plan), key=lambda column_sums: column_sums.number)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(np.concatenate([column_sums.sums for column_sums in found], axis=1), expected)
+        assert [column_sums.reached for column_sums in found] == [3, 3]
 
 
 def all_ends(n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

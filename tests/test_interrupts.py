@@ -71,12 +71,12 @@ def test_only_jobs_of_the_run_are_cancelled(
         interrupts.grace = 50.0
         interrupts.attach(spark)
         threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
-        with classic.spared(spark), pytest.raises(Py4JJavaError, match="cancelled part of cancelled job group"):
+        with classic.uncancellable(spark), pytest.raises(Py4JJavaError, match="cancelled part of cancelled job group"):
             job(2)
         assert interrupts.received is signal.SIGTERM
         interrupts.detach()
     assert spark.sparkContext.getLocalProperty(classic.GROUP) == "theirs"
-    with classic.spared(spark):
+    with classic.uncancellable(spark):
         assert spark.sparkContext.getLocalProperty(classic.GROUP) == "theirs", "who may cancel all that he starts"
     spark.sparkContext.setLocalProperty(classic.GROUP, None)  # type: ignore[arg-type]
     (tmp_path / "done").touch()

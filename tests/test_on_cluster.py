@@ -26,7 +26,7 @@ pytestmark = pytest.mark.on_cluster
 MASTER = os.environ.get("AP_SPARK_TEST_MASTER", "")
 SHARED = Path(os.environ.get("AP_SPARK_TEST_SHARED", "/shared")) / "tests"
 PROPERTIES = Path.home() / "cluster.properties"
-PATIENCE = 900  # seconds for a job, of which most take one minute
+TIMEOUT_S = 900  # seconds for a job, of which most take one minute
 HISTORY = "http://history:18080/api/v1/applications"
 STATE = "http://master:8080/json/"
 
@@ -50,7 +50,7 @@ def submit(spark: list[str], *arguments: str, script: str = JOB) -> list[Any]:
     """What the job has written."""
     output = SHARED / "out"
     job = start(["spark-submit", *spark, script, *arguments, "--output", str(output), "--overwrite"], cwd=ROOT)
-    told, _ = job.communicate(timeout=PATIENCE)
+    told, _ = job.communicate(timeout=TIMEOUT_S)
     assert job.returncode == 0, told
     found = result(output)
     assert all(table for table in found)
@@ -158,7 +158,7 @@ def test_who_has_no_secret_is_refused() -> None:
         spark = ["--master", MASTER, "--properties-file", str(properties)]
         jobs[name] = start(["spark-submit", *spark, JOB, *DIGITS, "--output", str(SHARED / name)], cwd=ROOT)
     for name, job in jobs.items():
-        told, _ = job.communicate(timeout=PATIENCE)
+        told, _ = job.communicate(timeout=TIMEOUT_S)
         assert job.returncode == 1, told
         assert not (SHARED / name).exists()
     assert applications() == before, "the master has heard of none"

@@ -92,16 +92,16 @@ def test_the_best_is_near_then_at_rest_then_converged(
 def test_a_run_is_ended_where_exemplars_are_clearly_too_many() -> None:
     trials = Trials(1000, start=-1.0, largest=0.0)
 
-    def has_too_many(*exemplars: int, lonely: int = 0) -> bool:
+    def has_too_many(*exemplars: int, forced: int = 0) -> bool:
         trace = [Iteration(number, count, 1, 0.0) for number, count in enumerate(exemplars, start=1)]
-        return trials.has_too_many(trace, lonely, window=10)
+        return trials.has_too_many(trace, forced, window=10)
 
     assert has_too_many(0, 50, *[1270] * 10)
     assert not has_too_many(*[1270] * 10), "as for convergence, one more than the window"
     assert not has_too_many(0, 50, *[1240] * 10), "too near"
     assert not has_too_many(0, 50, *range(1270, 1370, 10)), "still moving"
-    assert not has_too_many(*[1500] * 20, lonely=1500), "no exemplars of their own yet"
-    assert not has_too_many(0, *[1520, 1570] * 5, lonely=1500), "those of their own move"
+    assert not has_too_many(*[1500] * 20, forced=1500), "no exemplars of their own yet"
+    assert not has_too_many(0, *[1520, 1570] * 5, forced=1500), "those of their own move"
 
 
 def test_runs_that_were_ended_early_do_not_say_that_the_number_no_longer_falls() -> None:

@@ -13,10 +13,22 @@ from typing import cast
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 
-__all__ = ["GROUP", "OURS", "SPARED", "cores", "describe", "is_connect", "is_local", "kept_twice", "release", "spared"]
+__all__ = [
+    "GROUP",
+    "OURS",
+    "UNCANCELLABLE",
+    "cores",
+    "describe",
+    "is_connect",
+    "is_local",
+    "release",
+    "replicated_checkpoint",
+    "uncancellable",
+]
 
 GROUP = "spark.jobGroup.id"
-OURS, SPARED = "ap-spark-", "-spared"  # how the names of the command's job groups begin, and that of `spared` ends
+# How the names of the command's job groups begin, and how that of `uncancellable` ends.
+OURS, UNCANCELLABLE = "ap-spark-", "-uncancellable"
 
 CORES_UNKNOWN = 8  # a Connect client cannot ask how many cores its cluster has
 
@@ -43,20 +55,20 @@ def describe(spark: SparkSession, text: str) -> None:
 
 
 @contextmanager
-def spared(spark: SparkSession) -> Iterator[None]:
+def uncancellable(spark: SparkSession) -> Iterator[None]:
     """Jobs that are not cancelled when those of the command's job group are: they have one of their own."""
     group = ("" if is_connect(spark) else spark.sparkContext.getLocalProperty(GROUP)) or ""
-    if not group.startswith(OURS) or group.endswith(SPARED):
+    if not group.startswith(OURS) or group.endswith(UNCANCELLABLE):
         yield
         return
-    spark.sparkContext.setLocalProperty(GROUP, group + SPARED)
+    spark.sparkContext.setLocalProperty(GROUP, group + UNCANCELLABLE)
     try:
         yield
     finally:
         spark.sparkContext.setLocalProperty(GROUP, group)
 
 
-def kept_twice(table: DataFrame) -> DataFrame:
+def replicated_checkpoint(table: DataFrame) -> DataFrame:
     """A local checkpoint that outlives the loss of an executor, where there is more than one."""
     spark = table.sparkSession
     if is_connect(spark) or is_local(spark):

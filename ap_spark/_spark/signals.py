@@ -102,7 +102,7 @@ class Interrupts:
                 self.before.setdefault(number, before)
 
     def attach(self, spark: SparkSession) -> None:
-        """From now on jobs of the command are cancelled by a signal, `classic.spared` ones later."""
+        """From now on jobs of the command are cancelled by a signal, `classic.uncancellable` ones later."""
         if self.received:
             raise Interrupted("stopped before anything was read: the same command starts again")
         self.spark = spark
@@ -153,7 +153,11 @@ class Interrupts:
             aside(lambda: self.spark and self.spark.sparkContext._jsc.sc().cancelJobGroupAndFutureJobs(self.group))
             if self.over.wait(CANCEL_SHARE * self.grace):
                 return
-            aside(lambda: self.spark and self.spark.sparkContext._jsc.sc().cancelJobGroup(self.group + classic.SPARED))
+            aside(
+                lambda: (
+                    self.spark and self.spark.sparkContext._jsc.sc().cancelJobGroup(self.group + classic.UNCANCELLABLE)
+                )
+            )
             if not self.over.wait((1 - CANCEL_SHARE) * self.grace):
                 self.end()
 

@@ -185,7 +185,7 @@ def availabilities(block: Block, totals: Floats, damping: Damping, scratch: Floa
     ----------
     block : Block
     totals : float64, shape (n_points,)
-        T(k) = r(k,k) + sum over i' != k of max(0, r(i',k)); infinite for an exemplar by definition.
+        T(k) = r(k,k) + sum over i' != k of max(0, r(i',k)); infinite for a forced exemplar.
     damping : float, or float64 of shape (m,)
         In [0.5, 1); one number, or one for each row of the block.
     scratch : float64, shape (2, at least the number of entries), optional
@@ -282,18 +282,18 @@ def column_totals(sums: Integers, r: Floats, a: Floats, damping: Damping, units:
     sums : int64, shape (words, columns)
         The contributions of all blocks, in units.
     r, a : float64, shape (columns,)
-        r(k,k), and a(k,k) of the last iteration. r is not a number where k has no row: an exemplar by definition.
+        r(k,k), and a(k,k) of the last iteration. r is not a number where k has no row: a forced exemplar.
     damping : float, or float64 of shape (columns,)
     units : Units
 
     Returns
     -------
     totals : float64, shape (columns,)
-        T(k) = r(k,k) + sum over i != k of max(0, r(i,k)); infinite for an exemplar by definition.
+        T(k) = r(k,k) + sum over i != k of max(0, r(i,k)); infinite for a forced exemplar.
     a : float64, shape (columns,)
         a(k,k), once T has reached it.
     exemplars : bool, shape (columns,)
-        Whether a(k,k) + r(k,k) > 0; not so for exemplars by definition.
+        Whether a(k,k) + r(k,k) > 0; not so for forced exemplars.
 
     Examples
     --------

@@ -162,7 +162,7 @@ class Blocks:
             return
         task = partial(delete, run=self.layout.run)
         reachable = suppress(PySparkException, Py4JError, AttributeError)  # what is not goes with its executor
-        with reachable, classic.spared(self.spark):
+        with reachable, classic.uncancellable(self.spark):
             if self.handles:
                 self.handles.unpersist()
             slots = classic.cores(self.spark)  # a task for each core at once: all executors get some

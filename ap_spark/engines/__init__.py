@@ -32,7 +32,7 @@ class Engine(Protocol):
         """The last iteration that is done; records of a job over several come after all of it."""
 
     @property
-    def needs(self) -> State | None:
+    def recovery_state(self) -> State | None:
         """The state that Spark may read again where something is lost; it has to stay readable."""
 
     def run(self, most: int, stability: Stability) -> Iterator[Iteration]:
@@ -42,12 +42,12 @@ class Engine(Protocol):
         """How many points are no exemplars and store no edge to one."""
 
     def exemplars(self) -> Any:
-        """The points with a(k,k) + r(k,k) > 0, exemplars by definition left out, in the form that its graph has."""
+        """The points with a(k,k) + r(k,k) > 0, forced exemplars left out, in the form that its graph has."""
 
     def state(self) -> State:
         """Where it has come to; the tables can be read until the next iteration."""
 
-    def rebase(self, state: State) -> None:
+    def set_recovery_point(self, state: State) -> None:
         """From now on make what is lost out of the state it is in, of which this is a copy that stays readable."""
 
     def release(self) -> None:

@@ -43,7 +43,7 @@ PLANNER = {
 }
 
 
-def own() -> Column:
+def is_diagonal() -> Column:
     """Whether an edge is its row's diagonal."""
     return F.col("i") == F.col("k")
 
@@ -70,13 +70,13 @@ def responsibilities(edges: DataFrame, damping: float) -> DataFrame:
 def column_totals(edges: DataFrame, damping: float, units: Units) -> DataFrame:
     """(k, total, a, exemplar): T(k) = r(k,k) + sum over i' != k of max(0, r(i',k)), exactly; what that makes of a(k,k).
 
-    A column without a row of its own is an exemplar by definition: its total is infinite.
+    A column without a row of its own is a forced exemplar: its total is infinite.
     """
-    contribution = F.when(own(), F.col("r")).otherwise(F.greatest(F.lit(0.0), F.col("r")))
+    contribution = F.when(is_diagonal(), F.col("r")).otherwise(F.greatest(F.lit(0.0), F.col("r")))
     columns = edges.groupBy("k").agg(
         exact_sum(contribution, units).alias("total"),
-        F.max(F.when(own(), F.col("r"))).alias("r"),
-        F.max(F.when(own(), F.col("a"))).alias("a"),
+        F.max(F.when(is_diagonal(), F.col("r"))).alias("r"),
+        F.max(F.when(is_diagonal(), F.col("a"))).alias("a"),
     )
     availability = damped("a", F.col("total") - F.col("r"), damping)
     return columns.select(
@@ -94,7 +94,7 @@ def availabilities(edges: DataFrame, columns: DataFrame, damping: float) -> Data
     """
     keys: list[str] = [name for name in ("block", "k") if name in columns.columns]
     others = F.least(F.lit(0.0), F.col("total") - F.greatest(F.lit(0.0), F.col("r")))
-    new = F.when(own(), F.col("total") - F.col("r")).otherwise(others)
+    new = F.when(is_diagonal(), F.col("total") - F.col("r")).otherwise(others)
     return edges.join(columns, keys).select("block", "i", "k", "s", "r", damped("a", new, damping))
 
 
@@ -131,7 +131,7 @@ class DataFrameEngine:
     """
 
     name = "dataframe"
-    needs: State | None = None  # what it holds cannot be made again
+    recovery_state: State | None = None  # what it holds cannot be made again
 
     def __init__(
         self,
@@ -182,7 +182,7 @@ class DataFrameEngine:
             with with_settings(self.spark, self.planner):
                 exemplars, changed = self.iterate()
             classic.describe(self.spark, "")
-            done = Iteration(self.iteration, exemplars + self.graph.n_lonely, changed, time.perf_counter() - started)
+            done = Iteration(self.iteration, exemplars + self.graph.n_forced, changed, time.perf_counter() - started)
             yield done
             if stability.reached(done):
                 return
@@ -223,7 +223,7 @@ class DataFrameEngine:
         assert self.columns is not None, "run at least one iteration first"
         serving = self.columns.where("exemplar or total = double('infinity')").select("k")
         served = self.edges.join(serving.hint("shuffle_hash"), "k").select("i").distinct().count()
-        return self.graph.n_points - self.graph.n_lonely - served
+        return self.graph.n_points - self.graph.n_forced - served
 
     def exemplars(self) -> DataFrame:
         assert self.columns is not None, "run at least one iteration first"
@@ -234,7 +234,7 @@ class DataFrameEngine:
         messages = self.edges.select("i", "k", "r", "a").join(self.graph.edges.drop("s"), ["i", "k"])
         return State(self.iteration, messages.select("i", "k", "similarity", "r", "a"), self.columns.drop("before"))
 
-    def rebase(self, state: State) -> None:
+    def set_recovery_point(self, state: State) -> None:
         """Local checkpoints cannot be made again from anything."""
 
     def release(self) -> None:

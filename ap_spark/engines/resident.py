@@ -1,13 +1,13 @@
 """Blocks of rows that stay beside the executors; only column totals travel.
 
-    one iteration:   shares = advance(blocks, totals)      each block's messages; what it adds to each column range
-                     totals = add(shares by range)         integers; with r(k,k) they tell who is an exemplar
+    one iteration:   sums = advance(blocks, totals)      each block's messages; what it adds to each column range
+                     totals = reduce_sums(by range)      integers; with r(k,k) they tell who is an exemplar
 
 The driver keeps the totals of all iterations since the base: the beginning, or a snapshot. A block that was lost is
 made again (`blocks.store`) as it was in the base; then it goes through the iterations it has missed with the totals
 kept, to the same bits.
 
-A graph of one block needs no exchange: a job is then one task, which iterates by itself for up to BURST_SECONDS.
+A graph of one block needs no exchange: a job is then one task, which iterates by itself for up to LOCAL_RUN_SECONDS.
 
 Broadcast variables are classic Spark's: on Spark Connect there is the dataframe engine.
 """
@@ -34,7 +34,7 @@ from ap_spark.blocks.store import MAX_ATTEMPTS, broadcast, lost, no_storage, sen
 from ap_spark.convergence import Iteration, Stability
 from ap_spark.engines import tasks
 from ap_spark.engines.state import MESSAGES, State
-from ap_spark.engines.tasks import Beginning, Burst, Plan, Range, Share
+from ap_spark.engines.tasks import Beginning, ColumnSums, LocalRun, PartialSums, Plan
 from ap_spark.graph.block_graph import BlockGraph
 
 __all__ = ["ResidentEngine"]
@@ -112,7 +112,7 @@ class ResidentEngine:
         self.blocks.keep(self.plan.engine, state.iteration if state else 0, entries, state)
 
     @property
-    def needs(self) -> State | None:
+    def recovery_state(self) -> State | None:
         return cast("State | None", self.blocks.lineage)
 
     def run(self, most: int, stability: Stability) -> Iterator[Iteration]:
@@ -126,25 +126,25 @@ class ResidentEngine:
     def burst(self, last: int, stability: Stability) -> list[Iteration]:
         """One job of a graph of one block: up to iteration ``last``, at least one."""
         classic.describe(self.spark, f"ap: iteration {self.iteration + 1} and on")
-        records, self.totals, self.a, self.exemplar = self.looped(last - self.iteration, stability)
+        records, self.totals, self.a, self.exemplar = self.run_locally(last - self.iteration, stability)
         classic.describe(self.spark, "")
         self.iteration = records[-1].iteration
         return records
 
-    def looped(self, most: int, stability: Stability) -> Burst:
+    def run_locally(self, most: int, stability: Stability) -> LocalRun:
         """What a task has come to that does up to ``most`` iterations."""
         task = partial(
-            tasks.loop,
+            tasks.run_locally,
             plan=self.plan,
             start=self.iteration,
             most=most,
             stability=stability,
-            n_lonely=self.graph.n_lonely,
+            n_forced=self.graph.n_forced,
         )
         for attempt in range(MAX_ATTEMPTS):
             if found := self.blocks.located.mapPartitions(task).collect():
                 return found[0]
-            if attempt:  # as in `reach`
+            if attempt:  # as in `advance_to`
                 self.blocks.write()
         raise lost(f"iteration {self.iteration}")
 
@@ -153,7 +153,7 @@ class ResidentEngine:
         started = time.perf_counter()
         number = self.iteration + 1
         classic.describe(self.spark, f"ap: iteration {number}")
-        ranges = self.reach(number)
+        ranges = self.advance_to(number)
         classic.describe(self.spark, "")
         sums, r = (
             np.concatenate([found.sums for found in ranges], axis=1),
@@ -165,15 +165,15 @@ class ResidentEngine:
         self.iteration = number
         exemplars, changed = np.count_nonzero(self.exemplar), np.count_nonzero(self.exemplar != before)
         seconds = time.perf_counter() - started
-        return [Iteration(number, int(exemplars) + self.graph.n_lonely, int(changed), seconds)]
+        return [Iteration(number, int(exemplars) + self.graph.n_forced, int(changed), seconds)]
 
-    def reach(self, number: int) -> list[Range]:
+    def advance_to(self, number: int) -> list[ColumnSums]:
         """Bring all blocks to an iteration; the column ranges, in order."""
         for attempt in range(MAX_ATTEMPTS):
             with sent(self.spark, self.history.read(number - 1, number)) as (totals,):
-                task = partial(tasks.advance, plan=self.plan, totals=totals, first=number - 1, share=True)
+                task = partial(tasks.advance, plan=self.plan, totals=totals, first=number - 1, contribute=True)
                 ranges = self.added(self.blocks.located.mapPartitions(task))
-            reached = [range_.reached for range_ in ranges]
+            reached = [column_sums.reached for column_sums in ranges]
             if min(reached) == number:
                 return ranges
             if min(reached) >= self.history.first:
@@ -182,21 +182,21 @@ class ResidentEngine:
                 self.blocks.write()
         raise lost(f"iteration {number}")
 
-    def added(self, shares: RDD[tuple[int, Share]]) -> list[Range]:
-        """The shares of each column range added: a groupBy, or without its exchange while they are few."""
-        add = partial(tasks.add, plan=self.plan)
+    def added(self, partial_sums: RDD[tuple[int, PartialSums]]) -> list[ColumnSums]:
+        """The sums of each column range: a groupBy, or without its exchange while they are few."""
+        reduce_sums = partial(tasks.reduce_sums, plan=self.plan)
         if self.blocks.layout.blocks * self.totals.nbytes > self.collected_bytes:
-            found = shares.partitionBy(self.blocks.layout.blocks, int).mapPartitions(add).collect()
+            found = partial_sums.partitionBy(self.blocks.layout.blocks, int).mapPartitions(reduce_sums).collect()
         else:
-            found = list(add(shares.collect()))
-        return sorted(found, key=lambda range_: range_.number)
+            found = list(reduce_sums(partial_sums.collect()))
+        return sorted(found, key=lambda column_sums: column_sums.number)
 
     def catch_up(self, first: int, last: int) -> None:
         """Take the blocks that are behind through the iterations they have missed, with the totals of then."""
         at_once = max(1, REPLAY_BYTES // self.totals.nbytes)
         for start in range(first, last, at_once):
             with sent(self.spark, self.history.read(start, min(start + at_once, last))) as (totals,):
-                task = partial(tasks.advance, plan=self.plan, totals=totals, first=start, share=False)
+                task = partial(tasks.advance, plan=self.plan, totals=totals, first=start, contribute=False)
                 self.blocks.located.mapPartitions(task).collect()
 
     def unserved(self) -> int:
@@ -206,21 +206,21 @@ class ResidentEngine:
     def exemplars(self) -> Flags:
         return self.exemplar
 
-    def settle(self) -> None:
+    def recover(self) -> None:
         """Bring blocks back that have been lost since the last iteration."""
         if self.blocks.layout.blocks == 1:
-            self.looped(0, Stability(1))
+            self.run_locally(0, Stability(1))
         elif self.iteration > self.history.first:
-            self.reach(self.iteration)
+            self.advance_to(self.iteration)
 
     def state(self) -> State:
-        self.settle()
+        self.recover()
         messages = self.blocks.read(partial(tasks.messages, plan=self.plan, reached=self.iteration), MESSAGES)
         k = np.arange(self.graph.n_points)
         columns = pa.table({"k": k, "total": self.totals, "a": self.a, "exemplar": self.exemplar})
         return State(self.iteration, messages, self.spark.createDataFrame(columns))
 
-    def rebase(self, state: State) -> None:
+    def set_recovery_point(self, state: State) -> None:
         self.plan = replace(self.plan, beginning=replace(self.plan.beginning, iteration=state.iteration))
         self.rest_on(state)
         self.history.begin(state.iteration, self.totals)

@@ -1,7 +1,7 @@
 """What the resident engine's tasks do on the executors.
 
 advance    handle, column totals    ──►  what the block contributes to the next totals, by column range
-add        shares of a column range ──►  their sum
+reduce_sums        sums of a column range  ──►  their sum
 loop       handle of the one block  ──►  records of many iterations, the last totals and exemplars
 messages   handle                   ──►  similarity, r and a of each entry
 """
@@ -32,9 +32,20 @@ from ap_spark.blocks.store import shape_of_handle
 from ap_spark.convergence import Iteration, Stability
 from ap_spark.exact_sum import Units
 
-__all__ = ["MISSING", "Beginning", "Burst", "Plan", "Range", "Share", "add", "advance", "loop", "messages"]
+__all__ = [
+    "MISSING",
+    "Beginning",
+    "ColumnSums",
+    "LocalRun",
+    "PartialSums",
+    "Plan",
+    "advance",
+    "messages",
+    "reduce_sums",
+    "run_locally",
+]
 
-BURST_SECONDS = 5.0  # a job longer than this would keep the driver in the dark
+LOCAL_RUN_SECONDS = 5.0  # a job longer than this would keep the driver in the dark
 COMPILED_ENTRIES = 1_000_000  # with fewer, importing numba takes longer than it saves
 MISSING = TORN - 1  # what a block has reached whose file cannot be used
 
@@ -42,7 +53,7 @@ Batches = Iterable[pa.RecordBatch]
 Handles = Iterable[Row]
 
 
-class Share(NamedTuple):
+class PartialSums(NamedTuple):
     """What a block contributes to the totals of a column range.
 
     Attributes
@@ -67,7 +78,7 @@ class Share(NamedTuple):
     reached: int = MISSING
 
 
-class Range(NamedTuple):
+class ColumnSums(NamedTuple):
     """A column range after an iteration: the sums of its shares, its r(k,k), what its block has reached."""
 
     number: int
@@ -76,7 +87,7 @@ class Range(NamedTuple):
     reached: int
 
 
-class Burst(NamedTuple):
+class LocalRun(NamedTuple):
     """What a task has done that iterates by itself: the records, and where the last one has left the columns."""
 
     records: list[Iteration]
@@ -181,12 +192,12 @@ def begin(file: BlockFile, plan: Plan) -> None:
 
 
 def advance(
-    handles: Handles, plan: Plan, totals: Broadcast[Floats], first: int, *, share: bool
-) -> Iterator[tuple[int, Share]]:
+    handles: Handles, plan: Plan, totals: Broadcast[Floats], first: int, *, contribute: bool
+) -> Iterator[tuple[int, PartialSums]]:
     """Take blocks from iteration ``first``, or from where they are after it, as far as the totals reach.
 
     ``totals`` holds those of iteration ``first`` and on, one a row. What a block then contributes is addressed to the
-    column ranges, if it is to ``share`` it. A block that has not come so far, or has no usable file, only says so.
+    column ranges, if it is to ``contribute``. A block that has not come so far, or has no usable file, only says so.
     """
     last = first + len(totals.value)
     for handle in handles:
@@ -197,13 +208,13 @@ def advance(
                 while first <= file.iteration < last:
                     sums = iterate(file, plan, totals.value[file.iteration - first])
                 reached = file.iteration
-                if share and reached == last:
+                if contribute and reached == last:
                     sums = contributions(file, plan) if sums is None else sums
-                    yield from shares(file.block, plan, handle.block, sums, reached)
+                    yield from partial_sums(file.block, plan, handle.block, sums, reached)
         except UnusableFile:
             pass
-        if not share or reached != last:
-            yield handle.block, Share(reached=reached)
+        if not contribute or reached != last:
+            yield handle.block, PartialSums(reached=reached)
 
 
 def iterate(file: BlockFile, plan: Plan, totals: Floats) -> Integers:
@@ -222,44 +233,52 @@ def contributions(file: BlockFile, plan: Plan) -> Integers:
     return sums
 
 
-def shares(block: Block, plan: Plan, number: int, sums: Integers, reached: int) -> Iterator[tuple[int, Share]]:
-    for range_, (low, high) in enumerate(pairwise(plan.layout.cuts.tolist())):
+def partial_sums(
+    block: Block, plan: Plan, number: int, sums: Integers, reached: int
+) -> Iterator[tuple[int, PartialSums]]:
+    for target, (low, high) in enumerate(pairwise(plan.layout.cuts.tolist())):
         *coarse, fine = sums[:, low:high]
         columns = np.flatnonzero(fine)
-        share = Share(columns.astype(block.columns.dtype), fine[columns])
+        part = PartialSums(columns.astype(block.columns.dtype), fine[columns])
         for word in coarse:
             large = np.flatnonzero(word)
-            share = share._replace(large=large.astype(block.columns.dtype), large_sums=word[large])
-        yield range_, share._replace(r=own(block, low, high), reached=reached) if range_ == number else share
+            part = part._replace(large=large.astype(block.columns.dtype), large_sums=word[large])
+        if target == number:
+            part = part._replace(r=diagonal_r(block, low, high), reached=reached)
+        yield target, part
 
 
-def own(block: Block, low: int, high: int) -> Floats:
+def diagonal_r(block: Block, low: int, high: int) -> Floats:
     """r(k,k) for a range of columns; not a number where k has no row."""
     r = np.full(high - low, np.nan)
     r[block.rows - low] = block.r[block.diagonal]
     return r
 
 
-def add(shares: Iterable[tuple[int, Share]], plan: Plan) -> Iterator[Range]:
+def reduce_sums(partial_sums: Iterable[tuple[int, PartialSums]], plan: Plan) -> Iterator[ColumnSums]:
     """Add what is addressed to each range."""
-    ranges: dict[int, Range] = {}
-    for number, share in shares:
+    ranges: dict[int, ColumnSums] = {}
+    for number, part in partial_sums:
         shape = plan.units.words, plan.layout.cuts[number + 1] - plan.layout.cuts[number]
-        range_ = ranges.setdefault(number, Range(number, np.zeros(shape, np.int64), np.empty(0), MISSING))
-        range_.sums[-1][share.columns] += share.sums
-        range_.sums[0][share.large] += share.large_sums  # the same word, if there is one, and then nothing
-        if share.r is not None or share.reached != MISSING:
-            ranges[number] = range_._replace(r=share.r if share.r is not None else range_.r, reached=share.reached)
+        column_sums = ranges.setdefault(number, ColumnSums(number, np.zeros(shape, np.int64), np.empty(0), MISSING))
+        column_sums.sums[-1][part.columns] += part.sums
+        column_sums.sums[0][part.large] += part.large_sums  # the same word, if there is one, and then nothing
+        if part.r is not None or part.reached != MISSING:
+            ranges[number] = column_sums._replace(
+                r=part.r if part.r is not None else column_sums.r, reached=part.reached
+            )
     yield from ranges.values()
 
 
-def loop(handles: Handles, plan: Plan, start: int, most: int, stability: Stability, n_lonely: int) -> Iterator[Burst]:
+def run_locally(
+    handles: Handles, plan: Plan, start: int, most: int, stability: Stability, n_forced: int
+) -> Iterator[LocalRun]:
     """Up to ``most`` iterations of a graph of one block, after the first ``start``; nothing without a usable file.
 
     A block that is behind goes through the iterations again: it needs no totals but its own. One that is ahead of what
     the driver has heard of has to be made anew.
     """
-    until = time.perf_counter() + BURST_SECONDS
+    until = time.perf_counter() + LOCAL_RUN_SECONDS
     n = plan.n_points
     for handle in handles:
         try:
@@ -272,7 +291,7 @@ def loop(handles: Handles, plan: Plan, start: int, most: int, stability: Stabili
                 a[block.rows] = block.a[block.diagonal]
 
                 def totals_of(sums: Integers, a: Floats, block: Block = block) -> tuple[Floats, Floats, Flags]:
-                    return column_totals(sums, own(block, 0, n), a, plan.damping, plan.units)
+                    return column_totals(sums, diagonal_r(block, 0, n), a, plan.damping, plan.units)
 
                 totals, a, before = totals_of(contributions(file, plan), a)
                 records: list[Iteration] = []
@@ -284,11 +303,11 @@ def loop(handles: Handles, plan: Plan, start: int, most: int, stability: Stabili
                     if file.iteration <= start:
                         continue
                     now = time.perf_counter()
-                    count = int(np.count_nonzero(exemplars)) + n_lonely
+                    count = int(np.count_nonzero(exemplars)) + n_forced
                     records.append(Iteration(file.iteration, count, changed, now - started))
                     if stability.reached(records[-1]) or now > until:
                         break
-                yield Burst(records, totals, a, before)
+                yield LocalRun(records, totals, a, before)
         except UnusableFile:
             return
 

@@ -151,8 +151,8 @@ class BlockGraph:
     spark : SparkSession
     numbering : Numbering
     blocks : Blocks
-    n_points, n_edges, n_lonely : int
-        Points, stored pairs of different points, exemplars by definition: points that are similar to no other.
+    n_points, n_edges, n_forced : int
+        Points, stored pairs of different points, forced exemplars: points that are similar to no other.
     out_degree : int64, shape (n_points,)
         To how many others each point is similar.
     symmetric : bool
@@ -191,12 +191,12 @@ class BlockGraph:
         return self.numbering.n_points
 
     @property
-    def n_lonely(self) -> int:
+    def n_forced(self) -> int:
         return int(np.count_nonzero(self.forced))
 
     @cached_property
     def forced(self) -> Flags:
-        """Which points are exemplars by definition."""
+        """Which points are forced exemplars."""
         return np.asarray(self.out_degree == 0)
 
     @cached_property

@@ -180,7 +180,7 @@ def describe_graph(graph: Graph | BlockGraph, settings: Settings) -> Description
         n_components=len(sizes),
         largest_components=sizes[:LARGEST_COMPONENTS].tolist(),
         n_isolated=int(np.count_nonzero((graph.out_degree == 0) & (graph.in_degree == 0))),
-        n_exemplars_by_definition=graph.n_lonely,
+        n_exemplars_by_definition=graph.n_forced,
         least_clusters=least_clusters(graph, members),
         similarity_quantiles=dict(zip(QUANTILES, graph.quantiles(*QUANTILES), strict=True)),
         preference=graph.preference,
@@ -252,7 +252,7 @@ def range_of(graph: Graph | BlockGraph) -> PreferenceRange:
     if graph.low is None or graph.high is None:
         return PreferenceRange(float("-inf"), float("-inf"))
     complete = graph.in_degree == graph.n_points - 1
-    if graph.n_lonely or not complete.any():
+    if graph.n_forced or not complete.any():
         return PreferenceRange(float("-inf"), graph.high)
     units = units_of(max(abs(graph.low), abs(graph.high)), graph.n_edges)
     sums, _ = graph.sums_in(np.zeros(graph.n_points, np.int64), units)

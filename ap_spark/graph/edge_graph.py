@@ -52,13 +52,13 @@ class Graph:
     Attributes
     ----------
     points : DataFrame
-        (index, id, preference, similar_to, represents, lonely): to how many others a point is similar, and how many to
-        it; lonely: an exemplar by definition, since it is similar to no other point.
+        (index, id, preference, out_degree, in_degree, forced): to how many others a point is similar, and how many to
+        it; forced: whether it is a forced exemplar, similar to no other point.
     edges : DataFrame
         (i, k, s, similarity): indices, the similarity with jitter and the one given. The diagonal is there, except
-        for lonely points.
-    n_points, n_edges, n_lonely : int
-        Points, stored pairs of different points, lonely points.
+        for forced exemplars.
+    n_points, n_edges, n_forced : int
+        Points, stored pairs of different points, forced exemplars.
     units, report_units : Units
         Of exact sums, of messages and of reported similarities.
     uniform : bool
@@ -77,7 +77,7 @@ class Graph:
     edges: DataFrame
     n_points: int
     n_edges: int
-    n_lonely: int
+    n_forced: int
     units: Units
     report_units: Units
     uniform: bool
@@ -98,16 +98,16 @@ class Graph:
     @cached_property
     def out_degree(self) -> Integers:
         """To how many others each point is similar."""
-        return self.of_points("similar_to")
+        return self.of_points("out_degree")
 
     @cached_property
     def in_degree(self) -> Integers:
         """How many others are similar to each point."""
-        return self.of_points("represents")
+        return self.of_points("in_degree")
 
     @cached_property
     def forced(self) -> Flags:
-        """Which points are exemplars by definition."""
+        """Which points are forced exemplars."""
         return np.asarray(self.out_degree == 0)
 
     def of_points(self, column: str) -> Integers:
@@ -132,7 +132,7 @@ class Graph:
 
     def with_forced(self, exemplars: DataFrame) -> DataFrame:
         """Exemplars, and those by definition."""
-        return exemplars.union(self.points.where("lonely").select("index"))
+        return exemplars.union(self.points.where("forced").select("index"))
 
     def quantiles(self, *quantiles: float) -> list[float]:
         """Quantiles of the stored similarities, exactly, with linear interpolation; 0 where there are none."""
@@ -184,7 +184,7 @@ def make_graph(
     table = edge_table(similarities)
     given = pairs = merge(table, settings.on_duplicate).persist()
     held.callback(pairs.unpersist)
-    found = look_at(pairs)
+    found = collect_stats(pairs)
     check_pairs(table, pairs, found, settings.on_duplicate)
     if points is not None:
         points = ids_of(points, like=pairs)
@@ -195,7 +195,7 @@ def make_graph(
             points = ends_of(pairs)
         pairs = thin(pairs, settings).select("*", F.lit(1).alias("rows"), F.lit(0).alias("bad")).persist()
         held.callback(pairs.unpersist)
-        found = look_at(pairs)
+        found = collect_stats(pairs)
     if found.stored:
         unit_of(found.high - found.low, found.stored)  # raises where they lie too far apart
     ids = all_ids(pairs, points).persist()
@@ -213,8 +213,8 @@ def make_graph(
     with_preference = choose_preference(
         settings, preferences, diagonal if found.diagonal else None, stored, found.stored
     )
-    lonely = (F.col("similar_to") == 0).alias("lonely")
-    table = with_preference(indexed).select("index", "id", "count", "preference", "similar_to", "represents", lonely)
+    forced = (F.col("out_degree") == 0).alias("forced")
+    table = with_preference(indexed).select("index", "id", "count", "preference", "out_degree", "in_degree", forced)
     table = table.persist()
     held.callback(table.unpersist)
     about = look_at_points(table)
@@ -222,13 +222,13 @@ def make_graph(
 
     low, high = span(found.low, found.high, about.low, about.high)
     largest = max(abs(low), abs(high))
-    tiny = min((x for x in (found.tiny, about.tiny) if x is not None), default=1.0)
-    units = units_of((high - low) + 4.0 * JITTER * (largest + tiny), about.in_degree, tiny)
-    if units.fine > COARSEST * tiny:
+    min_nonzero = min((x for x in (found.min_nonzero, about.min_nonzero) if x is not None), default=1.0)
+    units = units_of((high - low) + 4.0 * JITTER * (largest + min_nonzero), about.in_degree, min_nonzero)
+    if units.fine > COARSEST * min_nonzero:
         check_scales(stored, found, about, units)
-    edges = indexed_edges(stored, table, settings, tiny).persist()
+    edges = indexed_edges(stored, table, settings, min_nonzero).persist()
     held.callback(edges.unpersist)
-    if edges.count() != found.stored + n_points - about.lonely:
+    if edges.count() != found.stored + n_points - about.forced:
         check_ends(pairs, table)
     ids.unpersist()
     pairs.unpersist()
@@ -237,9 +237,9 @@ def make_graph(
         edges=edges,
         n_points=n_points,
         n_edges=found.stored,
-        n_lonely=about.lonely,
+        n_forced=about.forced,
         units=units,
-        report_units=units_of(largest, n_points, tiny),
+        report_units=units_of(largest, n_points, min_nonzero),
         uniform=(
             found.stored == n_points * (n_points - 1)
             and (n_points == 1 or found.low == found.high)
@@ -271,7 +271,7 @@ def small(table: DataFrame, n_points: int) -> DataFrame:
     return F.broadcast(table) if n_points <= BROADCAST_POINTS else table
 
 
-def indexed_edges(stored: DataFrame, points: DataFrame, settings: Settings, tiny: float) -> DataFrame:
+def indexed_edges(stored: DataFrame, points: DataFrame, settings: Settings, min_nonzero: float) -> DataFrame:
     """(i, k, s, similarity): the stored pairs and the diagonal, by index; s has jitter (docs/semantics.md, 3)."""
 
     kind = dict(points.dtypes)["id"]
@@ -282,7 +282,7 @@ def indexed_edges(stored: DataFrame, points: DataFrame, settings: Settings, tiny
         z = F.shiftright(F.xxhash64(F.lit(settings.seed).cast("bigint"), key_of(i, kind), key_of(k, kind)), 11) / F.lit(
             2.0**52
         )
-        return value * (F.lit(1.0) + F.lit(JITTER) * z) + F.lit(JITTER) * z * F.lit(tiny)
+        return value * (F.lit(1.0) + F.lit(JITTER) * z) + F.lit(JITTER) * z * F.lit(min_nonzero)
 
     row_index = points.select(F.col("id").alias("i"), F.col("index").alias("row"))
     column_index = points.select(F.col("id").alias("k"), F.col("index").alias("column"))
@@ -297,7 +297,7 @@ def indexed_edges(stored: DataFrame, points: DataFrame, settings: Settings, tiny
             F.col("s").alias("similarity"),
         )
     )
-    own = points.where("not lonely").select(
+    own = points.where("not forced").select(
         F.col("index").alias("i"),
         F.col("index").alias("k"),
         jittered(F.col("id"), F.col("id"), F.col("preference")).alias("s"),
@@ -317,7 +317,7 @@ def merge(edges: DataFrame, on_duplicate: str) -> DataFrame:
     )
 
 
-def look_at(pairs: DataFrame) -> Row:
+def collect_stats(pairs: DataFrame) -> Row:
     """Everything the checks and the units need to know about the pairs, in one pass."""
     between, finite = F.col("i") != F.col("k"), F.col("s") > float("-inf")
     i, k = (key_of(F.col(name), dict(pairs.dtypes)[name]) for name in "ik")
@@ -332,7 +332,7 @@ def look_at(pairs: DataFrame) -> Row:
         F.count_if(between & finite).alias("stored"),
         F.min(value).alias("low"),
         F.max(value).alias("high"),
-        F.min(F.when(value != 0.0, F.abs(value))).alias("tiny"),
+        F.min(F.when(value != 0.0, F.abs(value))).alias("min_nonzero"),
         F.bit_xor(F.when(between & finite, F.xxhash64(i, k, F.col("s")))).alias("hash"),
     ).first()
     assert found is not None
@@ -364,7 +364,7 @@ def check_pairs(given: DataFrame, pairs: DataFrame, found: Row, on_duplicate: st
 
 
 def all_ids(pairs: DataFrame, points: DataFrame | None) -> DataFrame:
-    """All points: (id, count, similar_to, represents), given how often, similar to how many, and how many to them."""
+    """All points: (id, count, out_degree, in_degree), given how often, similar to how many, and how many to them."""
     one = is_stored().cast("bigint")
     none = F.lit(0).cast("bigint")
     ends = pairs.select(
@@ -375,10 +375,10 @@ def all_ids(pairs: DataFrame, points: DataFrame | None) -> DataFrame:
             )
         )
     )
-    degrees = ends.groupBy("id").agg(F.sum("out").alias("similar_to"), F.sum("into").alias("represents"))
+    degrees = ends.groupBy("id").agg(F.sum("out").alias("out_degree"), F.sum("into").alias("in_degree"))
     if points is None:
         return degrees.withColumn("count", F.lit(1))
-    return points.groupBy("id").count().join(degrees, "id", "left").fillna(0, ["similar_to", "represents"])
+    return points.groupBy("id").count().join(degrees, "id", "left").fillna(0, ["out_degree", "in_degree"])
 
 
 def ids_of(points: DataFrame, like: DataFrame) -> DataFrame:
@@ -459,11 +459,11 @@ def look_at_points(table: DataFrame) -> Row:
         F.count_if(F.col("count") > 1).alias("repeated"),
         F.count_if(p.isNull()).alias("missing"),
         F.count(p).alias("preferences"),
-        F.count_if("lonely").alias("lonely"),
-        F.max("represents").alias("in_degree"),
+        F.count_if("forced").alias("forced"),
+        F.max("in_degree").alias("in_degree"),
         F.min(p).alias("low"),
         F.max(p).alias("high"),
-        F.min(F.when(p != 0.0, F.abs(p))).alias("tiny"),
+        F.min(F.when(p != 0.0, F.abs(p))).alias("min_nonzero"),
         F.bit_xor(F.xxhash64(key_of(F.col("id"), dict(table.dtypes)["id"]), p)).alias("hash"),
     ).first()
     assert about is not None
