@@ -12,13 +12,13 @@ from pyspark.sql import DataFrame, SparkSession
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ap_spark import InputError, affinity_propagation, describe
+from ap_spark import InputError, describe
 from ap_spark import preference_search as target
 from ap_spark.cli import main
 from ap_spark.engines.resident import ResidentEngine
 from ap_spark.graph.edge_graph import build_graph
 from ap_spark.settings import Settings
-from tests.conftest import ROOT, Edges, all_pairs, held_tables, random_edges
+from tests.conftest import ROOT, Edges, affinity_propagation, all_pairs, held_tables, random_edges
 
 Frame = Callable[[Edges], DataFrame]
 Pairs = dict[tuple[int, int], float]

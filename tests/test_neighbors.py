@@ -19,7 +19,6 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from ap_spark import (
     InputError,
     SettingError,
-    affinity_propagation,
     describe,
     nearest_neighbors,
     preference_quantile,
@@ -27,12 +26,13 @@ from ap_spark import (
     scale,
     similarities,
 )
-from ap_spark.settings import Search
+from ap_spark.settings import Scale, Search
 from ap_spark.similarity.all_pairs import check_range
 from ap_spark.similarity.knn_exact import by_tree, nearest
 from ap_spark.similarity.knn_ivf import Cells, cells_that_hold, cells_to_probe, nearest_in_cells, train
 from ap_spark.similarity.metrics import METRICS, Metric, metric_of, pairwise
 from benchmarks.workload import clustered_points
+from tests.conftest import affinity_propagation
 
 Array = NDArray[np.float64]
 
@@ -485,7 +485,8 @@ def test_scaling_is_that_of_scikit_learn(spark: SparkSession) -> None:
     found: dict[str, Array] = {}
     for partitions in (1, 7):
         points = make_frame(spark, x).repartition(partitions)
-        for how, scaler in (("standard", StandardScaler()), ("minmax", MinMaxScaler())):
+        scalers: list[tuple[Scale, Any]] = [("standard", StandardScaler()), ("minmax", MinMaxScaler())]
+        for how, scaler in scalers:
             scaled = np.array([row.features for row in scale(points, how).orderBy("id").collect()])
             np.testing.assert_allclose(scaled, scaler.fit_transform(x), rtol=1e-7, atol=1e-7)
             assert (found.setdefault(how, scaled) == scaled).all(), "the same bits for any partitioning"
@@ -500,4 +501,4 @@ def test_scaling_is_that_of_scikit_learn(spark: SparkSession) -> None:
     with pytest.raises(InputError, match=r"feature 1 goes from -1.7e.308 to 1.7e.308: divide it"):
         scale(make_frame(spark, np.array([[1.0, -1.7e308], [2.0, 1.7e308]])))
     with pytest.raises(SettingError, match="scale must be one of none, standard, minmax, got 'robust'"):
-        scale(points, "robust")
+        scale(points, "robust")  # type: ignore[arg-type]

@@ -26,7 +26,6 @@ import ap_spark
 from ap_spark import (
     InputError,
     SettingError,
-    affinity_propagation,
     describe,
     java,
     make_points,
@@ -37,7 +36,7 @@ from ap_spark import (
     similarities,
 )
 from ap_spark.settings import Settings, markdown
-from tests.conftest import ROOT
+from tests.conftest import ROOT, affinity_propagation
 
 MODULES = sorted(module.name for module in pkgutil.walk_packages(ap_spark.__path__, "ap_spark."))
 

@@ -9,21 +9,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyspark.sql.functions as F
-from pyspark.sql import DataFrame
 
 from ap_spark._spark import classic
 from ap_spark.blocks import passes
 from ap_spark.blocks.kernel import Integers, in_floats, summed
-from ap_spark.errors import SettingError, from_tasks, printable
+from ap_spark.errors import printable
 from ap_spark.exact_sum import units_of
 from ap_spark.graph.block_graph import BlockGraph
-from ap_spark.graph.build import build, engine_of
+from ap_spark.graph.build import engine_of
 from ap_spark.graph.edge_graph import Graph
 from ap_spark.graph.preferences import PreferenceRange, preference_range
-from ap_spark.schema import require_columns
 from ap_spark.settings import Settings
 
-__all__ = ["Degrees", "Description", "describe", "describe_graph", "least_clusters"]
+__all__ = ["Degrees", "Description", "describe_graph", "least_clusters"]
 
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 HUBS = 5
@@ -76,6 +74,8 @@ class Description:
         The engine that will run.
     bytes_needed : int
         What a run will need of memory or, where Spark spills, disk, for all tasks together; an estimate.
+    neighbors : dict, optional
+        Where nearest neighbours were searched: how many a point, by which search, and its recall on a sample.
     """
 
     n_points: int
@@ -93,6 +93,7 @@ class Description:
     preference_range: PreferenceRange
     engine: str
     bytes_needed: int
+    neighbors: dict[str, Any] | None = None
 
     def __str__(self) -> str:
         def degrees(of: Degrees) -> str:
@@ -118,51 +119,8 @@ class Description:
         return "\n".join(map(printable, lines))
 
 
-def describe(
-    similarities: DataFrame,
-    *,
-    points: DataFrame | None = None,
-    preferences: DataFrame | None = None,
-    settings: Settings | None = None,
-) -> Description:
-    """Describe a similarity graph without clustering it.
-
-    Parameters
-    ----------
-    similarities, points : DataFrame
-        As for `affinity_propagation`.
-    preferences : DataFrame, optional
-        (id, preference), each point's own.
-    settings : Settings, optional
-        What `affinity_propagation` would be called with.
-
-    Raises
-    ------
-    InputError, SettingError, StorageError
-        As `affinity_propagation` would.
-
-    Examples
-    --------
-    >>> x = [1, 2, 3, 7, 8, 9]
-    >>> pairs = [(i, k, -abs(a - b)) for i, a in enumerate(x) for k, b in enumerate(x) if 0 < abs(a - b) < 4]
-    >>> description = describe(spark.createDataFrame(pairs, "i int, k int, s int"))
-    >>> description.n_components, description.least_clusters, description.preference
-    (2, 2, -1.0)
-    """
-    settings = Settings() if settings is None else settings
-    if not isinstance(settings, Settings):
-        raise SettingError(f"settings must be a `Settings`, as of ap_spark.settings, got {settings!r}")
-    require_columns(similarities, ("i", "k", "s"), "similarities")
-    with from_tasks():
-        graph = build(similarities, settings, points, preferences)
-    try:
-        return describe_graph(graph, settings)
-    finally:
-        graph.release()
-
-
 def describe_graph(graph: Graph | BlockGraph, settings: Settings) -> Description:
-    """`describe`, of a graph that has been built."""
+    """Describe a graph that has been built."""
     members = components(graph)
     sizes = np.bincount(members)
     sizes = np.sort(sizes[sizes > 0])[::-1]
