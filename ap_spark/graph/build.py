@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark._spark import classic
 from ap_spark.errors import SettingError
 from ap_spark.graph.block_graph import BlockGraph, Numbering, build_block_graph
 from ap_spark.graph.edge_graph import Graph, build_graph
-from ap_spark.settings import Settings
+from ap_spark.settings import EngineName, Settings
 from ap_spark.similarity.pairs import Pairs
 
 __all__ = ["build", "engine_of"]
@@ -16,6 +18,8 @@ __all__ = ["build", "engine_of"]
 
 def engine_of(spark: SparkSession, settings: Settings) -> str:
     """The engine that the settings name; "auto" is the resident one wherever there is a classic Spark."""
+    if settings.engine not in get_args(EngineName):  # also where the checks of Settings were passed by
+        raise SettingError(f"engine must be one of {', '.join(get_args(EngineName))}, got {settings.engine!r}")
     connect = classic.is_connect(spark)
     if settings.engine == "resident" and connect:
         raise SettingError(
