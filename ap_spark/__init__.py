@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     )
     from ap_spark.graph.describe import Description, describe
     from ap_spark.graph.preferences import PreferenceRange, preference_quantile, preference_range
+    from ap_spark.graph.sparsify import sparsify
     from ap_spark.io.readers import make_points, read_points, read_similarities
     from ap_spark.progress import Progress
     from ap_spark.similarity.all_pairs import similarities
@@ -64,6 +65,7 @@ __all__ = [
     "read_similarities",
     "scale",
     "similarities",
+    "sparsify",
 ]
 
 # Where each name is at home. It is imported when it is first asked for: a Python worker of Spark's, which starts within
@@ -78,6 +80,7 @@ HOMES = {
     ),
     "similarity.neighbors": ("Neighbors", "nearest_neighbors"),
     "graph.preferences": ("PreferenceRange", "preference_quantile", "preference_range"),
+    "graph.sparsify": ("sparsify",),
     "progress": ("Progress",),
     "io.readers": ("make_points", "read_points", "read_similarities"),
     "similarity.scaling": ("scale",),

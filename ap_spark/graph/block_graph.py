@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -46,7 +46,7 @@ from ap_spark.graph.edge_graph import (
     with_ids,
 )
 from ap_spark.graph.numbering import numbered
-from ap_spark.graph.sparsify import thin
+from ap_spark.graph.sparsify import Symmetrize, sparsify
 from ap_spark.schema import edge_table, no_similarity, preference_table
 from ap_spark.settings import Settings
 from ap_spark.similarity.pairs import Pairs
@@ -484,7 +484,10 @@ def with_numbers(table: DataFrame, numbering: Numbering) -> DataFrame:
 
 
 def sparsified(edges: DataFrame, settings: Settings, held: ExitStack) -> DataFrame:
-    """`edges.thin`, with a row without i for each that is wrong; a row's largest are known only once it is whole."""
+    """Sparsify edges by number; each wrong edge stays as a row without i.
+
+    Tasks cannot do this with the edges they hold: the largest of a row are known only once the row is whole.
+    """
     with with_settings(edges.sparkSession, few_partitions(edges.sparkSession)):
         merged = merge(edges.where("i is not null"), settings.on_duplicate).persist()
     held.callback(merged.unpersist)
@@ -492,7 +495,13 @@ def sparsified(edges: DataFrame, settings: Settings, held: ExitStack) -> DataFra
     if settings.on_duplicate == "error":
         again = merged.where("rows > 1").select(F.lit(None).cast("bigint").alias("i"), "k", "s")
         wrong = wrong.union(again)
-    return thin(merged, settings).union(wrong)
+    kept = sparsify(
+        merged,
+        min_similarity=settings.min_similarity,
+        top=settings.top,
+        symmetrize=cast(Symmetrize, settings.symmetrize or "none"),
+    )
+    return kept.union(wrong)
 
 
 def cut(weights: Integers, blocks: int) -> Integers:

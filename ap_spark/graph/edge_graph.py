@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +24,7 @@ from ap_spark.errors import InputError, SettingError
 from ap_spark.exact_sum import Units, unit_of, units_of
 from ap_spark.graph.numbering import numbered
 from ap_spark.graph.preferences import quantiles_of
-from ap_spark.graph.sparsify import changes_pairs, is_stored, thin
+from ap_spark.graph.sparsify import Symmetrize, changes_pairs, is_stored, sparsify
 from ap_spark.schema import (
     count_of,
     edge_table,
@@ -193,7 +194,13 @@ def make_graph(
     if changes_pairs(settings):
         if points is None:
             points = ends_of(pairs)
-        pairs = thin(pairs, settings).select("*", F.lit(1).alias("rows"), F.lit(0).alias("bad")).persist()
+        kept = sparsify(
+            pairs,
+            min_similarity=settings.min_similarity,
+            top=settings.top,
+            symmetrize=cast(Symmetrize, settings.symmetrize or "none"),
+        )
+        pairs = kept.select("*", F.lit(1).alias("rows"), F.lit(0).alias("bad")).persist()
         held.callback(pairs.unpersist)
         found = collect_stats(pairs)
     if found.stored:
