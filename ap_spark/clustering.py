@@ -28,7 +28,7 @@ from ap_spark.graph.edge_graph import Graph
 from ap_spark.preference_search import NEARLY, REST, Trial, Trials, is_at_rest
 from ap_spark.propagation import EndedEarly, Watch, propagate, without_iterating
 from ap_spark.schema import count_of, require_columns
-from ap_spark.settings import Settings, Snapshots
+from ap_spark.settings import EngineName, OnDuplicate, Settings, Snapshots, Symmetrize
 from ap_spark.similarity.pairs import Pairs
 from ap_spark.version import __version__
 
@@ -140,11 +140,11 @@ def affinity_propagation(
     convergence_iter: int | None = Settings.convergence_iter,
     jitter: bool = Settings.jitter,
     seed: int = Settings.seed,
-    on_duplicate: str = Settings.on_duplicate,
+    on_duplicate: OnDuplicate = Settings.on_duplicate,
     min_similarity: float | None = Settings.min_similarity,
     top: int | None = Settings.top,
-    symmetrize: str | None = Settings.symmetrize,
-    engine: str = Settings.engine,
+    symmetrize: Symmetrize | None = Settings.symmetrize,
+    engine: EngineName = Settings.engine,
     partitions: int | None = Settings.partitions,
     checkpoint: str | None = Snapshots.checkpoint,
     checkpoint_every: str = Snapshots.checkpoint_every,

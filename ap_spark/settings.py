@@ -12,11 +12,16 @@ import typing
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, Field, dataclass, field, fields
 from numbers import Integral, Real
-from typing import Any
+from types import UnionType
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ap_spark.errors import SettingError
 
 __all__ = [
+    "Execution",
     "GraphOutput",
     "Input",
     "Output",
@@ -24,11 +29,20 @@ __all__ = [
     "Settings",
     "Similarity",
     "Snapshots",
+    "Sparsification",
     "is_required",
     "markdown",
     "option",
     "parameters",
 ]
+
+OnDuplicate = Literal["error", "max", "min", "mean"]
+Symmetrize = Literal["none", "union", "mutual"]
+EngineName = Literal["auto", "resident", "dataframe"]
+Scale = Literal["none", "standard", "minmax"]
+MetricName = Literal["sqeuclidean", "euclidean", "manhattan", "cosine", "correlation", "gaussian", "dot"]
+Search = Literal["auto", "exact", "approximate"]
+PairFunction = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
 
 
 def parameter(
@@ -42,15 +56,16 @@ def parameter(
     metavar: str = "",
     none: str = "",
     most: int = 2**31 - 1,
+    or_function: bool = False,
 ) -> Any:
     """Declare one parameter: its default, its help, the rule its value has to keep, and a word for None.
 
-    Whole numbers are at most ``most``.
+    Whole numbers are at most ``most``. With ``or_function`` Python may give a function instead.
     """
     if choices:
         rule = "one of " + ", ".join(choices)
     about = {"help": help, "rule": rule, "holds": holds, "choices": choices}
-    about |= {"short": short, "metavar": metavar, "none": none, "most": most}
+    about |= {"short": short, "metavar": metavar, "none": none, "most": most, "or_function": or_function}
     if isinstance(default, list):
         return field(default_factory=list, metadata=about)
     return field(default=default, metadata=about)
@@ -90,22 +105,8 @@ class Checked:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(Checked):
-    """The parameters that decide the numbers, and how they are computed.
-
-    Raises
-    ------
-    SettingError
-        If a value breaks its rule, or more than one of preference, preference quantile and clusters is given.
-
-    Examples
-    --------
-    >>> Settings(damping=0.8).max_iter
-    500
-    >>> Settings(damping=1.0)
-    Traceback (most recent call last):
-    ap_spark.errors.SettingError: damping must be in [0.5, 1), got 1.0
-    """
+class _MessagePassing(Checked):
+    """The parameters that decide the numbers, given the similarities."""
 
     preference: float | None = parameter(
         None,
@@ -153,8 +154,25 @@ class Settings(Checked):
         holds=lambda seed: -(2**63) <= seed < 2**63,
         most=2**63 - 1,
     )
-    on_duplicate: str = parameter(
-        "error", "what to do with a pair given more than once", choices=("error", "max", "min", "mean")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sparsification(Checked):
+    """Which of the given similarities are stored: pairs given more than once, two cuts, both directions.
+
+    Raises
+    ------
+    SettingError
+        If a value breaks its rule.
+
+    Examples
+    --------
+    >>> Sparsification(top=50, symmetrize="union").min_similarity is None
+    True
+    """
+
+    on_duplicate: OnDuplicate = parameter(
+        "error", "what to do with a pair given more than once", choices=typing.get_args(OnDuplicate)
     )
     min_similarity: float | None = parameter(
         None, "leave out smaller similarities", rule="a number", holds=lambda value: not math.isnan(value)
@@ -162,17 +180,35 @@ class Settings(Checked):
     top: int | None = parameter(
         None, "keep only the N largest similarities of each point", metavar="N", rule="at least 1", holds=positive
     )
-    symmetrize: str | None = parameter(
+    symmetrize: Symmetrize | None = parameter(
         None,
         "where a similarity is stored in one direction alone: union adds the other one, mutual takes it away, after "
         "--min-similarity and --top (default: union with --neighbors N, else none)",
-        choices=("none", "union", "mutual"),
+        choices=typing.get_args(Symmetrize),
     )
-    engine: str = parameter(
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution(Checked):
+    """How a run is computed. Results are bitwise identical, whatever is chosen here.
+
+    Raises
+    ------
+    SettingError
+        If a value breaks its rule.
+
+    Examples
+    --------
+    >>> Execution(partitions=0)
+    Traceback (most recent call last):
+    ap_spark.errors.SettingError: partitions must be at least 1, got 0
+    """
+
+    engine: EngineName = parameter(
         "auto",
         "resident: blocks of rows stay beside the executors; dataframe: joins over the cluster, for Spark Connect; "
         "auto: resident where it can be",
-        choices=("auto", "resident", "dataframe"),
+        choices=typing.get_args(EngineName),
     )
     partitions: int | None = parameter(
         None,
@@ -182,6 +218,25 @@ class Settings(Checked):
         holds=positive,
         most=1_000_000,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Execution, Sparsification, _MessagePassing):
+    """All parameters of a run on similarities.
+
+    Raises
+    ------
+    SettingError
+        If a value breaks its rule, or more than one of preference, preference quantile and clusters is given.
+
+    Examples
+    --------
+    >>> Settings(damping=0.8).max_iter
+    500
+    >>> Settings(damping=1.0)
+    Traceback (most recent call last):
+    ap_spark.errors.SettingError: damping must be in [0.5, 1), got 1.0
+    """
 
     @property
     def window(self) -> int:
@@ -237,15 +292,16 @@ class Input(Checked):
 class Similarity(Checked):
     """The parameters that turn points into similarities."""
 
-    scale: str = parameter(
+    scale: Scale = parameter(
         "none",
         "standard: features get mean 0 and standard deviation 1; minmax: they reach from 0 to 1",
-        choices=("none", "standard", "minmax"),
+        choices=typing.get_args(Scale),
     )
-    metric: str = parameter(
+    metric: MetricName | PairFunction = parameter(
         "sqeuclidean",
         "similarity of two points: minus a distance (sqeuclidean is its square), or how much they agree",
-        choices=("sqeuclidean", "euclidean", "manhattan", "cosine", "correlation", "gaussian", "dot"),
+        choices=typing.get_args(MetricName),
+        or_function=True,
     )
     width: float | None = parameter(
         None,
@@ -261,10 +317,10 @@ class Similarity(Checked):
         holds=positive,
         none="all",
     )
-    search: str = parameter(
+    search: Search = parameter(
         "auto",
         "how neighbours are found; auto is exact while that is cheap: up to 200,000 points in 16 dimensions",
-        choices=("auto", "exact", "approximate"),
+        choices=typing.get_args(Search),
     )
     recall: float = parameter(
         0.98,
@@ -374,19 +430,20 @@ class Run(Checked):
 
 
 def parameters(of: type[Checked]) -> Iterator[tuple[Field[Any], type]]:
-    """The parameters of one record, in order, each with its plain type (``None`` taken away)."""
+    """Yield the parameters of one record, in order, each with its plain type: no ``None``, str for a choice."""
     hints = typing.get_type_hints(of)
     for declared in fields(of):
-        kinds = [kind for kind in typing.get_args(hints[declared.name]) if kind is not type(None)]
-        optional = type(None) in typing.get_args(hints[declared.name])
-        yield declared, kinds[0] if optional else hints[declared.name]
+        kind = hints[declared.name]
+        if typing.get_origin(kind) in (typing.Union, UnionType):
+            kind = next(one for one in typing.get_args(kind) if one is not type(None))
+        yield declared, str if typing.get_origin(kind) is Literal else kind
 
 
 def check(declared: Field[Any], kind: type, given: Any) -> Any:
     """The value as it is used; SettingError unless it has the declared type and keeps the declared rule."""
     about = declared.metadata
-    if given is None and declared.default is None:
-        return None
+    if (given is None and declared.default is None) or (about["or_function"] and callable(given)):
+        return given
     value = given
     if kind is float and isinstance(given, Real) and not isinstance(given, bool):
         value = as_float(given)  # a fraction may be rounded to the end of its range; a number of NumPy's is no JSON

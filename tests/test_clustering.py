@@ -22,7 +22,7 @@ from ap_spark.convergence import Stability
 from ap_spark.engines.dataframe import DataFrameEngine
 from ap_spark.graph.edge_graph import build_graph
 from ap_spark.graph.numbering import numbered
-from ap_spark.settings import Settings
+from ap_spark.settings import EngineName, Settings
 from tests import oracle
 from tests.conftest import FIXTURES, LONG, Edges, all_pairs, assigned, held_tables, load, one_way, random_edges
 from tests.on_blocks import OnBlocks, names
@@ -264,7 +264,7 @@ def test_exemplars_that_leave_points_without_are_refused_and_the_run_goes_on(
     frame: Frame,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
-    engine: str,
+    engine: EngineName,
     partitions: int,
 ) -> None:
     """0 and 1 have each other. 2, 3 and 4 are alike, and none of them is worth its preference to two others."""

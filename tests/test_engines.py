@@ -28,7 +28,7 @@ from ap_spark.engines.dataframe import DataFrameEngine, responsibilities
 from ap_spark.engines.resident import ResidentEngine
 from ap_spark.exact_sum import Units
 from ap_spark.graph.edge_graph import Graph, build_graph
-from ap_spark.settings import Settings
+from ap_spark.settings import EngineName, Settings
 from benchmarks.workload import ready_graph
 from tests import oracle
 from tests.conftest import FIXTURES, LONG, Edges, all_pairs, held_tables, load, one_way, random_edges
@@ -99,7 +99,7 @@ def graph(
 
 @pytest.mark.parametrize("name", ["resident", "dataframe"])
 def test_messages_are_those_of_the_oracle(
-    graph: Graph, components: tuple[list[NDArray[np.float64]], Edges, list[float]], name: str
+    graph: Graph, components: tuple[list[NDArray[np.float64]], Edges, list[float]], name: EngineName
 ) -> None:
     matrices, _, _ = components
     assert graph.points.where("forced and in_degree > 0").count() == 4

@@ -27,6 +27,7 @@ from ap_spark import (
     scale,
     similarities,
 )
+from ap_spark.settings import Search
 from ap_spark.similarity.all_pairs import check_range
 from ap_spark.similarity.knn_exact import by_tree, nearest
 from ap_spark.similarity.knn_ivf import Cells, cells_that_hold, cells_to_probe, nearest_in_cells, train
@@ -449,7 +450,7 @@ def test_settings_of_the_search(spark: SparkSession, options: dict[str, Any], me
 
 
 @pytest.mark.parametrize("search", ["exact", "approximate"])
-def test_hardly_any_points(spark: SparkSession, search: str) -> None:
+def test_hardly_any_points(spark: SparkSession, search: Search) -> None:
     for n in (1, 2):
         found = nearest_neighbors(make_frame(spark, DATA["random"][:n]), 3, search=search)
         assert found.recall == 1.0

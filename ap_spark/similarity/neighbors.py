@@ -24,7 +24,7 @@ from pyspark.sql import Column, DataFrame, SparkSession, Window
 
 from ap_spark._spark import classic
 from ap_spark.errors import SettingError
-from ap_spark.settings import Similarity
+from ap_spark.settings import Search, Similarity
 from ap_spark.similarity.all_pairs import check_vectors
 from ap_spark.similarity.knn_exact import Found, Positions, nearest, nearest_by, without_copies
 from ap_spark.similarity.knn_ivf import (
@@ -71,7 +71,7 @@ class Neighbors:
     """
 
     edges: DataFrame
-    search: str
+    search: Search
     recall: float
 
 
@@ -81,7 +81,7 @@ def nearest_neighbors(
     *,
     metric: str | PairFunction = Similarity.metric,
     width: float | None = Similarity.width,
-    search: str = Similarity.search,
+    search: Search = Similarity.search,
     recall: float = Similarity.recall,
 ) -> Neighbors:
     """The nearest neighbours of each point, and how similar they are.
@@ -139,9 +139,9 @@ def find_neighbors(
     neighbors: int,
     metric: str | PairFunction,
     width: float | None,
-    search: str,
+    search: Search,
     recall: float,
-) -> tuple[Pairs, str, float]:
+) -> tuple[Pairs, Search, float]:
     """`nearest_neighbors`, for tasks to go on with: the pairs, the search that was used, and the recall."""
     Similarity(neighbors=neighbors, search=search, recall=recall)
     by = metric_of(metric, width)
@@ -158,9 +158,9 @@ def find_neighbors(
     return pairs, "approximate", reached
 
 
-def choose_search(search: str, metric: Metric | PairFunction, count: int, dimensions: int) -> str:
+def choose_search(search: Search, metric: Metric | PairFunction, count: int, dimensions: int) -> Search:
     """Exact or approximate."""
-    wanted = search
+    wanted: Search = search
     if search == "auto":
         flat = dimensions <= FLAT_DIMENSIONS and count <= FLAT_POINTS
         wanted = "exact" if flat or count * count * dimensions <= EXACT_WORK else "approximate"

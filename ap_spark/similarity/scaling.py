@@ -13,13 +13,13 @@ from pyspark.sql import DataFrame
 from ap_spark.errors import InputError
 from ap_spark.exact_sum import unit_of
 from ap_spark.schema import require_columns
-from ap_spark.settings import Similarity
+from ap_spark.settings import Scale, Similarity
 from ap_spark.similarity.metrics import Floats
 
 __all__ = ["scale"]
 
 
-def scale(points: DataFrame, how: str = "standard") -> DataFrame:
+def scale(points: DataFrame, how: Scale = "standard") -> DataFrame:
     """Shift and stretch each feature.
 
     Parameters
