@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ap_spark.graph.sparsify import sparsify
     from ap_spark.io.readers import make_points, read_points, read_similarities
     from ap_spark.progress import Progress
+    from ap_spark.settings import Execution, Sparsification
     from ap_spark.similarity.all_pairs import similarities
     from ap_spark.similarity.neighbors import Neighbors, nearest_neighbors
     from ap_spark.similarity.scaling import scale
@@ -41,6 +42,7 @@ __all__ = [
     "CheckpointError",
     "Clustering",
     "Description",
+    "Execution",
     "InputError",
     "Interrupted",
     "Iteration",
@@ -52,6 +54,7 @@ __all__ = [
     "PreferenceRange",
     "Progress",
     "SettingError",
+    "Sparsification",
     "StorageError",
     "Summary",
     "__version__",
@@ -83,6 +86,7 @@ HOMES = {
     "graph.sparsify": ("sparsify",),
     "progress": ("Progress",),
     "io.readers": ("make_points", "read_points", "read_similarities"),
+    "settings": ("Execution", "Sparsification"),
     "similarity.scaling": ("scale",),
     "similarity.all_pairs": ("similarities",),
 }

@@ -15,7 +15,7 @@ from pyspark.sql import DataFrame, SparkSession
 from sklearn.cluster import affinity_propagation as sklearn_affinity_propagation
 from sklearn.datasets import make_blobs
 
-from ap_spark import InputError, Iteration, SettingError, affinity_propagation, describe
+from ap_spark import InputError, Iteration, SettingError, affinity_propagation
 from ap_spark._spark.session import with_settings
 from ap_spark.clusters import make_clusters
 from ap_spark.convergence import Stability
@@ -514,8 +514,6 @@ def test_arguments_of_a_wrong_type(frame: Frame) -> None:
         for given in (1, None):
             with pytest.raises(SettingError, match=f"{name} must be a function, got {given}: leave it out for none"):
                 affinity_propagation(edges, **{name: given})  # type: ignore[arg-type]
-    with pytest.raises(SettingError, match=r"settings must be a `Settings`, as of ap_spark\.settings, got {}"):
-        describe(edges, settings={})  # type: ignore[arg-type]
 
 
 def test_ordinary_similarities_that_differ_much_are_no_reason_to_refuse(frame: Frame) -> None:

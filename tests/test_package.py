@@ -45,11 +45,11 @@ MODULES = sorted(module.name for module in pkgutil.walk_packages(ap_spark.__path
 
 def test_exported_names() -> None:
     assert sorted(ap_spark.__all__) == [
-        "ApSparkError", "CheckpointError", "Clustering", "Description", "InputError", "Interrupted", "Iteration",
-        "JavaNotFound", "Neighbors", "NotConverged", "OutputError", "OutputInUse", "PreferenceRange", "Progress",
-        "SettingError", "StorageError", "Summary", "__version__", "affinity_propagation", "describe", "make_points",
-        "nearest_neighbors", "preference_quantile", "preference_range", "read_points", "read_similarities", "scale",
-        "similarities", "sparsify",
+        "ApSparkError", "CheckpointError", "Clustering", "Description", "Execution", "InputError", "Interrupted",
+        "Iteration", "JavaNotFound", "Neighbors", "NotConverged", "OutputError", "OutputInUse", "PreferenceRange",
+        "Progress", "SettingError", "Sparsification", "StorageError", "Summary", "__version__", "affinity_propagation",
+        "describe", "make_points", "nearest_neighbors", "preference_quantile", "preference_range", "read_points",
+        "read_similarities", "scale", "similarities", "sparsify",
     ]  # fmt: skip
     for name in ap_spark.__all__:
         assert hasattr(ap_spark, name)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -46,7 +46,7 @@ from ap_spark.graph.edge_graph import (
     with_ids,
 )
 from ap_spark.graph.numbering import numbered
-from ap_spark.graph.sparsify import Symmetrize, sparsify
+from ap_spark.graph.sparsify import sparsify
 from ap_spark.schema import edge_table, no_similarity, preference_table
 from ap_spark.settings import Settings
 from ap_spark.similarity.pairs import Pairs
@@ -499,7 +499,7 @@ def sparsified(edges: DataFrame, settings: Settings, held: ExitStack) -> DataFra
         merged,
         min_similarity=settings.min_similarity,
         top=settings.top,
-        symmetrize=cast(Symmetrize, settings.symmetrize or "none"),
+        symmetrize=settings.symmetrize or "none",
     )
     return kept.union(wrong)
 

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
-from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +23,7 @@ from ap_spark.errors import InputError, SettingError
 from ap_spark.exact_sum import Units, unit_of, units_of
 from ap_spark.graph.numbering import numbered
 from ap_spark.graph.preferences import quantiles_of
-from ap_spark.graph.sparsify import Symmetrize, changes_pairs, is_stored, sparsify
+from ap_spark.graph.sparsify import changes_pairs, is_stored, sparsify
 from ap_spark.schema import (
     count_of,
     edge_table,
@@ -198,7 +197,7 @@ def make_graph(
             pairs,
             min_similarity=settings.min_similarity,
             top=settings.top,
-            symmetrize=cast(Symmetrize, settings.symmetrize or "none"),
+            symmetrize=settings.symmetrize or "none",
         )
         pairs = kept.select("*", F.lit(1).alias("rows"), F.lit(0).alias("bad")).persist()
         held.callback(pairs.unpersist)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import pyspark.sql.functions as F
 from pyspark.sql import Column, DataFrame, Window
 
 from ap_spark.schema import edge_table
-from ap_spark.settings import Settings
+from ap_spark.settings import Sparsification, Symmetrize
 
-__all__ = ["Symmetrize", "changes_pairs", "is_stored", "sparsify"]
-
-Symmetrize = Literal["none", "union", "mutual"]
+__all__ = ["changes_pairs", "is_stored", "sparsify"]
 
 
 def is_stored() -> Column:
@@ -20,9 +16,9 @@ def is_stored() -> Column:
     return (F.col("i") != F.col("k")) & (F.col("s") > float("-inf"))
 
 
-def changes_pairs(settings: Settings) -> bool:
-    """Return whether `sparsify` does anything with these settings."""
-    return not (settings.min_similarity is None and settings.top is None and settings.symmetrize in (None, "none"))
+def changes_pairs(rules: Sparsification) -> bool:
+    """Return whether `sparsify` does anything by these rules."""
+    return not (rules.min_similarity is None and rules.top is None and rules.symmetrize in (None, "none"))
 
 
 def sparsify(
@@ -83,7 +79,7 @@ def sparsify(
     +---+---+----+
     <BLANKLINE>
     """
-    rules = Settings(min_similarity=min_similarity, top=top, symmetrize=symmetrize)
+    rules = Sparsification(min_similarity=min_similarity, top=top, symmetrize=symmetrize)
     # NaN is larger than any number in Spark, so no step below leaves it out, as they would leave out null.
     edges = edge_table(similarities).withColumn("s", F.coalesce("s", F.lit(float("nan"))))
     is_pair = F.coalesce(F.col("i") != F.col("k"), F.lit(False))  # null where an id is null

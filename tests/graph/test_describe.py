@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame, SparkSession
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ap_spark import affinity_propagation, describe
+from ap_spark import Execution, SettingError, Sparsification, affinity_propagation, describe
 from ap_spark.cli import main
 from tests.conftest import ROOT, Edges, held_tables
 
@@ -55,12 +55,30 @@ def test_a_graph_described(spark: SparkSession, frame: Frame) -> None:
         assert told.mean == pytest.approx(degrees.mean())
     assert list(found.hubs.items()) == sorted(enumerate(into.tolist()), key=lambda hub: (-hub[1], hub[0]))[:5]
     assert found.n_isolated == np.count_nonzero(into + out == 0)
-    assert found.n_exemplars_by_definition == np.count_nonzero(out == 0)
+    assert found.n_forced == np.count_nonzero(out == 0)
     assert found.least_clusters == least(edges, n)
     assert found.similarity_quantiles == {q: np.quantile(s, q) for q in found.similarity_quantiles}
     assert found.preference == np.median(s)
     clustering = affinity_propagation(frame(edges), points=points, preference=-1e3)
     assert clustering.summary.n_clusters >= found.least_clusters
+
+
+def test_the_arguments_are_those_of_a_run(spark: SparkSession, frame: Frame) -> None:
+    edges = frame([(0, 1, -1.0), (1, 0, -2.0), (1, 2, -3.0), (2, 1, -9.0)])
+    preference = spark.createDataFrame([(0, -1.0), (1, -2.0), (2, -3.0)], "id int, preference double")
+    sparsification, execution = Sparsification(min_similarity=-5.0, symmetrize="union"), Execution(engine="dataframe")
+    found = describe(edges, preference=preference, sparsification=sparsification, execution=execution)
+    assert (found.n_edges, found.similarity_quantiles[0.0], found.preference) == (4, -3.0, None)
+    assert found.engine == "dataframe"
+    assert describe(edges, preference=0.25).preference == 0.25
+    assert describe(edges, preference_quantile=0.25).preference == -4.5
+    with pytest.raises(SettingError, match="in one way, but there are a preference quantile and a preference for each"):
+        describe(edges, preference=preference, preference_quantile=0.5)
+    with pytest.raises(SettingError, match="give either preference or clusters, not both"):
+        describe(edges, preference=-1.0, clusters=2)
+    for name, kind in (("sparsification", "Sparsification"), ("execution", "Execution")):
+        with pytest.raises(SettingError, match=f"{name} must be a {kind} of ap_spark, got {{}}: write {kind}"):
+            describe(edges, **{name: {}})  # type: ignore[arg-type]
 
 
 def test_the_graph_command(tmp_path: Path, spark: SparkSession, capsys: pytest.CaptureFixture[str]) -> None:
