@@ -1,6 +1,8 @@
 """Affinity propagation clustering as a distributed dataflow job on Apache Spark.
 
-    points ──► similarities ──► affinity_propagation ──► Clustering: assignments, exemplars, trace, summary
+    points ──► cluster_points ──────────────┐
+                                            ├──► Clustering: assignments, exemplars, trace, summary
+    similarities ──► affinity_propagation ──┘
 
 Frey & Dueck, Clustering by passing messages between data points, Science 315 (2007).
 """
@@ -13,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from ap_spark.version import __version__
 
 if TYPE_CHECKING:
-    from ap_spark.clustering import Clustering, Summary, affinity_propagation
     from ap_spark.convergence import Iteration
     from ap_spark.errors import (
         ApSparkError,
@@ -27,12 +28,14 @@ if TYPE_CHECKING:
         SettingError,
         StorageError,
     )
-    from ap_spark.graph.describe import Description, describe
+    from ap_spark.graph.describe import Degrees, Description
     from ap_spark.graph.preferences import PreferenceRange, preference_quantile, preference_range
     from ap_spark.graph.sparsify import sparsify
     from ap_spark.io.readers import make_points, read_points, read_similarities
+    from ap_spark.pipeline import affinity_propagation, cluster_points, describe, describe_points
     from ap_spark.progress import Progress
-    from ap_spark.settings import Execution, Sparsification
+    from ap_spark.result import Clustering, Summary
+    from ap_spark.settings import Execution, Similarity, Snapshots, Sparsification
     from ap_spark.similarity.all_pairs import similarities
     from ap_spark.similarity.neighbors import Neighbors, nearest_neighbors
     from ap_spark.similarity.scaling import scale
@@ -41,6 +44,7 @@ __all__ = [
     "ApSparkError",
     "CheckpointError",
     "Clustering",
+    "Degrees",
     "Description",
     "Execution",
     "InputError",
@@ -54,12 +58,16 @@ __all__ = [
     "PreferenceRange",
     "Progress",
     "SettingError",
+    "Similarity",
+    "Snapshots",
     "Sparsification",
     "StorageError",
     "Summary",
     "__version__",
     "affinity_propagation",
+    "cluster_points",
     "describe",
+    "describe_points",
     "make_points",
     "nearest_neighbors",
     "preference_quantile",
@@ -73,27 +81,63 @@ __all__ = [
 
 # Where each name is at home. It is imported when it is first asked for: a Python worker of Spark's, which starts within
 # the time that a small run takes, needs none of pandas and what else there is.
-HOMES = {
-    "clustering": ("Clustering", "Summary", "affinity_propagation"),
+_HOMES = {
     "convergence": ("Iteration",),
-    "graph.describe": ("Description", "describe"),
     "errors": (
-        *("ApSparkError", "CheckpointError", "InputError", "Interrupted", "JavaNotFound", "NotConverged"),
-        *("OutputError", "OutputInUse", "SettingError", "StorageError"),
+        "ApSparkError",
+        "CheckpointError",
+        "InputError",
+        "Interrupted",
+        "JavaNotFound",
+        "NotConverged",
+        "OutputError",
+        "OutputInUse",
+        "SettingError",
+        "StorageError",
     ),
-    "similarity.neighbors": ("Neighbors", "nearest_neighbors"),
-    "graph.preferences": ("PreferenceRange", "preference_quantile", "preference_range"),
+    "graph.describe": (
+        "Degrees",
+        "Description",
+    ),
+    "graph.preferences": (
+        "PreferenceRange",
+        "preference_quantile",
+        "preference_range",
+    ),
     "graph.sparsify": ("sparsify",),
+    "io.readers": (
+        "make_points",
+        "read_points",
+        "read_similarities",
+    ),
+    "pipeline": (
+        "affinity_propagation",
+        "cluster_points",
+        "describe",
+        "describe_points",
+    ),
     "progress": ("Progress",),
-    "io.readers": ("make_points", "read_points", "read_similarities"),
-    "settings": ("Execution", "Sparsification"),
-    "similarity.scaling": ("scale",),
+    "result": (
+        "Clustering",
+        "Summary",
+    ),
+    "settings": (
+        "Execution",
+        "Similarity",
+        "Snapshots",
+        "Sparsification",
+    ),
     "similarity.all_pairs": ("similarities",),
+    "similarity.neighbors": (
+        "Neighbors",
+        "nearest_neighbors",
+    ),
+    "similarity.scaling": ("scale",),
 }
 
 
 def __getattr__(name: str) -> Any:
-    for module, names in HOMES.items():
+    for module, names in _HOMES.items():
         if name in names:
             return getattr(importlib.import_module(f"{__name__}.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import math
 import re
@@ -27,11 +28,10 @@ from ap_spark._spark.session import start_session
 from ap_spark._spark.shortages import shortage
 from ap_spark._spark.signals import Interrupts
 from ap_spark.checkpoint import Checkpoint, store_of
-from ap_spark.clustering import Clustering, check_target, cluster_similarities, what_is_missing
+from ap_spark.convergence import Iteration
 from ap_spark.errors import (
     ApSparkError,
     CheckpointError,
-    InputError,
     Interrupted,
     NotConverged,
     SettingError,
@@ -39,17 +39,17 @@ from ap_spark.errors import (
     printable,
     reason,
 )
-from ap_spark.graph.block_graph import Numbering, number_points
-from ap_spark.graph.build import build, engine_of
-from ap_spark.graph.describe import describe_graph
-from ap_spark.graph.preferences import PreferenceRange
+from ap_spark.graph.describe import Description
 from ap_spark.io.paths import Place, conflict, places_read
 from ap_spark.io.readers import points_in, read_points, read_similarities
 from ap_spark.io.writer import OutputDirectory, OutputIsThere, claimed
+from ap_spark.pipeline import affinity_propagation, cluster_points, described
 from ap_spark.progress import Progress
-from ap_spark.propagation import Watch
+from ap_spark.result import Clustering
+from ap_spark.run import what_is_missing
 from ap_spark.settings import (
     Checked,
+    Execution,
     GraphOutput,
     Input,
     Output,
@@ -57,15 +57,12 @@ from ap_spark.settings import (
     Settings,
     Similarity,
     Snapshots,
+    Sparsification,
     is_required,
     option,
     parameters,
 )
-from ap_spark.similarity.all_pairs import all_pairs
 from ap_spark.similarity.metrics import metric_of
-from ap_spark.similarity.neighbors import find_neighbors
-from ap_spark.similarity.pairs import Pairs
-from ap_spark.similarity.scaling import scale
 from ap_spark.version import __version__
 
 __all__ = ["main"]
@@ -149,7 +146,9 @@ def make_parser() -> Parser:
         )
         # argparse takes -1e3 for an option, where it takes -1000 for a number; preferences are often negative.
         command._negative_number_matcher = re.compile(r"^-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
-        command.add_argument("input", metavar="INPUT", help="file or directory, anywhere Spark can read")
+        command.add_argument(
+            "input", metavar="INPUT", nargs="+", help="files, directories or patterns, anywhere Spark can read"
+        )
         command.set_defaults(run=run)
         groups: Groups = {"algorithm": Settings, "input": Input, "similarities of points": Similarity}
         groups["output"] = output
@@ -203,128 +202,159 @@ def record(group: type[Checked], given: argparse.Namespace) -> Any:
     return group(**{declared.name: getattr(given, declared.name) for declared, _ in parameters(group)})
 
 
-def cluster(given: argparse.Namespace, interrupts: Interrupts) -> None:
-    """The main job: read, cluster, publish, tell."""
-    output, snapshots = record(Output, given), record(Snapshots, given)
-    with job(given, output, interrupts, snapshots.checkpoint) as (directory, source, seconds):
-        settings = source.settings
-        progress = Progress(settings.max_iter)
-        spark = source.edges.sparkSession
-        watch = Watch(progress, interrupts.requested, lambda name: progress.stage(name, spark))
-        try:
-            if snapshots.checkpoint is not None:
-                checkpoint = Checkpoint(spark, settings, snapshots)
-                interrupts.saved = lambda: checkpoint.last_words
-                watch = replace(watch, checkpoint=checkpoint)
-            clustering = cluster_similarities(
-                source.edges,
-                settings,
-                points=source.points,
-                preferences=source.preferences,
-                watch=watch,
-                numbering=source.numbering,
-            )
-        finally:
-            progress.close()
-        can_go_on = snapshots.checkpoint and settings.clusters is None
-        if output.require_convergence and not clustering.converged:
-            raise NotConverged(
-                f"the run must converge, but had not {what_is_missing(clustering.summary)}: "
-                "try more of them (--max-iter"
-                + (f", which goes on from the last snapshot in {snapshots.checkpoint}" if can_go_on else "")
-                + "), or more damping; nothing was written"
-            )
-        summary = asdict(clustering.summary)
-        summary["settings"] |= source.options | {"output_format": output.output_format}
-        summary["neighbors"] = source.neighbors
-        summary["seconds"] = seconds | summary["seconds"]
-        found = clustering.summary
-        tables = {
-            "assignments": (clustering.assignments, found.n_points),
-            "exemplars": (clustering.exemplars, found.n_clusters),
-            "trace": (clustering.trace, found.n_iter),
-        }
-        assert directory is not None
-        with progress.stage("writing", spark):
-            directory.publish(tables, output.output_format, summary, numbers=clustering)
-        interrupts.detach()  # what is left is to tell of it
-        interrupts.saved = lambda: f"the output is written to {output.output}"
-        clustering.discard_snapshots()
-        summary["seconds"]["all"] = round(time.perf_counter() - source.started, 3)
-        print(in_words(clustering, source.neighbors, output.output, summary["seconds"]["all"]))
+class _Watcher(Progress):
+    """Shows progress, passes on a signal, and knows what to tell of the work so far."""
 
+    def __init__(self, max_iter: int, interrupts: Interrupts, *, quiet: bool) -> None:
+        super().__init__(max_iter, quiet=quiet)
+        self.interrupts = interrupts
 
-def graph(given: argparse.Namespace, interrupts: Interrupts) -> None:
-    """A look before the run: read, describe, and publish the similarities if asked to."""
-    output = record(GraphOutput, given)
-    with job(given, output, interrupts) as (directory, source, seconds):
-        started = time.perf_counter()
-        found = build(source.edges, source.settings, source.points, source.preferences, source.numbering)
-        try:
-            if source.settings.clusters is not None:
-                check_target(source.settings.clusters, found)
-            description = describe_graph(found, source.settings)
-            seconds["graph"] = round(time.perf_counter() - started, 3)
-            if directory is not None:
-                summary = {
-                    "settings": asdict(source.settings) | source.options | {"output_format": output.output_format},
-                    "neighbors": source.neighbors,
-                    "graph": asdict(description) | {"preference_range": finite_or_null(description.preference_range)},
-                    "seconds": seconds,
-                }
-                tables = {"similarities": (found.similarities(), found.n_edges)}
-                directory.publish(tables, output.output_format, summary)
-        finally:
-            found.release()
-        print(description)
-        if source.neighbors:
-            print(neighbors_in_words(source.neighbors))
-        if directory is not None:
-            print(f"written to {output.output}: similarities, summary.json")
+    def __call__(self, done: Iteration) -> bool:
+        super().__call__(done)
+        return self.interrupts.requested()
 
-
-def finite_or_null(bounds: PreferenceRange) -> dict[str, float | None]:
-    """For JSON, which has no infinity."""
-    return {name: value if math.isfinite(value) else None for name, value in asdict(bounds).items()}
+    def resumes_from(self, checkpoint: Checkpoint) -> None:
+        self.interrupts.saved = lambda: checkpoint.last_words
 
 
 @dataclass(frozen=True)
-class Source:
-    """What a command works on: similarities, the points and their preferences if known, and how it came about."""
+class _Job:
+    """What both commands have once Spark runs and the input is read.
 
-    edges: DataFrame | Pairs
+    Attributes
+    ----------
+    source : Input
+    rows : DataFrame
+        The points, or with --edges the similarities.
+    points : DataFrame, optional
+        With --edges, those of --points, and their preferences if they have some.
+    choices : dict
+        The keywords that the functions of `pipeline` share.
+    directory : OutputDirectory, optional
+        Where to publish.
+    watcher : _Watcher
+    seconds : dict
+        By stage, until now.
+    started : float
+    """
+
+    source: Input
+    rows: DataFrame
     points: DataFrame | None
-    preferences: DataFrame | None
-    settings: Settings
-    neighbors: dict[str, Any] | None
-    options: dict[str, Any]
+    choices: dict[str, Any]
+    directory: OutputDirectory | None
+    watcher: _Watcher
+    seconds: dict[str, float]
     started: float
-    numbering: Numbering | None
+
+
+def cluster(given: argparse.Namespace, interrupts: Interrupts) -> None:
+    """Read, cluster, publish, tell."""
+    output, run, settings = record(Output, given), record(Run, given), record(Settings, given)
+    passing = {name: getattr(settings, name) for name in ("damping", "max_iter", "convergence_iter")}
+    passing["seed"] = settings.seed if settings.jitter else None
+    snapshots = record(Snapshots, given)
+    with job(given, output, interrupts, snapshots.checkpoint) as work:
+        choices = work.choices | passing | {"checkpoint": snapshots, "callback": work.watcher}
+        try:
+            if work.source.edges:
+                clustering = affinity_propagation(work.rows, points=work.points, **choices)
+            else:
+                clustering = cluster_points(work.rows, similarity=record(Similarity, given), **choices)
+        finally:
+            work.watcher.close()
+        if output.require_convergence and not clustering.converged:
+            can_resume = snapshots.checkpoint and settings.clusters is None
+            raise NotConverged(
+                f"the run must converge, but had not {what_is_missing(clustering.summary)}: "
+                "try more of them (--max-iter"
+                + (f", which resumes from the last snapshot in {snapshots.checkpoint}" if can_resume else "")
+                + "), or more damping; nothing was written"
+            )
+        summary = replace(
+            clustering.summary,
+            settings=clustering.summary.settings | describe_input(given),
+            seconds=work.seconds | clustering.summary.seconds,
+        )
+        clustering = replace(clustering, summary=summary)
+        assert work.directory is not None
+        with work.watcher.stage("writing", work.rows.sparkSession):
+            work.directory.publish_clustering(clustering, output.output_format, single_file=output.single_file)
+        interrupts.detach()  # what is left is to tell of it
+        interrupts.saved = lambda: f"the output is written to {output.output}"
+        clustering.discard_snapshots()
+        summary.seconds["all"] = round(time.perf_counter() - work.started, 3)
+        if run.json:
+            print(json.dumps(asdict(summary), indent=2, allow_nan=False))
+        elif not run.quiet:
+            print(format_result(clustering, output))
+
+
+def graph(given: argparse.Namespace, interrupts: Interrupts) -> None:
+    """Read, describe the graph, and publish the similarities if asked to."""
+    output, run = record(GraphOutput, given), record(Run, given)
+    with job(given, output, interrupts) as work:
+        started = time.perf_counter()
+        similarity = None if work.source.edges else record(Similarity, given)
+        with described(work.rows, points=work.points, similarity=similarity, **work.choices) as (description, pairs):
+            work.seconds["graph"] = round(time.perf_counter() - started, 3)
+            summary = {
+                "settings": asdict(record(Settings, given))
+                | asdict(similarity or Similarity())
+                | describe_input(given),
+                "neighbors": description.neighbors,
+                "graph": without_infinity(description),
+                "seconds": work.seconds,
+            }
+            if work.directory is not None:
+                tables = {"similarities": (pairs, description.n_edges)}
+                work.directory.publish(tables, output.output_format, summary, single_file=output.single_file)
+        if run.json:
+            print(json.dumps(summary, indent=2, allow_nan=False))
+            return
+        if run.quiet:
+            return
+        print(description)
+        if work.directory is not None:
+            print(f"written to {output.output}: similarities, summary.json")
+
+
+def without_infinity(description: Description) -> dict[str, Any]:
+    """Return a description for JSON, which has no infinity."""
+    bounds = asdict(description.preference_range)
+    finite = {name: value if math.isfinite(value) else None for name, value in bounds.items()}
+    return asdict(description) | {"preference_range": finite}
+
+
+def describe_input(given: argparse.Namespace) -> dict[str, Any]:
+    """Return what the summary tells of the input and of the form of the output."""
+    source: dict[str, Any] = asdict(record(Input, given))
+    return {"input": one_or_all(given.input)} | source | {"output_format": given.output_format}
+
+
+def one_or_all(paths: Sequence[str]) -> str | list[str]:
+    return paths[0] if len(paths) == 1 else list(paths)
 
 
 @contextmanager
 def job(
     given: argparse.Namespace, output: GraphOutput, interrupts: Interrupts, checkpoint: str | None = None
-) -> Iterator[tuple[OutputDirectory | None, Source, dict[str, float]]]:
-    """What all commands begin and end with: the checks, the session, the output's place, the input."""
-    settings, source, similarity = record(Settings, given), record(Input, given), record(Similarity, given)
-    session = record(Run, given)
-    interrupts.grace = session.grace
+) -> Iterator[_Job]:
+    """Do what both commands begin and end with: the checks, the session, the output's place, the input."""
+    settings, source, run = record(Settings, given), record(Input, given), record(Run, given)
+    check_together(settings, source, record(Similarity, given))
+    interrupts.grace = run.grace
     if checkpoint is not None:
-        interrupts.saved = lambda: f"the same command goes on from the last snapshot in {checkpoint}, if there is one"
-    check_together(settings, source, similarity)
-    if similarity.neighbors is not None and settings.symmetrize is None:
-        settings = replace(settings, symmetrize="union")
-    seconds: dict[str, float] = {}
+        interrupts.saved = lambda: f"the same command resumes from the last snapshot in {checkpoint}, if there is one"
     started = time.perf_counter()
     ours = SparkSession.getActiveSession() is None
-    spark = start_session(session.master, session.conf, short=is_small(given.input))
-    seconds["start"] = round(time.perf_counter() - started, 3)
+    spark = start_session(run.master, run.conf, short=is_small(given.input))
+    seconds = {"start": round(time.perf_counter() - started, 3)}
     try:
         interrupts.attach(spark)
         with ExitStack() as held:
             held.callback(interrupts.detach)
-            apart = places_read(spark, {"INPUT": given.input, "--points": source.points})
+            apart = places_read(spark, {"INPUT": given.input[0], "--points": source.points})
             if checkpoint is not None:
                 place = Place.of("--checkpoint", store_of(spark, checkpoint))
                 if found := conflict(place, apart):
@@ -336,18 +366,21 @@ def job(
             if output.output is not None:
                 table = "assignments" if given.run is cluster else "similarities"
                 directory = held.enter_context(claimed(spark, output.output, output.if_exists, apart, table))
-            by_number = engine_of(spark, settings) == "resident"
-            with Progress(settings.max_iter).stage("reading", spark):
-                edges, points, preferences, neighbors, numbering = read(
-                    spark, given.input, source, similarity, held, settings.symmetrize, by_number=by_number
-                )
-            options = {"input": given.input} | asdict(source) | asdict(similarity)
+            watcher = _Watcher(settings.max_iter, interrupts, quiet=run.quiet)
+            with watcher.stage("reading", spark):
+                rows, points = read(spark, given.input, source)
             seconds["read"] = round(time.perf_counter() - started - seconds["start"], 3)
-            yield (
-                directory,
-                Source(edges, points, preferences, settings, neighbors, options, started, numbering),
-                seconds,
-            )
+            preference = settings.preference
+            if points is not None and "preference" in points.columns:
+                preference, points = points.select("id", "preference"), points.select("id")
+            choices = {
+                "preference": preference,
+                "preference_quantile": settings.preference_quantile,
+                "clusters": settings.clusters,
+                "sparsification": record(Sparsification, given),
+                "execution": record(Execution, given),
+            }
+            yield _Job(source, rows, points, choices, directory, watcher, seconds, started)
     finally:
         if ours:
             with catch_warnings(action="ignore", category=RuntimeWarning):  # Spark ended itself: the error says why
@@ -355,9 +388,9 @@ def job(
             interrupts.end_java()
 
 
-def is_small(path: str) -> bool:
-    """Whether the input is some MB on this machine: the job will be over before Java has compiled it well."""
-    found = [Path(name) for name in glob(path.removeprefix("file://"))]
+def is_small(paths: Sequence[str]) -> bool:
+    """Return whether the input is some MB on this machine: the job will be over before Java has compiled it well."""
+    found = [Path(name) for path in paths for name in glob(path.removeprefix("file://"))]
     try:
         files = list(islice(chain(found, *(one.rglob("*") for one in found)), SMALL_NUMBER))
         size = sum(file.stat().st_size for file in files if file.is_file())
@@ -394,112 +427,32 @@ def check_together(settings: Settings, source: Input, similarity: Similarity) ->
         )
 
 
-def read(
-    spark: SparkSession,
-    path: str,
-    source: Input,
-    similarity: Similarity,
-    held: ExitStack,
-    symmetrize: str | None,
-    *,
-    by_number: bool,
-) -> tuple[DataFrame | Pairs, DataFrame | None, DataFrame | None, dict[str, Any] | None, Numbering | None]:
-    """The similarities; the points if known; their own preferences if they have them; how neighbours were found.
-
-    Points with features are numbered, if ``by_number``, and their similarities are by number.
-    """
-    if source.edges:
-        edges = read_similarities(spark, path, format=source.format, header=source.header, encoding=source.encoding)
-        if source.points is None:
-            return edges, None, None, None, None
-        points = points_in(
-            spark,
-            source.points,
-            header=source.header,
-            encoding=source.encoding,
-            id_column=source.id_column,
-            preference_column=source.preference_column,
-        )
-        if dict(points.dtypes)["id"] != dict(edges.dtypes)["i"]:
-            text = [F.col(name).cast("string").alias(name) for name in "ik"]
-            edges, points = edges.select(*text, "s"), points.withColumn("id", F.col("id").cast("string"))
-        return edges, points.select("id"), preferences_of(points, source), None, None
-    points = read_points(
-        spark,
-        path,
-        format=source.format,
-        header=source.header,
-        encoding=source.encoding,
-        id_column=source.id_column,
-        feature_columns=source.feature_columns,
-        preference_column=source.preference_column,
-        drop_missing=source.drop_missing,
-    )
-    if similarity.scale != "none":
-        points = scale(hold(points, held), similarity.scale)
-    neighbors, numbering, named = similarity.neighbors, None, points
-    if by_number:
-        both = 1 if symmetrize in (None, "none") else 2
-        numbering, named = number_points(points, both * neighbors if neighbors else None)
-    if neighbors is not None:
-        named = hold(named, held)  # it is read more than once
-    try:
-        pairs, about = compare(named, similarity)
-    except InputError:
-        if by_number:
-            compare(points, similarity)  # tells of the points by their ids
-        raise
-    return pairs, points.select("id"), preferences_of(points, source), about, numbering
+def read(spark: SparkSession, paths: Sequence[str], source: Input) -> tuple[DataFrame, DataFrame | None]:
+    """Return the points; with --edges the similarities, and the points of --points."""
+    form: dict[str, Any] = {"header": source.header, "encoding": source.encoding}
+    columns: dict[str, Any] = {"id_column": source.id_column, "preference_column": source.preference_column}
+    if not source.edges:
+        given: dict[str, Any] = {"feature_columns": source.feature_columns, "drop_missing": source.drop_missing}
+        return read_points(spark, paths[0], format=source.format, **form, **columns, **given), None
+    edges = read_similarities(spark, paths[0], format=source.format, **form)
+    if source.points is None:
+        return edges, None
+    points = points_in(spark, source.points, **form, **columns)
+    if dict(points.dtypes)["id"] != dict(edges.dtypes)["i"]:
+        text = [F.col(name).cast("string").alias(name) for name in "ik"]
+        edges, points = edges.select(*text, "s"), points.withColumn("id", F.col("id").cast("string"))
+    return edges, points
 
 
-def compare(points: DataFrame, similarity: Similarity) -> tuple[Pairs, dict[str, Any] | None]:
-    """The similarities of points, and how neighbours were found."""
-    asked = similarity
-    if asked.neighbors is None:
-        return all_pairs(points, asked.metric, asked.width), None
-    pairs, search, recall = find_neighbors(
-        points, asked.neighbors, asked.metric, asked.width, asked.search, asked.recall
-    )
-    return pairs, {"neighbors": asked.neighbors, "search": search, "recall": round(recall, 4)}
-
-
-def hold(table: DataFrame, held: ExitStack) -> DataFrame:
-    """Keep a table until the end of the job."""
-    held.callback(table.persist().unpersist)
-    return table
-
-
-def preferences_of(points: DataFrame, source: Input) -> DataFrame | None:
-    return points.select("id", "preference") if source.preference_column else None
-
-
-def neighbors_in_words(neighbors: dict[str, Any]) -> str:
-    words = f"neighbours: {neighbors['neighbors']:,} a point, {neighbors['search']} search"
-    return words + (f", recall {neighbors['recall']:.3f} on a sample" if neighbors["search"] != "exact" else "")
-
-
-def in_words(clustering: Clustering, neighbors: dict[str, Any] | None, output: str, seconds: float) -> str:
-    """What came out, for a person."""
+def format_result(clustering: Clustering, output: Output) -> str:
+    """Say what came out, for a person."""
     summary = clustering.summary
-    state = "converged" if summary.converged else "NOT converged"
-    engine = "no iterations needed" if summary.engine == "none" else f"{summary.engine} engine"
-    words = [
-        f"{summary.n_points:,} points, {summary.n_edges:,} similarities: {summary.n_clusters:,} clusters",
-        f"{state} after {summary.n_iter:,} iterations ({engine}), {seconds:.1f} s in all",
-        f"net similarity {summary.netsim:.6g} = similarities to exemplars {summary.dpsim:.6g} "
-        f"+ preferences {summary.expref:.6g}",
-    ]
-    if summary.tried:
-        words.insert(1, f"preference {summary.preference:.6g}, the best of {len(summary.tried)} tried")
-    if neighbors:
-        words.insert(1, neighbors_in_words(neighbors))
-    if summary.promoted:
-        words.append(f"{summary.promoted:,} points were made exemplars, since they store no edge to one")
+    lines = [str(summary), f"{summary.seconds['all']:.1f} s in all"]
     largest = clustering.exemplars.orderBy(F.desc("size"), "label").limit(5).collect()
     if largest:
-        words.append("largest clusters: " + ", ".join(f"{row.size:,} around {row.exemplar}" for row in largest))
-    words.append(f"written to {output}: assignments, exemplars, trace, summary.json")
-    return "\n".join(map(printable, words))
+        lines.append("largest clusters: " + ", ".join(f"{row.size:,} around {row.exemplar}" for row in largest))
+    lines.append(f"written to {output.output}: assignments, exemplars, trace, summary.json")
+    return "\n".join(printable(line) for text in lines for line in text.splitlines())
 
 
 if __name__ == "__main__":

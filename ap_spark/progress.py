@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from ap_spark._spark import classic
 from ap_spark.convergence import Iteration
+from ap_spark.settings import Settings
 
 __all__ = ["Progress"]
 
@@ -31,17 +32,26 @@ class Progress:
     ----------
     max_iter : int
         The most iterations there can be.
+    quiet : bool
+        Say nothing.
     """
 
-    def __init__(self, max_iter: int) -> None:
+    def __init__(self, max_iter: int = Settings.max_iter, *, quiet: bool = False) -> None:
         self.max_iter = max_iter
+        self.quiet = quiet
         self.bar: tqdm[NoReturn] | None = None
         self.started: float | None = None
         self.told = time.monotonic()
         self.last: Iteration | None = None
         self.seen = 0
 
-    def __call__(self, done: Iteration) -> None:
+    def __call__(self, done: Iteration) -> bool:
+        """Tell of an iteration; never ask to stop."""
+        if not self.quiet:
+            self._show(done)
+        return False
+
+    def _show(self, done: Iteration) -> None:
         if self.started is None:
             self.started = time.monotonic() - done.seconds
         if self.bar is None and sys.stderr.isatty():
@@ -80,6 +90,9 @@ class Progress:
     @contextmanager
     def stage(self, name: str, spark: SparkSession) -> Iterator[None]:
         """Tell of Spark's tasks while a stage lasts, if it lasts for long."""
+        if self.quiet:
+            yield
+            return
         ended = threading.Event()
         teller = threading.Thread(target=tell_of_tasks, args=(name, spark, ended), daemon=True)
         teller.start()

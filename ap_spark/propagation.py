@@ -11,7 +11,7 @@ from ap_spark._spark import classic
 from ap_spark.checkpoint import Checkpoint
 from ap_spark.convergence import Iteration, Stability
 from ap_spark.engines import Engine
-from ap_spark.errors import Interrupted, SettingError
+from ap_spark.errors import Interrupted
 from ap_spark.graph.block_graph import BlockGraph
 from ap_spark.graph.edge_graph import Graph
 
@@ -32,32 +32,19 @@ class Watch:
 
     Attributes
     ----------
-    report : callable
-        Called with the record of each iteration.
-    stop : callable
-        Asked after iterations whether to stop.
+    callback : callable
+        Called with the record of each iteration; returns True to have the run stopped.
     stage : callable
         Of a name: a context that lasts as long as that stage of the run.
     checkpoint : Checkpoint, optional
     ends_early : callable
         Asked after iterations, with the records of all, whether more of them are of no interest.
-
-    Raises
-    ------
-    SettingError
-        If report or stop is no function.
     """
 
-    report: Callable[[Iteration], None] = lambda done: None
-    stop: Callable[[], bool] = lambda: False
+    callback: Callable[[Iteration], bool | None] = lambda done: None
     stage: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext()
     checkpoint: Checkpoint | None = None
     ends_early: Callable[[Sequence[Iteration]], bool] = lambda trace: False
-
-    def __post_init__(self) -> None:
-        for name in ("report", "stop"):
-            if not callable(given := getattr(self, name)):
-                raise SettingError(f"{name} must be a function, got {given!r}: leave it out for none")
 
 
 @dataclass(frozen=True)
@@ -115,7 +102,7 @@ def propagate(
         return still
 
     with classic.uncancellable(graph.spark):
-        still = False
+        still = stop = False
         for done in past:
             still = stability.reached(done)
         converged = has_converged(still=still)
@@ -123,13 +110,13 @@ def propagate(
             most = min(max_iter - engine.iteration, (checkpoint and checkpoint.iterations) or max_iter)
             for done in engine.run(most, replace(stability)):
                 trace.append(done)
-                watch.report(done)
+                stop = bool(watch.callback(done)) or stop
                 converged = has_converged(still=stability.reached(done))
                 if not converged and watch.ends_early(trace):
                     raise EndedEarly(done.exemplars)
                 if done.iteration < engine.iteration:
                     continue  # the engine's job has come further
-                if watch.stop():
+                if stop:
                     saved = checkpoint is not None and checkpoint.write(engine, graph, trace)
                     raise Interrupted(told(trace, checkpoint, saved))
                 if checkpoint and checkpoint.is_due(done.iteration) and not converged:

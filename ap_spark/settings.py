@@ -42,6 +42,7 @@ EngineName = Literal["auto", "resident", "dataframe"]
 Scale = Literal["none", "standard", "minmax"]
 MetricName = Literal["sqeuclidean", "euclidean", "manhattan", "cosine", "correlation", "gaussian", "dot"]
 Search = Literal["auto", "exact", "approximate"]
+OutputFormat = Literal["parquet", "csv", "tsv", "json"]
 PairFunction = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
 
 
@@ -249,6 +250,11 @@ class Settings(Execution, Sparsification, _MessagePassing):
             return self.convergence_iter
         return max(15, math.ceil(round(5.0 / (1.0 - self.damping), 6)))  # 1 - 0.9 is a little less than 0.1
 
+    @property
+    def steers(self) -> bool:
+        """Whether a preference, a quantile or a number of clusters is given."""
+        return (self.preference, self.preference_quantile, self.clusters) != (None, None, None)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         ways = [name for name in ("preference", "preference_quantile", "clusters") if getattr(self, name) is not None]
@@ -341,7 +347,10 @@ class GraphOutput(Checked):
         rule=DIRECTORY,
         holds=is_directory_path,
     )
-    output_format: str = parameter("parquet", "format of the tables", choices=("parquet", "csv", "tsv", "json"))
+    output_format: OutputFormat = parameter("parquet", "format of the tables", choices=typing.get_args(OutputFormat))
+    single_file: bool = parameter(
+        False, "write each table as one file, such as assignments.csv, instead of a directory of files"
+    )
     if_exists: str = parameter(
         "refuse",
         "what to do with an existing output: refuse to run, replace it once the new one is complete, or skip: leave it "
@@ -411,6 +420,8 @@ class Snapshots(Checked):
 class Run(Checked):
     """The parameters of the Spark session that the command starts."""
 
+    quiet: bool = parameter(False, "print nothing but errors and warnings", short="q")
+    json: bool = parameter(False, "print the summary as JSON instead of some lines, to be read by programs")
     verbose: bool = parameter(False, "log each stage, and the stack of a fault of ours", short="v")
     master: str | None = parameter(None, "Spark master (default: local[*,4], or what spark-submit says)")
     conf: list[str] = parameter([], "a Spark setting; can be given again", metavar="KEY=VALUE")

@@ -17,7 +17,7 @@ import numpy as np
 from pyspark.sql import SparkSession
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-from ap_spark import affinity_propagation, nearest_neighbors, read_points, similarities
+from ap_spark import Sparsification, affinity_propagation, nearest_neighbors, read_points, similarities
 from ap_spark._spark.session import start_session
 from ap_spark.settings import MetricName
 
@@ -60,7 +60,7 @@ def cluster_digits(
         points=points.select("id"),
         preference=preference,
         clusters=clusters,
-        symmetrize="none" if neighbors is None else "union",
+        sparsification=Sparsification(symmetrize="none" if neighbors is None else "union"),
     )
     label = found.assignments.orderBy("id").select("label").toArrow()["label"].to_numpy()
     seconds = time.perf_counter() - started

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import pytest
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession
 
+import ap_spark
+from ap_spark import Clustering, Execution, Snapshots, Sparsification
 from ap_spark._spark.session import start_session
 
 ROOT = Path(__file__).parent.parent
@@ -93,6 +96,20 @@ def held_tables(spark: SparkSession) -> dict[int, int]:
     """Cached tables and checkpoints, and the bytes of each, from Spark's own status."""
     infos = spark.sparkContext._jsc.sc().getRDDStorageInfo()
     return {info.id(): info.memSize() + info.diskSize() for info in infos}
+
+
+def affinity_propagation(similarities: Any, **options: Any) -> Clustering:
+    """The function of this name, with the fields of its records given one by one, as cases of tests have them."""
+    for record, keyword in ((Sparsification, "sparsification"), (Execution, "execution")):
+        names = [declared.name for declared in fields(record) if declared.name in options]
+        if names:
+            options[keyword] = record(**{name: options.pop(name) for name in names})
+    if not options.pop("jitter", True):
+        options["seed"] = None
+    names = [declared.name for declared in fields(Snapshots) if declared.name in options]
+    if names:
+        options["checkpoint"] = Snapshots(**{name: options.pop(name) for name in names})
+    return ap_spark.affinity_propagation(similarities, **options)
 
 
 def assigned(clustering: Any) -> list[Any]:

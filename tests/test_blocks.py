@@ -18,7 +18,7 @@ from pyspark.sql import DataFrame, SparkSession
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ap_spark import InputError, affinity_propagation, preference_range
+from ap_spark import InputError, preference_range
 from ap_spark.blocks import build, passes, send
 from ap_spark.blocks.assemble import Rules, assemble
 from ap_spark.blocks.build import Layout, Stats, by_rows, with_diagonal
@@ -35,7 +35,7 @@ from ap_spark.graph.edge_graph import build_graph
 from ap_spark.settings import Settings
 from ap_spark.similarity.all_pairs import all_pairs as compared
 from ap_spark.similarity.neighbors import find_neighbors
-from tests.conftest import LONG, Edges, all_pairs, one_way, random_edges
+from tests.conftest import LONG, Edges, affinity_propagation, all_pairs, one_way, random_edges
 
 Frame = Callable[[Edges], DataFrame]
 Pairs = dict[tuple[int, int], float]

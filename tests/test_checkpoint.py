@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from ap_spark import CheckpointError, Clustering, Interrupted, Iteration, SettingError, affinity_propagation
+from ap_spark import CheckpointError, Clustering, Interrupted, Iteration, SettingError
 from ap_spark.checkpoint import RECORD, Checkpoint, digest, number_of
 from ap_spark.engines import Engine, State
 from ap_spark.engines.dataframe import DataFrameEngine
@@ -22,7 +22,7 @@ from ap_spark.engines.resident import ResidentEngine
 from ap_spark.graph.edge_graph import Graph, build_graph
 from ap_spark.propagation import Watch, propagate
 from ap_spark.settings import Settings, Snapshots
-from tests.conftest import LONG, Edges, random_edges
+from tests.conftest import LONG, Edges, affinity_propagation, random_edges
 from tests.on_blocks import OnBlocks, names
 from tests.test_engines import advance, bits, bits_of_columns, messages_of
 from tests.test_faults import delete, paths, tear
@@ -137,7 +137,12 @@ def outcome(clustering: Clustering) -> list[Any]:
 def stop_at(iteration: int) -> dict[str, Any]:
     """Options with which a run stops after an iteration."""
     seen: list[Iteration] = []
-    return {"report": seen.append, "stop": lambda: bool(seen) and seen[-1].iteration >= iteration}
+
+    def callback(done: Iteration) -> bool:
+        seen.append(done)
+        return done.iteration >= iteration
+
+    return {"callback": callback}
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +173,7 @@ def test_a_stopped_run_goes_on_to_the_same_result(
     frame: Frame, edges: Edges, undisturbed: list[Any], snapshots: Path, options: dict[str, Any]
 ) -> None:
     seen: list[Iteration] = []
-    found = cluster(frame, edges, snapshots, report=seen.append, **options)
+    found = cluster(frame, edges, snapshots, callback=seen.append, **options)
     assert outcome(found) == undisturbed
     assert seen[0].iteration > 12, "iterations are not done again"
     left = sorted(path.name for path in snapshots.iterdir())
@@ -243,7 +248,7 @@ def test_without_a_whole_snapshot_a_run_starts_from_the_beginning(
     (newest / "_SUCCESS").unlink()  # killed while it was written
     cut(next((before / "messages").glob("part-*.parquet")))
     seen: list[Iteration] = []
-    assert outcome(cluster(frame, edges, snapshots, report=seen.append)) == undisturbed
+    assert outcome(cluster(frame, edges, snapshots, callback=seen.append)) == undisturbed
     assert seen[0].iteration == 1
 
 
@@ -283,11 +288,11 @@ def test_a_run_can_start_again_and_another_be_given_more_iterations(
     with pytest.raises(Interrupted, match="the same command, but without --no-resume, goes on"):
         cluster(frame, edges, snapshots, resume=False, **stop_at(1))
     seen: list[Iteration] = []
-    short = cluster(frame, edges, snapshots, resume=False, damping=0.7, max_iter=17, report=seen.append)
+    short = cluster(frame, edges, snapshots, resume=False, damping=0.7, max_iter=17, callback=seen.append)
     assert not short.converged
     assert [done.iteration for done in seen] == [*range(1, 18)]
     assert len(list(snapshots.iterdir())) == 2
-    assert outcome(cluster(frame, edges, snapshots, report=seen.append)) == undisturbed
+    assert outcome(cluster(frame, edges, snapshots, callback=seen.append)) == undisturbed
     assert seen[17].iteration == 18
 
 
@@ -349,7 +354,7 @@ def test_a_snapshot_that_cannot_be_written_does_not_end_the_run(
         if done.iteration == 10:
             (tmp_path / "c").touch()
 
-    assert outcome(cluster(frame, edges, tmp_path / "c", report=in_the_way)) == undisturbed
+    assert outcome(cluster(frame, edges, tmp_path / "c", callback=in_the_way)) == undisturbed
     assert "no snapshot taken: " in caplog.text
 
 
@@ -362,14 +367,15 @@ def test_the_search_for_a_number_of_clusters_goes_on_too(
     assert trials > 1
     orders = [0, 0]  # the trial that goes on, and its last iteration
 
-    def report(done: Iteration) -> None:
+    def stop(done: Iteration) -> bool:
         orders[0] += done.iteration == 1
         orders[1] = done.iteration
+        return orders[0] == trials and orders[1] > 5
 
     with pytest.raises(Interrupted):
-        cluster(frame, edges, tmp_path, report=report, stop=lambda: orders[0] == trials and orders[1] > 5, **search)
+        cluster(frame, edges, tmp_path, callback=stop, **search)
     seen: list[Iteration] = []
-    found = cluster(frame, edges, tmp_path, report=seen.append, **search)
+    found = cluster(frame, edges, tmp_path, callback=seen.append, **search)
     assert outcome(found) == outcome(expected)
     assert seen[0].iteration > 5, "only the last trial was gone on with"
     assert found.summary.settings == expected.summary.settings

@@ -8,10 +8,9 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -19,13 +18,14 @@ import pytest
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
-from ap_spark import affinity_propagation, read_similarities
+from ap_spark import read_similarities
 from ap_spark._spark.processes import machine
 from ap_spark.cli import is_small, main
 from ap_spark.errors import OutputInUse
 from ap_spark.io.stores import Store, is_a
 from ap_spark.io.writer import OutputDirectory, claimed
-from tests.conftest import ROOT, random_edges
+from ap_spark.settings import OutputFormat
+from tests.conftest import ROOT, affinity_propagation, random_edges
 
 pytestmark = pytest.mark.usefixtures("spark")
 
@@ -332,10 +332,9 @@ def test_edges_of_every_format(tmp_path: Path, spark: SparkSession, kind: str) -
 def test_output_of_every_format(tmp_path: Path, spark: SparkSession) -> None:
     edges = spark.createDataFrame([(0, 1, -1.0), (1, 0, -1.0), (2, 3, -1.0), (3, 2, -1.5)], "i int, k int, s double")
     clustering = affinity_propagation(edges)
-    for kind in ("parquet", "csv", "tsv", "json"):
+    for kind in get_args(OutputFormat):
         path = str(tmp_path / kind)
-        tables = {"assignments": (clustering.assignments, 4)}
-        OutputDirectory(spark, path, replace=False).publish(tables, kind, asdict(clustering.summary), clustering)
+        clustering.save(path, format=kind)
         reader = spark.read.option("header", True).option("sep", "\t" if kind == "tsv" else ",")
         written = reader.format("csv" if kind == "tsv" else kind).load(f"{path}/assignments").collect()
         assert [int(row.id) for row in written] == [0, 1, 2, 3]
@@ -674,7 +673,7 @@ def test_a_mistake_shows_no_stack_and_a_fault_does(
 ) -> None:
     assert run(tmp_path, "a,b\n1,2\n", "--edges", "--verbose") == 2
     assert "Traceback" not in capsys.readouterr().err
-    monkeypatch.setattr("ap_spark.cli.cluster_similarities", None)
+    monkeypatch.setattr("ap_spark.cli.affinity_propagation", None)
     assert run(tmp_path, EDGES, "--edges", "--verbose") == 1
     assert "Traceback" in capsys.readouterr().err
 
@@ -696,7 +695,7 @@ def test_files_that_cannot_be_read_or_written(tmp_path: Path, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("where", "error"),
     [
-        ("ap_spark.cli.cluster_similarities", RuntimeError("something is wrong")),
+        ("ap_spark.cli.affinity_propagation", RuntimeError("something is wrong")),
         ("ap_spark.io.stores.Store.write_text", OSError("No space left on device")),
     ],
 )

@@ -15,7 +15,7 @@ from pyspark.sql import DataFrame, SparkSession
 from sklearn.cluster import affinity_propagation as sklearn_affinity_propagation
 from sklearn.datasets import make_blobs
 
-from ap_spark import InputError, Iteration, SettingError, affinity_propagation
+from ap_spark import InputError, Iteration, SettingError, cluster_points, describe
 from ap_spark._spark.session import with_settings
 from ap_spark.clusters import make_clusters
 from ap_spark.convergence import Stability
@@ -24,7 +24,18 @@ from ap_spark.graph.edge_graph import build_graph
 from ap_spark.graph.numbering import numbered
 from ap_spark.settings import EngineName, Settings
 from tests import oracle
-from tests.conftest import FIXTURES, LONG, Edges, all_pairs, assigned, held_tables, load, one_way, random_edges
+from tests.conftest import (
+    FIXTURES,
+    LONG,
+    Edges,
+    affinity_propagation,
+    all_pairs,
+    assigned,
+    held_tables,
+    load,
+    one_way,
+    random_edges,
+)
 from tests.on_blocks import OnBlocks, names
 
 Frame = Callable[[Edges], DataFrame]
@@ -510,10 +521,12 @@ def test_parameters_out_of_range(arguments: dict[str, object], message: str) -> 
 
 def test_arguments_of_a_wrong_type(frame: Frame) -> None:
     edges = frame([(0, 1, -1.0), (1, 0, -1.0)])
-    for name in ("report", "stop"):
-        for given in (1, None):
-            with pytest.raises(SettingError, match=f"{name} must be a function, got {given}: leave it out for none"):
-                affinity_propagation(edges, **{name: given})  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match="callback must be a function, got 1: leave it out for none"):
+        affinity_propagation(edges, callback=1)
+    with pytest.raises(SettingError, match=r"sparsification must be a `Sparsification`, got {}"):
+        describe(edges, sparsification={})  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match=r"similarity must be a `Similarity`, got 'cosine'"):
+        cluster_points(edges, similarity="cosine")  # type: ignore[arg-type]
 
 
 def test_ordinary_similarities_that_differ_much_are_no_reason_to_refuse(frame: Frame) -> None:

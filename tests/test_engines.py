@@ -15,7 +15,6 @@ import pytest
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession
 
-from ap_spark import affinity_propagation
 from ap_spark._spark.session import with_settings
 from ap_spark.blocks import compiled_kernel as compiled
 from ap_spark.blocks import kernel, store
@@ -31,7 +30,17 @@ from ap_spark.graph.edge_graph import Graph, build_graph
 from ap_spark.settings import EngineName, Settings
 from benchmarks.workload import ready_graph
 from tests import oracle
-from tests.conftest import FIXTURES, LONG, Edges, all_pairs, held_tables, load, one_way, random_edges
+from tests.conftest import (
+    FIXTURES,
+    LONG,
+    Edges,
+    affinity_propagation,
+    all_pairs,
+    held_tables,
+    load,
+    one_way,
+    random_edges,
+)
 from tests.on_blocks import OnBlocks, names
 
 NEVER = 10**9  # a convergence_iter that is never reached
@@ -444,7 +453,7 @@ def test_files_and_tables_go_when_a_run_is_interrupted(
 
     monkeypatch.setattr(Blocks, "write", watched)
     with pytest.raises(KeyboardInterrupt):
-        affinity_propagation(frame(tied), partitions=blocks, report=interrupt)
+        affinity_propagation(frame(tied), partitions=blocks, callback=interrupt)
     assert len(files) == blocks
     assert not any(path.parent.exists() for path in files)
     assert held_tables(spark).keys() <= before

@@ -285,7 +285,7 @@ def hungry(edges, *_, **__):
 def killed(edges, *_, **__):
     os.kill(edges.sparkSession.sparkContext._gateway.proc.pid, 9)
     edges.collect()
-cli.cluster_similarities = %s
+cli.affinity_propagation = %s
 sys.exit(cli.main(sys.argv[1:]))
 """
 

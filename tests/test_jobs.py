@@ -227,7 +227,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 CONNECT = """
 import sys
 from pyspark.sql import SparkSession
-from ap_spark import SettingError, affinity_propagation, describe, nearest_neighbors, scale
+from ap_spark import SettingError, describe, nearest_neighbors, scale
 spark = SparkSession.builder.remote("local[2]").config("spark.sql.shuffle.partitions", 2).getOrCreate()
 assert type(spark).__module__.startswith("pyspark.sql.connect")
 x = [1, 2, 3, 7, 8, 9]

@@ -26,7 +26,6 @@ import ap_spark
 from ap_spark import (
     InputError,
     SettingError,
-    affinity_propagation,
     describe,
     java,
     make_points,
@@ -38,17 +37,18 @@ from ap_spark import (
     sparsify,
 )
 from ap_spark.settings import Settings, markdown
-from tests.conftest import ROOT
+from tests.conftest import ROOT, affinity_propagation
 
 MODULES = sorted(module.name for module in pkgutil.walk_packages(ap_spark.__path__, "ap_spark."))
 
 
 def test_exported_names() -> None:
     assert sorted(ap_spark.__all__) == [
-        "ApSparkError", "CheckpointError", "Clustering", "Description", "Execution", "InputError", "Interrupted",
-        "Iteration", "JavaNotFound", "Neighbors", "NotConverged", "OutputError", "OutputInUse", "PreferenceRange",
-        "Progress", "SettingError", "Sparsification", "StorageError", "Summary", "__version__", "affinity_propagation",
-        "describe", "make_points", "nearest_neighbors", "preference_quantile", "preference_range", "read_points",
+        "ApSparkError", "CheckpointError", "Clustering", "Degrees", "Description", "Execution", "InputError",
+        "Interrupted", "Iteration", "JavaNotFound", "Neighbors", "NotConverged", "OutputError", "OutputInUse",
+        "PreferenceRange", "Progress", "SettingError", "Similarity", "Snapshots", "Sparsification", "StorageError",
+        "Summary", "__version__", "affinity_propagation", "cluster_points", "describe", "describe_points",
+        "make_points", "nearest_neighbors", "preference_quantile", "preference_range", "read_points",
         "read_similarities", "scale", "similarities", "sparsify",
     ]  # fmt: skip
     for name in ap_spark.__all__:

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from ap_spark import affinity_propagation
 from ap_spark import preference_search as target
 from ap_spark.engines.resident import ResidentEngine
-from tests.conftest import Edges, all_pairs, held_tables
+from tests.conftest import Edges, affinity_propagation, all_pairs, held_tables
 
 Frame = Callable[[Edges], DataFrame]
 

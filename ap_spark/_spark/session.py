@@ -16,7 +16,7 @@ from pyspark.sql import SparkSession
 from ap_spark._spark import classic
 from ap_spark.errors import StorageError
 
-__all__ = ["configuration", "few_partitions", "start_session", "with_settings"]
+__all__ = ["configuration", "current_session", "few_partitions", "start_session", "with_settings"]
 
 JAVA_OPTIONS = "spark.driver.extraJavaOptions"
 PARTITIONS = "spark.sql.shuffle.partitions"
@@ -67,6 +67,11 @@ def start_session(master: str | None = None, conf: Sequence[str] = (), *, short:
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
         check_local_directories(settings)
     return builder.config(map=settings).getOrCreate()
+
+
+def current_session() -> SparkSession:
+    """Return the session of this program; one with our settings is started where there is none."""
+    return SparkSession.getActiveSession() or start_session()
 
 
 def with_log(options: str) -> str:

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyspark.sql.functions as F
-from pyspark.sql import DataFrame
 
 from ap_spark._spark import classic
 from ap_spark.blocks import passes
 from ap_spark.blocks.kernel import Integers, in_floats, summed
-from ap_spark.errors import SettingError, from_tasks, printable
+from ap_spark.errors import printable
 from ap_spark.exact_sum import units_of
 from ap_spark.graph.block_graph import BlockGraph
-from ap_spark.graph.build import build, engine_of
+from ap_spark.graph.build import engine_of
 from ap_spark.graph.edge_graph import Graph
 from ap_spark.graph.preferences import PreferenceRange, preference_range
-from ap_spark.schema import require_columns
-from ap_spark.settings import Execution, Settings, Sparsification
+from ap_spark.settings import Settings
 
-__all__ = ["Degrees", "Description", "describe", "describe_graph", "least_clusters"]
+__all__ = ["Degrees", "Description", "describe_graph", "least_clusters"]
 
 _QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 _HUBS = 5
@@ -80,6 +78,8 @@ class Description:
         The engine that will run.
     bytes_needed : int
         An estimate of the memory that a run needs, in all tasks together. Where Spark spills, it is disk instead.
+    neighbors : dict, optional
+        Where nearest neighbours were searched: how many a point, by which search, and its recall on a sample.
     """
 
     n_points: int
@@ -97,6 +97,7 @@ class Description:
     preference_range: PreferenceRange
     engine: str
     bytes_needed: int
+    neighbors: dict[str, Any] | None = None
 
     def __str__(self) -> str:
         quantiles = ", ".join(f"{100 * q:g} % {value:.6g}" for q, value in self.similarity_quantiles.items())
@@ -119,83 +120,8 @@ class Description:
         return "\n".join(map(printable, lines))
 
 
-def describe(
-    similarities: DataFrame,
-    *,
-    points: DataFrame | None = None,
-    preference: float | DataFrame | None = None,
-    preference_quantile: float | None = None,
-    clusters: int | None = None,
-    sparsification: Sparsification = Sparsification(),
-    execution: Execution = Execution(),
-) -> Description:
-    """Describe a similarity graph without clustering it.
-
-    The arguments are those of `affinity_propagation`, and so are the graph and the errors.
-
-    Parameters
-    ----------
-    similarities : DataFrame
-        (i, k, s), as for `affinity_propagation`.
-    points : DataFrame, optional
-        (id) of all points, when some may occur in no similarity.
-    preference : float or DataFrame, optional
-        One number for all points, or a table (id, preference).
-    preference_quantile : float, optional
-        The quantile of the similarities that is the preference, in [0, 1].
-    clusters : int, optional
-        A number of clusters to search for, at least 1. The search itself is left to `affinity_propagation`.
-    sparsification : Sparsification
-        Which of the similarities are stored.
-    execution : Execution
-        The engine to describe, and the number of blocks.
-
-    Returns
-    -------
-    Description
-
-    Raises
-    ------
-    InputError
-        If the similarities, points or preferences break a rule of the input.
-    SettingError
-        If a parameter breaks its rule, or preferences are given in more than one way.
-    StorageError
-        If a local directory of Spark's is full or cannot be written.
-
-    Examples
-    --------
-    >>> x = [1, 2, 3, 7, 8, 9]
-    >>> pairs = [(i, k, -abs(a - b)) for i, a in enumerate(x) for k, b in enumerate(x) if 0 < abs(a - b) < 4]
-    >>> description = describe(spark.createDataFrame(pairs, "i int, k int, s int"))
-    >>> description.n_components, description.least_clusters, description.preference
-    (2, 2, -1.0)
-    """
-    for name, given, kind in (
-        ("sparsification", sparsification, Sparsification),
-        ("execution", execution, Execution),
-    ):
-        if not isinstance(given, kind):
-            raise SettingError(f"{name} must be a {kind.__name__} of ap_spark, got {given!r}: write {kind.__name__}()")
-    by_point = preference if isinstance(preference, DataFrame) else None
-    settings = Settings(
-        preference=None if isinstance(preference, DataFrame) else preference,
-        preference_quantile=preference_quantile,
-        clusters=clusters,
-        **asdict(sparsification),
-        **asdict(execution),
-    )
-    require_columns(similarities, ("i", "k", "s"), "similarities")
-    with from_tasks():
-        graph = build(similarities, settings, points, by_point)
-    try:
-        return describe_graph(graph, settings)
-    finally:
-        graph.release()
-
-
 def describe_graph(graph: Graph | BlockGraph, settings: Settings) -> Description:
-    """Describe a graph that has been built; see `describe`."""
+    """Describe a graph that has been built; see `pipeline.describe`."""
     component = _components(graph)
     sizes = np.bincount(component)
     sizes = np.sort(sizes[sizes > 0])[::-1]

@@ -19,7 +19,8 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any
+from dataclasses import asdict
+from typing import Any, Protocol
 
 import numpy as np
 import pyspark.sql.functions as F
@@ -28,12 +29,11 @@ from py4j.protocol import Py4JJavaError
 from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark._spark.processes import is_running, machine
-from ap_spark.clustering import Clustering
 from ap_spark.errors import OutputError, OutputInUse, reason
 from ap_spark.io.paths import Place, conflict, irreplaceable
 from ap_spark.io.stores import SUCCESS, Store, is_a
 
-__all__ = ["OutputDirectory", "OutputIsThere", "claimed"]
+__all__ = ["SUMMARY", "OutputDirectory", "OutputIsThere", "claimed", "read_written"]
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +54,19 @@ WRITERS: dict[str, tuple[str, dict[str, Any]]] = {
     "tsv": ("csv", RFC_4180 | {"sep": "\t"}),
     "json": ("json", {"ignoreNullFields": False}),
 }
+
+
+class Result(Protocol):
+    """What `result.Clustering` has for this module."""
+
+    @property
+    def assignments(self) -> DataFrame: ...
+    @property
+    def summary(self) -> Any: ...
+    @property
+    def tables(self) -> dict[str, DataFrame]: ...
+    @property
+    def sizes(self) -> dict[str, int]: ...
 
 
 class OutputIsThere(Exception):
@@ -95,7 +108,7 @@ def claimed(
             raise directory.in_use("is at work on")
         directory.clear_leftovers(alone=granted is True)
         if if_exists == "skip" and directory.is_complete and directory.is_ours(directory.name):
-            if not directory.target.exists(table):
+            if not any(name == table or name.startswith(f"{table}.") for name in directory.target.names()):
                 raise OutputError(
                     f"only an output of the same command is skipped, but {directory.target} is one of another, without "
                     f"{table}: choose another directory, or give --overwrite to replace it"
@@ -196,7 +209,8 @@ class OutputDirectory:
             return None
         if not self.is_ours(name):
             return f"is none (by its {SUMMARY}): choose another directory, or move it away"
-        files = (SUCCESS, UNFINISHED, SUMMARY, LABELS, CENTERS)
+        files = {SUCCESS, UNFINISHED, SUMMARY, LABELS, CENTERS}
+        files |= {f"{table}.{output_format}" for table in self.tables for output_format in WRITERS}
         for entry, is_directory in found.items():
             if entry not in (self.tables if is_directory else files):
                 return f"holds {entry!r}, which is not of an output: move it away"
@@ -264,7 +278,9 @@ class OutputDirectory:
         tables: dict[str, tuple[DataFrame, int]],
         output_format: str,
         summary: dict[str, Any],
-        numbers: Clustering | None = None,
+        *,
+        single_file: bool = False,
+        numbers: DataFrame | None = None,
     ) -> None:
         """Write tables and a summary, and put them in their place.
 
@@ -275,9 +291,11 @@ class OutputDirectory:
         output_format : str
         summary : dict
             Becomes summary.json, with the seconds of writing added.
-        numbers : Clustering, optional
-            With tsv, written as labels.tsv and cluster_centers_indices.tsv too: one number a line, points in the
-            order of their ids.
+        single_file : bool
+            Write each table as one file, NAME.FORMAT, instead of a directory of files.
+        numbers : DataFrame, optional
+            Assignments, written with tsv as labels.tsv and cluster_centers_indices.tsv too: one number a line, points
+            in the order of their ids.
 
         Raises
         ------
@@ -297,11 +315,21 @@ class OutputDirectory:
             for name, (table, count) in tables.items():
                 if in_place:
                     self.check_mark()
-                self.write(table, f"{self.store}/{staged}/{name}", output_format, count)
+                self.write(table, f"{staged}/{name}", output_format, 1 if single_file else count)
+                if single_file:
+                    self.join(f"{staged}/{name}", output_format)
             if output_format == "tsv" and numbers is not None:
                 self.write_numbers(numbers, staged)
             summary["seconds"]["write"] = round(time.perf_counter() - started, 3)
-            text = json.dumps({"format": FORMAT} | summary, indent=2, allow_nan=False) + "\n"
+            layout = {
+                "output_format": output_format,
+                "single_file": single_file,
+                "tables": {
+                    name: ", ".join(f"{column.name} {column.dataType.simpleString()}" for column in table.schema)
+                    for name, (table, _) in tables.items()
+                },
+            }
+            text = json.dumps({"format": FORMAT} | layout | summary, indent=2, allow_nan=False) + "\n"
             self.store.write_text(f"{staged}/{SUMMARY}", text)
             if in_place:
                 self.check_mark()
@@ -343,17 +371,34 @@ class OutputDirectory:
             raise
         self.target.delete(UNFINISHED)
 
-    def write(self, table: DataFrame, path: str, output_format: str, count: int) -> None:
+    def publish_clustering(self, clustering: Result, output_format: str, *, single_file: bool = False) -> None:
+        """`publish`, of the result of a run."""
+        tables = {name: (table, clustering.sizes[name]) for name, table in clustering.tables.items()}
+        self.publish(
+            tables,
+            output_format,
+            asdict(clustering.summary) | {"seconds": clustering.summary.seconds},  # where the time to write is added
+            single_file=single_file,
+            numbers=clustering.assignments,
+        )
+
+    def join(self, table: str, output_format: str) -> None:
+        """Make the one file of a table that has its name: the directory goes."""
+        (part,) = (name for name in self.store.entries(table) if name.startswith("part-"))
+        self.store.rename(f"{table}/{part}", f"{table}.{output_format}")
+        self.store.delete(table)
+
+    def write(self, table: DataFrame, name: str, output_format: str, count: int) -> None:
         """Write a table of ``count`` rows, sorted by its first column, as few files."""
         kind, options = WRITERS[output_format]
         files, key = -(-count // ROWS_A_FILE), table.columns[0]
         few = table.repartitionByRange(files, key) if files > 1 else table.coalesce(1)
-        few.sortWithinPartitions(key).write.format(kind).options(**options).save(path)
+        few.sortWithinPartitions(key).write.format(kind).options(**options).save(f"{self.store}/{name}")
 
-    def write_numbers(self, clustering: Clustering, staged: str) -> None:
+    def write_numbers(self, assignments: DataFrame, staged: str) -> None:
         """Labels, and rows of the exemplars, as plain columns of numbers: the files of Concurrent_AP."""
         is_exemplar = F.col("id") == F.col("exemplar")
-        rows = clustering.assignments.orderBy("id").select("label", is_exemplar.alias("is_exemplar")).toArrow()
+        rows = assignments.orderBy("id").select("label", is_exemplar.alias("is_exemplar")).toArrow()
         self.store.write_text(f"{staged}/{LABELS}", lines(rows["label"].to_numpy()))
         centers = np.flatnonzero(rows["is_exemplar"].to_numpy())
         self.store.write_text(f"{staged}/{CENTERS}", lines(centers))
@@ -377,6 +422,15 @@ class OutputDirectory:
                 self.store.rename(old, self.name)
         if replaced:
             self.store.delete(old)
+
+
+def read_written(spark: SparkSession, path: str, name: str, summary: dict[str, Any]) -> DataFrame:
+    """Read a table of an output, whose summary tells the format and the types."""
+    output_format = summary["output_format"]
+    kind, options = WRITERS[output_format]
+    file = f"{path}/{name}.{output_format}" if summary["single_file"] else f"{path}/{name}"
+    more = {"multiLine": True} if kind == "csv" else {}
+    return spark.read.format(kind).options(**options, **more).schema(summary["tables"][name]).load(file)
 
 
 def lives(owner: str) -> bool | None:

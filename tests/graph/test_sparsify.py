@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from ap_spark import InputError, SettingError, affinity_propagation, sparsify
+from ap_spark import InputError, SettingError, sparsify
 from ap_spark.graph.edge_graph import build_graph
 from ap_spark.settings import Settings
-from tests.conftest import Edges, random_edges
+from tests.conftest import Edges, affinity_propagation, random_edges
 
 Frame = Callable[[Edges], DataFrame]
 Pairs = dict[tuple[int, int], float]

@@ -14,7 +14,6 @@ from scipy.spatial.distance import cdist
 from ap_spark import (
     InputError,
     SettingError,
-    affinity_propagation,
     describe,
     nearest_neighbors,
     preference_quantile,
@@ -24,6 +23,7 @@ from ap_spark import (
 from ap_spark.settings import MetricName
 from ap_spark.similarity.metrics import METRICS
 from ap_spark.similarity.vectors import check_range
+from tests.conftest import affinity_propagation
 from tests.similarity.examples import DATA, Array, make_frame
 
 

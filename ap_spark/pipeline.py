@@ -1,0 +1,465 @@
+"""From points, or from similarities, to clusters: every step that the command, the jobs and Python have.
+
+points ──► features ──► scaled ──► numbered ──► similarities ─┐
+                                                              ├──► run.cluster ──► Clustering
+similarities (i, k, s), points, preferences ──────────────────┘
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import asdict, replace
+from functools import partial
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+from pyspark.sql import DataFrame, SparkSession
+
+from ap_spark.checkpoint import Checkpoint
+from ap_spark.convergence import Iteration
+from ap_spark.errors import InputError, SettingError, from_tasks
+from ap_spark.graph.block_graph import number_points
+from ap_spark.graph.build import engine_of
+from ap_spark.graph.describe import Description, describe_graph
+from ap_spark.io.frames import as_points, to_spark
+from ap_spark.propagation import Watch
+from ap_spark.result import Clustering
+from ap_spark.run import Source, cluster, opened_graph
+from ap_spark.schema import require_columns
+from ap_spark.settings import Execution, Settings, Similarity, Snapshots, Sparsification
+from ap_spark.similarity.all_pairs import all_pairs
+from ap_spark.similarity.metrics import metric_of
+from ap_spark.similarity.neighbors import find_neighbors
+from ap_spark.similarity.pairs import Pairs
+from ap_spark.similarity.scaling import scale
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    Table = DataFrame | pd.DataFrame
+    Points = DataFrame | pd.DataFrame | NDArray[np.floating[Any] | np.integer[Any]]
+
+__all__ = ["affinity_propagation", "cluster_points", "describe", "describe_points", "described"]
+
+Callback = Callable[[Iteration], bool | None]
+
+
+def cluster_points(
+    points: Points,
+    *,
+    similarity: Similarity = Similarity(),
+    preference: float | Table | None = Settings.preference,
+    preference_quantile: float | None = Settings.preference_quantile,
+    clusters: int | None = Settings.clusters,
+    damping: float = Settings.damping,
+    max_iter: int = Settings.max_iter,
+    convergence_iter: int | None = Settings.convergence_iter,
+    seed: int | None = Settings.seed,
+    sparsification: Sparsification = Sparsification(),
+    execution: Execution = Execution(),
+    checkpoint: str | Snapshots | None = None,
+    callback: Callback | None = None,
+) -> Clustering:
+    """Cluster points by affinity propagation.
+
+    Parameters
+    ----------
+    points : DataFrame of Spark or pandas, or array of shape (n_points, n_features)
+        A row for each point: a column ``id`` (integers or strings), and the features, as one array or vector column or
+        as number columns. A column ``preference`` holds each point's own preference. Without a column ``id`` the ids
+        are the index of a pandas DataFrame, or the row numbers of an array. `make_points` chooses other columns.
+    similarity : Similarity
+        The metric, the scaling of features, and whether all pairs are stored or nearest neighbours alone. With
+        neighbours, pairs are stored in both directions unless ``sparsification`` says otherwise.
+    preference, preference_quantile, clusters, damping, max_iter, convergence_iter, seed
+        See `affinity_propagation`.
+    sparsification, execution, checkpoint, callback
+        See `affinity_propagation`.
+
+    Returns
+    -------
+    Clustering
+
+    Raises
+    ------
+    InputError
+        If ids or features break a rule of the input.
+    SettingError
+        If a parameter is outside its range, or two exclude each other.
+    StorageError, CheckpointError, Interrupted
+        See `affinity_propagation`.
+
+    Notes
+    -----
+    Frey & Dueck, Clustering by passing messages between data points, Science 315 (2007).
+
+    Examples
+    --------
+    >>> rows = [(n, float(x), 0.0) for n, x in enumerate([1, 2, 3, 7, 8, 9])]
+    >>> points = spark.createDataFrame(rows, "id int, x double, y double")
+    >>> clustering = cluster_points(points, preference=-25.0)
+    >>> [row.exemplar for row in clustering.assignments.orderBy("id").collect()]
+    [1, 1, 1, 4, 4, 4]
+    """
+    settings, preferences = _settings(
+        sparsification,
+        execution,
+        preference=preference,
+        preference_quantile=preference_quantile,
+        clusters=clusters,
+        damping=damping,
+        max_iter=max_iter,
+        convergence_iter=convergence_iter,
+        seed=seed,
+    )
+    with from_tasks(), _compared(points, preferences, similarity, settings, callback) as (source, settings):
+        return cluster(source, settings, _watch(source.spark, settings, checkpoint, callback))
+
+
+def affinity_propagation(
+    similarities: Table,
+    *,
+    points: Table | None = None,
+    preference: float | Table | None = Settings.preference,
+    preference_quantile: float | None = Settings.preference_quantile,
+    clusters: int | None = Settings.clusters,
+    damping: float = Settings.damping,
+    max_iter: int = Settings.max_iter,
+    convergence_iter: int | None = Settings.convergence_iter,
+    seed: int | None = Settings.seed,
+    sparsification: Sparsification = Sparsification(),
+    execution: Execution = Execution(),
+    checkpoint: str | Snapshots | None = None,
+    callback: Callback | None = None,
+) -> Clustering:
+    """Cluster the points of a similarity graph by affinity propagation.
+
+    Parameters
+    ----------
+    similarities : DataFrame of Spark or pandas
+        (i, k, s): how well k would represent i, any finite number; need not be symmetric. i and k are ids, integers
+        or strings. Pairs that are left out, or are -infinity, can never be exemplar and member. Rows (k, k) are
+        preferences.
+    points : DataFrame of Spark or pandas, optional
+        (id) of all points, when some may occur in no similarity; every end of a similarity must then be among them.
+    preference : float or DataFrame, optional
+        How willing points are to be exemplars: one number for all, or a table (id, preference). By default the median
+        similarity, unless the similarities have rows (k, k).
+    preference_quantile : float, optional
+        Take this quantile of the similarities as the preference, in [0, 1].
+    clusters : int, optional
+        Search for the preference that gives so many clusters, at least 1, by clustering up to 20 times. The nearest
+        number that was found is returned, with a warning if it is another one.
+    damping : float
+        In [0.5, 1).
+    max_iter : int
+        Iterations at most, at least 1.
+    convergence_iter : int, optional
+        Iterations for which the exemplars have to stand still, at least 1. By default the larger of 15 and
+        5 / (1 - damping), 50 at damping 0.9.
+    seed : int, optional
+        Exact ties are broken by a relative 1e-10, a function of the seed and the ids; None leaves ties as they are.
+    sparsification : Sparsification
+        Which of the similarities are stored: what to do with a pair given more than once, a smallest similarity, the
+        largest of each point, both directions or those stored in both.
+    execution : Execution
+        The engine, and the number of blocks of rows. Results are bitwise identical, whatever is chosen.
+    checkpoint : str or Snapshots, optional
+        Directory for snapshots, anywhere Spark can write. If it holds some of a run with the same similarities,
+        preferences and settings, that run is resumed. `Snapshots` says also how often they are taken, and whether to
+        resume.
+    callback : callable, optional
+        Called with the `Iteration` record of each iteration. Where it returns True, a last snapshot is taken and
+        Interrupted is raised. `Progress` is one: a bar on a terminal, lines in a log.
+
+    Returns
+    -------
+    Clustering
+
+    Raises
+    ------
+    InputError
+        If the similarities, points or preferences break a rule of the input.
+    SettingError
+        If a parameter is outside its range, or the graph does not permit so few or so many clusters.
+    StorageError
+        If a local directory of Spark's is full or cannot be written.
+    CheckpointError
+        If the snapshots are of another run, or cannot be written.
+    Interrupted
+        When the callback asked to stop.
+
+    Notes
+    -----
+    Frey & Dueck, Clustering by passing messages between data points, Science 315 (2007), equations 1-3. Two runs on
+    the same input and settings give bitwise identical results, on any number of partitions and executors.
+
+    Examples
+    --------
+    >>> x = [1, 2, 3, 7, 8, 9]
+    >>> pairs = [(i, k, -float((a - b) ** 2)) for i, a in enumerate(x) for k, b in enumerate(x) if i != k]
+    >>> similarities = spark.createDataFrame(pairs, "i int, k int, s double")
+    >>> clustering = affinity_propagation(similarities, preference=-25.0)
+    >>> [row.exemplar for row in clustering.assignments.orderBy("id").collect()]
+    [1, 1, 1, 4, 4, 4]
+    >>> clustering.converged, clustering.summary.netsim
+    (True, -54.0)
+    """
+    settings, preferences = _settings(
+        sparsification,
+        execution,
+        preference=preference,
+        preference_quantile=preference_quantile,
+        clusters=clusters,
+        damping=damping,
+        max_iter=max_iter,
+        convergence_iter=convergence_iter,
+        seed=seed,
+    )
+    source = _given(similarities, points, preferences)
+    with from_tasks():
+        return cluster(source, settings, _watch(source.spark, settings, checkpoint, callback))
+
+
+def describe_points(
+    points: Points,
+    *,
+    similarity: Similarity = Similarity(),
+    preference: float | Table | None = Settings.preference,
+    preference_quantile: float | None = Settings.preference_quantile,
+    clusters: int | None = Settings.clusters,
+    sparsification: Sparsification = Sparsification(),
+    execution: Execution = Execution(),
+) -> Description:
+    """Describe the similarity graph of points, without clustering them.
+
+    Parameters
+    ----------
+    points, similarity
+        See `cluster_points`.
+    preference, preference_quantile, clusters, sparsification, execution
+        See `affinity_propagation`.
+
+    Returns
+    -------
+    Description
+
+    Raises
+    ------
+    InputError, SettingError, StorageError
+        See `cluster_points`.
+
+    Examples
+    --------
+    >>> points = spark.createDataFrame([(n, [float(n)]) for n in (1, 2, 3, 7, 8, 9)], "id int, features array<double>")
+    >>> description = describe_points(points, similarity=Similarity(neighbors=2))
+    >>> description.n_points, description.n_edges, description.neighbors["search"]
+    (6, 12, 'exact')
+    """
+    with described(
+        points,
+        points=None,
+        similarity=similarity,
+        sparsification=sparsification,
+        execution=execution,
+        preference=preference,
+        preference_quantile=preference_quantile,
+        clusters=clusters,
+    ) as (description, _):
+        return description
+
+
+def describe(
+    similarities: Table,
+    *,
+    points: Table | None = None,
+    preference: float | Table | None = Settings.preference,
+    preference_quantile: float | None = Settings.preference_quantile,
+    clusters: int | None = Settings.clusters,
+    sparsification: Sparsification = Sparsification(),
+    execution: Execution = Execution(),
+) -> Description:
+    """Describe a similarity graph, without clustering it.
+
+    Parameters
+    ----------
+    similarities, points, preference, preference_quantile, clusters, sparsification, execution
+        See `affinity_propagation`.
+
+    Returns
+    -------
+    Description
+
+    Raises
+    ------
+    InputError, SettingError, StorageError
+        See `affinity_propagation`.
+
+    Examples
+    --------
+    >>> x = [1, 2, 3, 7, 8, 9]
+    >>> pairs = [(i, k, -abs(a - b)) for i, a in enumerate(x) for k, b in enumerate(x) if 0 < abs(a - b) < 4]
+    >>> description = describe(spark.createDataFrame(pairs, "i int, k int, s int"))
+    >>> description.n_components, description.least_clusters, description.preference
+    (2, 2, -1.0)
+    """
+    with described(
+        similarities,
+        points=points,
+        similarity=None,
+        sparsification=sparsification,
+        execution=execution,
+        preference=preference,
+        preference_quantile=preference_quantile,
+        clusters=clusters,
+    ) as (description, _):
+        return description
+
+
+@contextmanager
+def described(
+    rows: Points,
+    *,
+    points: Table | None,
+    similarity: Similarity | None,
+    sparsification: Sparsification,
+    execution: Execution,
+    **preference: Any,
+) -> Iterator[tuple[Description, DataFrame]]:
+    """Describe the graph of similarities, or of points where there is a ``similarity``; with its pairs (i, k, s)."""
+    settings, preferences = _settings(sparsification, execution, **preference)
+    with ExitStack() as held:
+        held.enter_context(from_tasks())
+        if similarity is None:
+            source = _given(rows, points, preferences)
+        else:
+            source, settings = held.enter_context(_compared(rows, preferences, similarity, settings))
+        graph = held.enter_context(opened_graph(source, settings))
+        yield replace(describe_graph(graph, settings), neighbors=source.neighbors), graph.similarities()
+
+
+def _settings(
+    sparsification: Sparsification,
+    execution: Execution,
+    *,
+    preference: float | Table | None,
+    seed: int | None = Settings.seed,
+    **others: Any,
+) -> tuple[Settings, DataFrame | None]:
+    """Return the checked parameters, and the points' own preferences if there are any."""
+    _require(Sparsification, sparsification=sparsification)
+    _require(Execution, execution=execution)
+    by_point = None if preference is None or isinstance(preference, Real) else to_spark(preference, "preference")
+    others["preference"] = preference if by_point is None else None
+    others |= {"jitter": False} if seed is None else {"seed": seed}
+    settings = Settings(
+        **others,
+        **asdict(sparsification),
+        **asdict(execution),
+    )
+    if by_point is not None and (settings.preference_quantile, settings.clusters) != (None, None):
+        raise SettingError("give the preference in one way: a table, preference_quantile or clusters")
+    return settings, by_point
+
+
+def _require(kind: type, **given: object) -> None:
+    """Raise SettingError unless an argument is a record of this kind."""
+    for name, value in given.items():
+        if not isinstance(value, kind):
+            raise SettingError(f"{name} must be a `{kind.__name__}`, got {value!r}")
+
+
+def _given(similarities: Points, points: Table | None, preferences: DataFrame | None) -> Source:
+    """Return what similarities are given, as tables of Spark."""
+    table = to_spark(similarities, "similarities")
+    require_columns(table, ("i", "k", "s"), "similarities")
+    return Source(table, None if points is None else to_spark(points, "points"), preferences)
+
+
+@contextmanager
+def _compared(
+    points: Points,
+    preferences: DataFrame | None,
+    similarity: Similarity,
+    settings: Settings,
+    callback: Callback | None = None,
+) -> Iterator[tuple[Source, Settings]]:
+    """Go from points to similarities; what is kept on the way is released at the end.
+
+    1. Take the ids and the features; 2. scale the features; 3. number the points, where the engine works on blocks;
+    4. compute the similarities of all pairs, or of nearest neighbours.
+    """
+    _require(Similarity, similarity=similarity)
+    metric_of(similarity.metric, similarity.width)
+    if similarity.neighbors is not None and settings.symmetrize is None:
+        settings = replace(settings, symmetrize="union")
+    table = as_points(to_spark(points, "points"))
+    spark = table.sparkSession
+    if "preference" in table.columns:
+        if preferences is not None or settings.steers:
+            raise SettingError(
+                "give the preference in one way: the column 'preference' of the points, or preference, "
+                "preference_quantile or clusters"
+            )
+        preferences = table.select("id", "preference")
+    with ExitStack() as held:
+
+        def kept(rows: DataFrame) -> DataFrame:
+            held.callback(rows.persist().unpersist)
+            return rows
+
+        with _stage(callback, "similarities", spark):
+            if similarity.scale != "none":
+                table = scale(kept(table), similarity.scale)
+            numbering, named = None, table
+            if engine_of(spark, settings) == "resident":
+                both = 1 if settings.symmetrize in (None, "none") else 2
+                numbering, named = number_points(table, both * similarity.neighbors if similarity.neighbors else None)
+            if similarity.neighbors is not None:
+                named = kept(named)  # the search reads it more than once
+            try:
+                pairs, about = _similarities(named, similarity)
+            except InputError:
+                if numbering is not None:
+                    _similarities(table, similarity)  # tells of the points by their ids
+                raise
+        yield Source(pairs, table.select("id"), preferences, numbering, asdict(similarity), about), settings
+
+
+def _similarities(points: DataFrame, similarity: Similarity) -> tuple[Pairs, dict[str, Any] | None]:
+    """Return the similarities of points, and how neighbours were found."""
+    if similarity.neighbors is None:
+        return all_pairs(points, similarity.metric, similarity.width), None
+    pairs, search, recall = find_neighbors(
+        points, similarity.neighbors, similarity.metric, similarity.width, similarity.search, similarity.recall
+    )
+    return pairs, {"neighbors": similarity.neighbors, "search": search, "recall": round(recall, 4)}
+
+
+def _stage(callback: Callback | None, name: str, spark: SparkSession) -> AbstractContextManager[None]:
+    """Tell the callback of a stage, if it wants to know."""
+    stage = getattr(callback, "stage", None)
+    return stage(name, spark) if stage else nullcontext()
+
+
+def _watch(
+    spark: SparkSession, settings: Settings, checkpoint: str | Snapshots | None, callback: Callback | None
+) -> Watch:
+    """Return who looks on while the run iterates.
+
+    A callback may have more methods: ``stage(name, spark)``, a context for as long as a stage lasts, and
+    ``resumes_from(checkpoint)``, called once with where the run keeps its snapshots.
+    """
+    if callback is not None and not callable(callback):
+        raise SettingError(f"callback must be a function, got {callback!r}: leave it out for none")
+    snapshots = checkpoint if isinstance(checkpoint, Snapshots) else Snapshots(checkpoint=checkpoint)
+    watch = Watch(callback or Watch.callback, stage=partial(_stage, callback, spark=spark))
+    if snapshots.checkpoint is None:
+        return watch
+    kept = Checkpoint(spark, settings, snapshots)
+    if resumes_from := getattr(callback, "resumes_from", None):
+        resumes_from(kept)
+    return replace(watch, checkpoint=kept)

@@ -1,0 +1,213 @@
+"""What comes out of a run: tables, and the run in numbers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any, NoReturn
+
+from pyspark.sql import DataFrame
+
+from ap_spark._spark.session import current_session
+from ap_spark.errors import InputError
+from ap_spark.io.stores import Store
+from ap_spark.io.writer import SUMMARY, claimed, read_written
+from ap_spark.settings import Output, OutputFormat
+
+__all__ = ["Clustering", "Summary"]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A run in numbers; `summary.json` holds the same fields.
+
+    Attributes
+    ----------
+    settings, versions : dict
+        The parameters of the run; the versions of what it ran on.
+    fingerprint : str
+        The same for the same similarities and preferences, in whatever order they come.
+    engine : str
+        The engine that ran; "none" for degenerate input, which is answered without iterating.
+    n_points, n_edges, n_clusters : int
+        Points, stored pairs of different points, clusters.
+    converged : bool
+    n_iter : int
+        Iterations done.
+    dpsim, expref, netsim : float
+        Sum of the similarities of points to their exemplars, of the exemplars' preferences, and of both.
+    preference : float or None
+        The preference of all points; None if they differ.
+    promoted : int
+        Points made exemplars because they store no edge to one; 0 where the run converged.
+    seconds : dict
+        By stage.
+    tried : list of dict
+        With a number of clusters asked for, each preference that was tried, the number of clusters it gave (see
+        `preference_search.Trial`), and whether that run converged, was at rest, or was ended early. The best is run
+        once more where its result is not at hand.
+    neighbors : dict or None
+        Where nearest neighbours were searched: how many a point, by which search, and its recall on a sample.
+    """
+
+    settings: dict[str, Any]
+    versions: dict[str, str]
+    fingerprint: str
+    engine: str
+    n_points: int
+    n_edges: int
+    n_clusters: int
+    converged: bool
+    n_iter: int
+    dpsim: float
+    expref: float
+    netsim: float
+    preference: float | None
+    promoted: int
+    seconds: dict[str, float]
+    tried: list[dict[str, Any]] = field(default_factory=list)
+    neighbors: dict[str, Any] | None = None
+
+    def __str__(self) -> str:
+        """Return the run in a few lines, for a person."""
+        state = "converged" if self.converged else "NOT converged"
+        engine = "no iterations needed" if self.engine == "none" else f"{self.engine} engine"
+        lines = [
+            f"{self.n_points:,} points, {self.n_edges:,} similarities: {self.n_clusters:,} clusters",
+            f"{state} after {self.n_iter:,} iterations ({engine})",
+            f"net similarity {self.netsim:.6g} = similarities to exemplars {self.dpsim:.6g} "
+            f"+ preferences {self.expref:.6g}",
+        ]
+        if self.tried:
+            lines.insert(1, f"preference {self.preference:.6g}, the best of {len(self.tried)} tried")
+        if self.neighbors:
+            lines.insert(1, format_neighbors(self.neighbors))
+        if self.promoted:
+            lines.append(f"{self.promoted:,} points were made exemplars, since they store no edge to one")
+        return "\n".join(lines)
+
+
+def format_neighbors(neighbors: dict[str, Any]) -> str:
+    """Say how neighbours were found."""
+    words = f"neighbours: {neighbors['neighbors']:,} a point, {neighbors['search']} search"
+    return words + (f", recall {neighbors['recall']:.3f} on a sample" if neighbors["search"] != "exact" else "")
+
+
+@dataclass(frozen=True, repr=False)
+class Clustering:
+    """The result of a run.
+
+    Attributes
+    ----------
+    assignments : DataFrame
+        (id, exemplar, label, similarity), a row for each point. Labels 0..K-1 follow the exemplars' ids in order; the
+        similarity of an exemplar to itself is null. No rows when there is no exemplar.
+    exemplars : DataFrame
+        (label, exemplar, size, preference, mean_similarity), a row for each cluster.
+    trace : DataFrame
+        (iteration, exemplars, changed, seconds), a row for each iteration.
+    summary : Summary
+    discard_snapshots : callable
+        With a checkpoint: deletes the run's snapshots, once the result is in a safe place.
+    """
+
+    assignments: DataFrame
+    exemplars: DataFrame
+    trace: DataFrame
+    summary: Summary
+    discard_snapshots: Callable[[], None] = lambda: None
+
+    @property
+    def converged(self) -> bool:
+        """Whether the exemplars stood still for ``convergence_iter`` iterations, and every point had one."""
+        return self.summary.converged
+
+    @property
+    def n_iter(self) -> int:
+        """The number of iterations done."""
+        return self.summary.n_iter
+
+    def __repr__(self) -> str:
+        tables = [f"  .{name}: {', '.join(table.columns)}" for name, table in self.tables.items()]
+        return "\n".join(["Clustering", *(f"  {line}" for line in str(self.summary).splitlines()), *tables])
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a Clustering holds tables of a Spark session and cannot be pickled: clustering.save(DIR) keeps it, and "
+            "Clustering.load(DIR) reads it again; to pandas, clustering.assignments.toPandas()"
+        )
+
+    @property
+    def tables(self) -> dict[str, DataFrame]:
+        """The three tables by name, as they are written."""
+        return {"assignments": self.assignments, "exemplars": self.exemplars, "trace": self.trace}
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The number of rows of each table."""
+        return {
+            "assignments": self.summary.n_points,
+            "exemplars": self.summary.n_clusters,
+            "trace": self.summary.n_iter,
+        }
+
+    def save(self, path: str, *, format: OutputFormat = Output.output_format, overwrite: bool = False) -> None:
+        """Write the result to a directory, as ``ap-spark cluster --output`` does.
+
+        Parameters
+        ----------
+        path : str
+            A directory anywhere Spark can write; it appears whole or not at all.
+        format : {"parquet", "csv", "tsv", "json"}
+        overwrite : bool
+            Replace an output that is there.
+
+        Raises
+        ------
+        OutputError
+            If there is one and it may not be replaced, or the directory cannot be written.
+        SettingError
+            If the format is none of the four.
+
+        Examples
+        --------
+        >>> similarities = spark.createDataFrame([(0, 1, -1.0), (1, 0, -1.0)], "i int, k int, s double")
+        >>> from ap_spark import affinity_propagation
+        >>> affinity_propagation(similarities, preference=-3.0).save(f"{directory}/pair", format="csv")
+        >>> Clustering.load(f"{directory}/pair").summary.n_clusters
+        1
+        """
+        output = Output(output=path, output_format=format, overwrite=overwrite)
+        with claimed(self.assignments.sparkSession, output.output, output.if_exists) as directory:
+            directory.publish_clustering(self, output.output_format)
+
+    @classmethod
+    def load(cls, path: str) -> Clustering:
+        """Read a result that `save` or the command has written.
+
+        Parameters
+        ----------
+        path : str
+            The directory.
+
+        Returns
+        -------
+        Clustering
+
+        Raises
+        ------
+        InputError
+            If that is no output of ``ap-spark cluster``.
+        """
+        spark = current_session()
+        text = Store(spark, path).read_text(SUMMARY)
+        summary = json.loads(text) if text else {}
+        names = [declared.name for declared in fields(Summary)]
+        if "fingerprint" not in summary:
+            raise InputError(f"{path} must be an output of `ap-spark cluster` or of Clustering.save, but it is none")
+        assignments, exemplars, trace = (
+            read_written(spark, path, name, summary) for name in ("assignments", "exemplars", "trace")
+        )
+        known = {name: summary[name] for name in names if name in summary}
+        return cls(assignments, exemplars, trace, Summary(**known))
