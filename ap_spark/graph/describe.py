@@ -17,7 +17,7 @@ from ap_spark.errors import printable
 from ap_spark.exact_sum import units_of
 from ap_spark.graph.block_graph import BlockGraph
 from ap_spark.graph.build import engine_of
-from ap_spark.graph.edge_graph import Graph
+from ap_spark.graph.edge_graph import EdgeGraph
 from ap_spark.graph.preferences import PreferenceRange, preference_range
 from ap_spark.settings import Settings
 
@@ -120,7 +120,7 @@ class Description:
         return "\n".join(map(printable, lines))
 
 
-def describe_graph(graph: Graph | BlockGraph, settings: Settings) -> Description:
+def describe_graph(graph: EdgeGraph | BlockGraph, settings: Settings) -> Description:
     """Describe a graph that has been built; see `pipeline.describe`."""
     component = _components(graph)
     sizes = np.bincount(component)
@@ -155,7 +155,7 @@ def _degrees(of_points: Integers) -> Degrees:
     return Degrees(smallest, float(np.median(of_points)), float(of_points.mean()), largest)
 
 
-def _components(graph: Graph | BlockGraph) -> Integers:
+def _components(graph: EdgeGraph | BlockGraph) -> Integers:
     """Return the connected component of each point, named by the smallest index in it; edges count as undirected.
 
     Each block, or task, reduces its edges to a forest: at most one pair a point, which connects the same points. The
@@ -172,7 +172,7 @@ def _components(graph: Graph | BlockGraph) -> Integers:
     return component
 
 
-def _forest(graph: Graph) -> pa.Table:
+def _forest(graph: EdgeGraph) -> pa.Table:
     """Return pairs (i, k) that connect the same points as the edges do, at most one pair a point.
 
     Forests are merged first on all cores, then in one task. A task holds some ten numbers a point.
@@ -193,7 +193,7 @@ def _forest(graph: Graph) -> pa.Table:
     return forest.toArrow()
 
 
-def least_clusters(graph: Graph | BlockGraph, component: Integers | None = None) -> int:
+def least_clusters(graph: EdgeGraph | BlockGraph, component: Integers | None = None) -> int:
     """Return a number of clusters that no clustering of the graph can go below.
 
     An exemplar serves itself and at most as many points as store an edge to it. So a component needs exemplars until
@@ -202,7 +202,7 @@ def least_clusters(graph: Graph | BlockGraph, component: Integers | None = None)
 
     Parameters
     ----------
-    graph : Graph or BlockGraph
+    graph : EdgeGraph or BlockGraph
     component : int64, shape (n_points,), optional
         The connected component of each point, where it is known already.
     """
@@ -217,9 +217,9 @@ def least_clusters(graph: Graph | BlockGraph, component: Integers | None = None)
     return int(np.count_nonzero(forced | (served_before < np.repeat(size, size))))
 
 
-def _preference_range(graph: Graph | BlockGraph) -> PreferenceRange:
+def _preference_range(graph: EdgeGraph | BlockGraph) -> PreferenceRange:
     """Return the `preference_range` of the stored similarities."""
-    if isinstance(graph, Graph):
+    if isinstance(graph, EdgeGraph):
         return preference_range(graph.edges.where("i != k").select("i", "k", F.col("similarity").alias("s")))
     if graph.low is None or graph.high is None:
         return PreferenceRange(float("-inf"), float("-inf"))

@@ -1,19 +1,34 @@
-"""Fewer similarities, or symmetric ones: a threshold, the largest of each point, both directions of a pair."""
+"""Which similarities are stored: duplicates merged, a threshold, the largest of each point, both directions."""
 
 from __future__ import annotations
 
 import pyspark.sql.functions as F
 from pyspark.sql import Column, DataFrame, Window
 
-from ap_spark.schema import edge_table
-from ap_spark.settings import Sparsification, Symmetrize
+from ap_spark.schema import edge_table, no_similarity
+from ap_spark.settings import OnDuplicate, Sparsification, Symmetrize
 
-__all__ = ["changes_pairs", "is_stored", "sparsify"]
+__all__ = ["changes_pairs", "is_stored", "merge_duplicates", "sparsify"]
 
 
 def is_stored() -> Column:
     """Return whether a row is a stored similarity: of two different points, and not -infinity."""
     return (F.col("i") != F.col("k")) & (F.col("s") > float("-inf"))
+
+
+def merge_duplicates(edges: DataFrame, on_duplicate: OnDuplicate) -> DataFrame:
+    """Return one row for each pair: (i, k, s, rows, bad).
+
+    s is the largest, smallest or mean value of the pair, as ``on_duplicate`` says; for "error" it is the largest.
+    ``rows`` counts how often the pair was given, ``bad`` how many of the values are no similarity.
+    """
+    is_bad = no_similarity(F.col("s"))
+    # The mean adds in the order of the values, so that it does not depend on the order of the rows.
+    total = F.aggregate(F.array_sort(F.collect_list("s")), F.lit(0.0), lambda sum_, s: sum_ + s)
+    merged = {"min": F.min("s"), "mean": total / F.nullif(F.count("s"), F.lit(0))}.get(on_duplicate, F.max("s"))
+    return edges.groupBy("i", "k").agg(
+        merged.alias("s"), F.count("*").alias("rows"), F.sum(is_bad.cast("bigint")).alias("bad")
+    )
 
 
 def changes_pairs(rules: Sparsification) -> bool:

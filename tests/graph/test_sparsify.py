@@ -11,7 +11,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark import InputError, SettingError, sparsify
-from ap_spark.graph.edge_graph import build_graph
+from ap_spark.graph.edge_graph import build_edge_graph
 from ap_spark.settings import Settings
 from tests.conftest import Edges, affinity_propagation, random_edges
 
@@ -58,7 +58,7 @@ def test_the_function_and_the_graph_sparsify_by_the_definition(frame: Frame) -> 
         expected = sparsified(edges, **way)
         assert 0 < len(expected) != len(sparsified(edges))
         assert pairs_of(sparsify(table, **way)) == expected, way
-    graph = build_graph(table, Settings(**ways[2], preference=-1.0))
+    graph = build_edge_graph(table, Settings(**ways[2], preference=-1.0))
     found, points = pairs_of(graph.similarities()), {row.id for row in graph.points.collect()}
     graph.release()
     assert found == expected
