@@ -24,9 +24,12 @@ from pyspark.sql import SparkSession
 
 import ap_spark
 from ap_spark import (
+    Execution,
     InputError,
     SettingError,
-    describe,
+    Sparsification,
+    affinity_propagation,
+    cluster_points,
     java,
     make_points,
     nearest_neighbors,
@@ -37,7 +40,7 @@ from ap_spark import (
     sparsify,
 )
 from ap_spark.settings import Settings, markdown
-from tests.conftest import ROOT, affinity_propagation
+from tests.conftest import ROOT
 
 MODULES = sorted(module.name for module in pkgutil.walk_packages(ap_spark.__path__, "ap_spark."))
 
@@ -71,9 +74,16 @@ def test_public_functions_have_examples() -> None:
 
 
 def test_the_signature_has_the_declared_defaults() -> None:
-    signature = inspect.signature(ap_spark.affinity_propagation)
-    for declared in fields(Settings):
-        assert signature.parameters[declared.name].default == declared.default
+    flat = {declared.name: declared.default for declared in fields(Settings)}
+    for record in (Sparsification, Execution):
+        assert {declared.name: declared.default for declared in fields(record)}.items() <= flat.items()
+    for function in (affinity_propagation, cluster_points):
+        parameters = inspect.signature(function).parameters
+        for name in parameters.keys() & flat.keys():
+            assert parameters[name].default == flat[name]
+        assert parameters["sparsification"].default == Sparsification()
+        assert parameters["execution"].default == Execution()
+        assert len(parameters) <= 13
 
 
 def test_the_settings_table_is_up_to_date() -> None:
@@ -176,8 +186,6 @@ def test_the_rule_is_that_of_the_number_which_is_used() -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        affinity_propagation,
-        describe,
         preference_quantile,
         preference_range,
         lambda table: nearest_neighbors(table, 1),
