@@ -13,7 +13,7 @@ from ap_spark.convergence import Iteration, Stability
 from ap_spark.engines import Engine
 from ap_spark.errors import Interrupted
 from ap_spark.graph.block_graph import BlockGraph
-from ap_spark.graph.edge_graph import Graph
+from ap_spark.graph.edge_graph import EdgeGraph
 
 __all__ = ["EndedEarly", "Propagation", "Watch", "propagate", "without_iterating"]
 
@@ -74,7 +74,7 @@ class Propagation:
 
 
 def propagate(
-    graph: Graph | BlockGraph,
+    graph: EdgeGraph | BlockGraph,
     engine: Engine,
     *,
     max_iter: int,
@@ -86,7 +86,7 @@ def propagate(
 
     Parameters
     ----------
-    graph : Graph or BlockGraph
+    graph : EdgeGraph or BlockGraph
     engine : Engine
         At the beginning, or at the state of a snapshot.
     max_iter : int
@@ -160,7 +160,7 @@ def _format_stop(iteration: int, checkpoint: Checkpoint | None, *, saved: bool) 
     return f"{stopped}, {checkpoint.format_stop(saved=saved)}"
 
 
-def without_iterating(graph: Graph | BlockGraph) -> Propagation | None:
+def without_iterating(graph: EdgeGraph | BlockGraph) -> Propagation | None:
     """Return the answer for degenerate input, as in scikit-learn; None where there is something to iterate on.
 
     Where no point stores an edge, or there is only one point, all points are exemplars. Where all pairs are stored with

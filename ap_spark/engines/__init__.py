@@ -15,7 +15,7 @@ from ap_spark.engines.resident import ResidentEngine
 from ap_spark.engines.state import State
 from ap_spark.errors import SettingError
 from ap_spark.graph.block_graph import BlockGraph
-from ap_spark.graph.edge_graph import Graph
+from ap_spark.graph.edge_graph import EdgeGraph
 from ap_spark.settings import Settings
 
 __all__ = ["Engine", "State", "make_engine"]
@@ -55,7 +55,7 @@ class Engine(Protocol):
         """Give back everything the engine holds in the cluster."""
 
 
-def make_engine(graph: Graph | BlockGraph, settings: Settings, start: State | None = None) -> Engine:
+def make_engine(graph: EdgeGraph | BlockGraph, settings: Settings, start: State | None = None) -> Engine:
     """Make the engine that computes on a graph, at the beginning or at a state of a run on the same graph.
 
     Raises
