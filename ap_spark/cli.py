@@ -25,7 +25,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark._spark.session import start_session
-from ap_spark._spark.shortages import shortage
+from ap_spark._spark.shortages import format_shortage
 from ap_spark._spark.signals import Interrupts
 from ap_spark.checkpoint import WITHOUT_CHECKPOINT, Checkpoint, writable_store
 from ap_spark.convergence import Iteration
@@ -109,7 +109,7 @@ def explain(error: Exception, interrupts: Interrupts) -> tuple[str, int]:
     """What to tell of an error, and the exit code."""
     if isinstance(error, Interrupted):
         return str(error), interrupts.exit_code
-    if told := shortage(error):
+    if told := format_shortage(error):
         return told, StorageError.exit_code
     if interrupts.received:  # which has cancelled what was going on
         by = interrupts.received.name
