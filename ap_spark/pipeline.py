@@ -7,6 +7,7 @@ similarities (i, k, s), points, preferences ────────────
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, replace
@@ -25,7 +26,7 @@ from ap_spark.graph.describe import Description, describe_graph
 from ap_spark.io.frames import as_points, to_spark
 from ap_spark.propagation import Watch
 from ap_spark.result import Clustering
-from ap_spark.run import Source, cluster, opened_graph
+from ap_spark.run import Source, cluster, opened_graph, refuse_more_clusters
 from ap_spark.schema import require_columns
 from ap_spark.settings import Execution, Settings, Similarity, Snapshots, Sparsification
 from ap_spark.similarity.all_pairs import all_pairs
@@ -405,6 +406,9 @@ def _compared(
                 "preference_quantile or clusters"
             )
         preferences = table.select("id", "preference")
+    if settings.clusters is not None:
+        refuse_more_clusters(settings.clusters, table.count())
+    started = time.perf_counter()
     with ExitStack() as held:
 
         def kept(rows: DataFrame) -> DataFrame:
@@ -426,7 +430,8 @@ def _compared(
                 if numbering is not None:
                     _similarities(table, similarity)  # tells of the points by their ids
                 raise
-        yield Source(pairs, table.select("id"), preferences, numbering, asdict(similarity), about), settings
+        seconds = {"similarities": round(time.perf_counter() - started, 3)}
+        yield Source(pairs, table.select("id"), preferences, numbering, asdict(similarity), about, seconds), settings
 
 
 def _similarities(points: DataFrame, similarity: Similarity) -> tuple[Pairs, dict[str, Any] | None]:

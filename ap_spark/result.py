@@ -11,6 +11,7 @@ from pyspark.sql import DataFrame
 
 from ap_spark._spark.session import current_session
 from ap_spark.errors import InputError
+from ap_spark.graph.describe import format_neighbors
 from ap_spark.io.stores import Store
 from ap_spark.io.writer import SUMMARY, claimed, read_written
 from ap_spark.settings import Output, OutputFormat
@@ -86,12 +87,6 @@ class Summary:
         if self.promoted:
             lines.append(f"{self.promoted:,} points were made exemplars, since they store no edge to one")
         return "\n".join(lines)
-
-
-def format_neighbors(neighbors: dict[str, Any]) -> str:
-    """Say how neighbours were found."""
-    words = f"neighbours: {neighbors['neighbors']:,} a point, {neighbors['search']} search"
-    return words + (f", recall {neighbors['recall']:.3f} on a sample" if neighbors["search"] != "exact" else "")
 
 
 @dataclass(frozen=True, repr=False)
@@ -172,10 +167,12 @@ class Clustering:
 
         Examples
         --------
-        >>> similarities = spark.createDataFrame([(0, 1, -1.0), (1, 0, -1.0)], "i int, k int, s double")
+        >>> import tempfile
         >>> from ap_spark import affinity_propagation
-        >>> affinity_propagation(similarities, preference=-3.0).save(f"{directory}/pair", format="csv")
-        >>> Clustering.load(f"{directory}/pair").summary.n_clusters
+        >>> similarities = spark.createDataFrame([(0, 1, -1.0), (1, 0, -1.0)], "i int, k int, s double")
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     affinity_propagation(similarities, preference=-3.0).save(f"{directory}/pair", format="csv")
+        ...     Clustering.load(f"{directory}/pair").summary.n_clusters
         1
         """
         output = Output(output=path, output_format=format, overwrite=overwrite)

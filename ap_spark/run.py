@@ -32,7 +32,7 @@ from ap_spark.settings import Settings
 from ap_spark.similarity.pairs import Pairs
 from ap_spark.version import __version__
 
-__all__ = ["Source", "check_target", "cluster", "opened_graph", "what_is_missing"]
+__all__ = ["Source", "check_target", "cluster", "opened_graph", "refuse_more_clusters", "what_is_missing"]
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +56,8 @@ class Source:
         How similarities came about, for the summary.
     neighbors : dict, optional
         How neighbours were found.
+    seconds : dict
+        By stage, until now.
     """
 
     similarities: DataFrame | Pairs
@@ -64,6 +66,7 @@ class Source:
     numbering: Numbering | None = None
     options: dict[str, Any] = field(default_factory=dict)
     neighbors: dict[str, Any] | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def spark(self) -> SparkSession:
@@ -74,13 +77,13 @@ class Source:
 def cluster(source: Source, settings: Settings, watch: Watch) -> Clustering:
     """Cluster: once, or once for each preference that is tried for a number of clusters."""
     settings = replace(settings, convergence_iter=settings.window)
-    started = time.perf_counter()
     make = _builder(source)
     found = _cluster_once(make, settings, watch) if settings.clusters is None else _cluster_to(make, settings, watch)
     about = found.summary
-    seconds = about.seconds | {"run": round(time.perf_counter() - started, 3)}
     options = {name: value if not callable(value) else repr(value) for name, value in source.options.items()}
-    summary = replace(about, settings=about.settings | options, neighbors=source.neighbors, seconds=seconds)
+    summary = replace(
+        about, settings=about.settings | options, neighbors=source.neighbors, seconds=source.seconds | about.seconds
+    )
     return replace(found, summary=summary)
 
 
@@ -198,10 +201,15 @@ def _try_out(
     return best
 
 
+def refuse_more_clusters(target: int, n_points: int) -> None:
+    """Raise SettingError if more clusters are asked for than there are points."""
+    if target > n_points:
+        raise SettingError(f"clusters must be at most the number of points, {n_points:,}, got {target:,}")
+
+
 def check_target(target: int, graph: Graph | BlockGraph) -> None:
     """Raise SettingError if no clustering of the graph has so few or so many clusters."""
-    if target > graph.n_points:
-        raise SettingError(f"clusters must be at most the number of points, {graph.n_points:,}, got {target:,}")
+    refuse_more_clusters(target, graph.n_points)
     if graph.uniform and 1 < target < graph.n_points:
         raise SettingError(
             f"clusters must be 1 or {graph.n_points:,} where all similarities are equal, got {target:,}: "

@@ -136,13 +136,7 @@ def outcome(clustering: Clustering) -> list[Any]:
 
 def stop_at(iteration: int) -> dict[str, Any]:
     """Options with which a run stops after an iteration."""
-    seen: list[Iteration] = []
-
-    def callback(done: Iteration) -> bool:
-        seen.append(done)
-        return done.iteration >= iteration
-
-    return {"callback": callback}
+    return {"callback": lambda done: done.iteration >= iteration}
 
 
 @pytest.fixture(scope="module")

@@ -74,7 +74,7 @@ def test_points_in_clusters_out(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert len(trace) == summary["n_iter"]
     assert summary["netsim"] == pytest.approx(summary["dpsim"] + summary["expref"])
     assert summary["settings"]["preference"] == -1.0
-    assert {"start", "read", "graph", "propagation", "clusters", "write"} == set(summary["seconds"])
+    assert {"start", "read", "similarities", "graph", "propagation", "clusters", "write"} == set(summary["seconds"])
     assert nothing_left(tmp_path, "input.csv", "out")
 
 
@@ -726,7 +726,7 @@ def test_small_inputs_are_known_by_their_size(tmp_path: Path, monkeypatch: pytes
     below.mkdir(parents=True)
     (below / "a.csv").write_text("x" * 60)
     for path in (below / "a.csv", tmp_path / "in", f"{tmp_path}/*/part", f"file://{tmp_path}/in"):
-        assert is_small(str(path))
+        assert is_small([str(path)])
     (below / "b.csv").write_text("x" * 60)
     for path in (tmp_path / "in", "s3a://bucket/in", tmp_path / "none"):
-        assert not is_small(str(path))
+        assert not is_small([str(path)])

@@ -24,9 +24,12 @@ from pyspark.sql import SparkSession
 
 import ap_spark
 from ap_spark import (
+    Execution,
     InputError,
     SettingError,
-    describe,
+    Sparsification,
+    affinity_propagation,
+    cluster_points,
     java,
     make_points,
     nearest_neighbors,
@@ -36,18 +39,19 @@ from ap_spark import (
     similarities,
 )
 from ap_spark.settings import Settings, markdown
-from tests.conftest import ROOT, affinity_propagation
+from tests.conftest import ROOT
 
 MODULES = sorted(module.name for module in pkgutil.walk_packages(ap_spark.__path__, "ap_spark."))
 
 
 def test_exported_names() -> None:
     assert sorted(ap_spark.__all__) == [
-        "ApSparkError", "CheckpointError", "Clustering", "Description", "InputError", "Interrupted", "Iteration",
-        "JavaNotFound", "Neighbors", "NotConverged", "OutputError", "OutputInUse", "PreferenceRange", "Progress",
-        "SettingError", "StorageError", "Summary", "__version__", "affinity_propagation", "describe", "make_points",
-        "nearest_neighbors", "preference_quantile", "preference_range", "read_points", "read_similarities", "scale",
-        "similarities",
+        "ApSparkError", "CheckpointError", "Clustering", "Degrees", "Description", "Execution", "InputError",
+        "Interrupted", "Iteration", "JavaNotFound", "Neighbors", "NotConverged", "OutputError", "OutputInUse",
+        "PreferenceRange", "Progress", "SettingError", "Similarity", "Snapshots", "Sparsification", "StorageError",
+        "Summary", "__version__", "affinity_propagation", "cluster_points", "describe", "describe_points",
+        "make_points", "nearest_neighbors", "preference_quantile", "preference_range", "read_points",
+        "read_similarities", "scale", "similarities",
     ]  # fmt: skip
     for name in ap_spark.__all__:
         assert hasattr(ap_spark, name)
@@ -69,9 +73,16 @@ def test_public_functions_have_examples() -> None:
 
 
 def test_the_signature_has_the_declared_defaults() -> None:
-    signature = inspect.signature(ap_spark.affinity_propagation)
-    for declared in fields(Settings):
-        assert signature.parameters[declared.name].default == declared.default
+    flat = {declared.name: declared.default for declared in fields(Settings)}
+    for record in (Sparsification, Execution):
+        assert {declared.name: declared.default for declared in fields(record)}.items() <= flat.items()
+    for function in (affinity_propagation, cluster_points):
+        parameters = inspect.signature(function).parameters
+        for name in parameters.keys() & flat.keys():
+            assert parameters[name].default == flat[name]
+        assert parameters["sparsification"].default == Sparsification()
+        assert parameters["execution"].default == Execution()
+        assert len(parameters) <= 13
 
 
 def test_the_settings_table_is_up_to_date() -> None:
@@ -174,8 +185,6 @@ def test_the_rule_is_that_of_the_number_which_is_used() -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        affinity_propagation,
-        describe,
         preference_quantile,
         preference_range,
         lambda table: nearest_neighbors(table, 1),

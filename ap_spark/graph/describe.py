@@ -21,7 +21,7 @@ from ap_spark.graph.edge_graph import Graph
 from ap_spark.graph.preferences import PreferenceRange, preference_range
 from ap_spark.settings import Settings
 
-__all__ = ["Degrees", "Description", "describe_graph", "least_clusters"]
+__all__ = ["Degrees", "Description", "describe_graph", "format_neighbors", "least_clusters"]
 
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 HUBS = 5
@@ -116,7 +116,14 @@ class Description:
             f"preferences from one cluster to all points: {low:.6g} to {high:.6g}",
             f"a run: {self.engine} engine, about {size_of(self.bytes_needed)}",
         )
-        return "\n".join(map(printable, lines))
+        found = (format_neighbors(self.neighbors),) if self.neighbors else ()
+        return "\n".join(map(printable, lines + found))
+
+
+def format_neighbors(neighbors: dict[str, Any]) -> str:
+    """Say how neighbours were found."""
+    words = f"neighbours: {neighbors['neighbors']:,} a point, {neighbors['search']} search"
+    return words + (f", recall {neighbors['recall']:.3f} on a sample" if neighbors["search"] != "exact" else "")
 
 
 def describe_graph(graph: Graph | BlockGraph, settings: Settings) -> Description:
