@@ -39,7 +39,7 @@ from ap_spark.engines import Engine, State
 from ap_spark.engines.state import COLUMNS, MESSAGES
 from ap_spark.errors import CheckpointError, SettingError, reason
 from ap_spark.graph.block_graph import BlockGraph
-from ap_spark.graph.edge_graph import Graph
+from ap_spark.graph.edge_graph import EdgeGraph
 from ap_spark.io.stores import SUCCESS, Store
 from ap_spark.preference_search import Trial
 from ap_spark.settings import MIN_INTERVAL_FACTOR, Settings, Snapshots
@@ -249,7 +249,7 @@ class Checkpoint:
         names = DECISIVE if self.extensible else (*DECISIVE, "max_iter")
         return {name: value for name, value in asdict(self.settings).items() if name in names}
 
-    def begin(self, graph: Graph | BlockGraph) -> Snapshot | None:
+    def begin(self, graph: EdgeGraph | BlockGraph) -> Snapshot | None:
         """Begin to iterate, the first time at the snapshot that was found, if any.
 
         Raises
@@ -274,7 +274,7 @@ class Checkpoint:
             return iteration - self.last >= self.iterations
         return time.monotonic() - self.at >= max(self.seconds, MIN_INTERVAL_FACTOR * self.cost)
 
-    def write(self, engine: Engine, graph: Graph | BlockGraph, trace: Sequence[Iteration]) -> bool:
+    def write(self, engine: Engine, graph: EdgeGraph | BlockGraph, trace: Sequence[Iteration]) -> bool:
         """Take a snapshot; whether that succeeded. A run goes on without one, with a warning."""
         started = time.monotonic()
         name = ""

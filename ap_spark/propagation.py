@@ -13,7 +13,7 @@ from ap_spark.convergence import Iteration, Stability
 from ap_spark.engines import Engine
 from ap_spark.errors import Interrupted
 from ap_spark.graph.block_graph import BlockGraph
-from ap_spark.graph.edge_graph import Graph
+from ap_spark.graph.edge_graph import EdgeGraph
 
 __all__ = ["EndedEarly", "Propagation", "Watch", "propagate", "without_iterating"]
 
@@ -65,7 +65,7 @@ class Propagation:
 
 
 def propagate(
-    graph: Graph | BlockGraph,
+    graph: EdgeGraph | BlockGraph,
     engine: Engine,
     *,
     max_iter: int,
@@ -77,7 +77,7 @@ def propagate(
 
     Parameters
     ----------
-    graph : Graph
+    graph : EdgeGraph
     engine : Engine
     watch : Watch
     past : sequence of Iteration
@@ -137,7 +137,7 @@ def told(trace: list[Iteration], checkpoint: Checkpoint | None, saved: bool) -> 
     return f"{words}, with a snapshot in {checkpoint.store}: {command} goes on from there"
 
 
-def without_iterating(graph: Graph | BlockGraph) -> Propagation | None:
+def without_iterating(graph: EdgeGraph | BlockGraph) -> Propagation | None:
     """The answer for degenerate input, as in scikit-learn; None when there is something to iterate on.
 
     No point is similar to another, or there is only one point: all are exemplars. All pairs are stored with one

@@ -20,10 +20,11 @@ from ap_spark.clusters import make_clusters
 from ap_spark.convergence import TRACE, Iteration
 from ap_spark.engines import Engine, make_engine
 from ap_spark.errors import SettingError
-from ap_spark.graph.block_graph import BlockGraph, Numbering
+from ap_spark.graph.block_graph import BlockGraph
 from ap_spark.graph.build import build
 from ap_spark.graph.describe import least_clusters
-from ap_spark.graph.edge_graph import Graph
+from ap_spark.graph.edge_graph import EdgeGraph
+from ap_spark.graph.numbering import Numbering
 from ap_spark.preference_search import NEARLY, REST, Trial, Trials, is_at_rest
 from ap_spark.propagation import EndedEarly, Watch, propagate, without_iterating
 from ap_spark.result import Clustering, Summary
@@ -36,7 +37,7 @@ __all__ = ["Source", "check_target", "cluster", "opened_graph", "refuse_more_clu
 
 logger = logging.getLogger(__name__)
 
-Build = Callable[[Settings], Graph | BlockGraph]
+Build = Callable[[Settings], EdgeGraph | BlockGraph]
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def cluster(source: Source, settings: Settings, watch: Watch) -> Clustering:
 
 
 @contextmanager
-def opened_graph(source: Source, settings: Settings) -> Iterator[Graph | BlockGraph]:
+def opened_graph(source: Source, settings: Settings) -> Iterator[EdgeGraph | BlockGraph]:
     """Build a graph, for a while; a number of clusters that it does not permit is refused."""
     graph = _builder(source)(settings)
     try:
@@ -117,7 +118,9 @@ def _cluster_once(build: Build, settings: Settings, watch: Watch) -> Clustering:
 
 
 @contextmanager
-def _built(build: Build, settings: Settings, seconds: dict[str, float], watch: Watch) -> Iterator[Graph | BlockGraph]:
+def _built(
+    build: Build, settings: Settings, seconds: dict[str, float], watch: Watch
+) -> Iterator[EdgeGraph | BlockGraph]:
     """A graph, for a while."""
     with watch.stage("graph"), _stage("graph", seconds):
         graph = build(settings)
@@ -207,7 +210,7 @@ def refuse_more_clusters(target: int, n_points: int) -> None:
         raise SettingError(f"clusters must be at most the number of points, {n_points:,}, got {target:,}")
 
 
-def check_target(target: int, graph: Graph | BlockGraph) -> None:
+def check_target(target: int, graph: EdgeGraph | BlockGraph) -> None:
     """Raise SettingError if no clustering of the graph has so few or so many clusters."""
     refuse_more_clusters(target, graph.n_points)
     if graph.uniform and 1 < target < graph.n_points:
@@ -224,7 +227,7 @@ def check_target(target: int, graph: Graph | BlockGraph) -> None:
         )
 
 
-def _run(graph: Graph | BlockGraph, settings: Settings, seconds: dict[str, float], watch: Watch) -> Clustering:
+def _run(graph: EdgeGraph | BlockGraph, settings: Settings, seconds: dict[str, float], watch: Watch) -> Clustering:
     """From the graph to the result."""
     engine: Engine | None = None
     snapshot = watch.checkpoint.begin(graph) if watch.checkpoint else None

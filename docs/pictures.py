@@ -13,6 +13,7 @@ from pyspark.sql import SparkSession
 
 from ap_spark import affinity_propagation, preference_range, read_points, similarities
 from ap_spark._spark.session import start_session
+from ap_spark.settings import MetricName
 from benchmarks.digits import NEIGHBORS, PATH, cluster_digits
 
 mpl.use("Agg")
@@ -21,7 +22,7 @@ import matplotlib.pyplot as plt
 IMAGES = Path(__file__).parent / "images"
 PREFERENCE = -25_000.0
 COLUMNS = 10
-METRICS = {
+METRICS: dict[MetricName, float | None] = {
     "sqeuclidean": None,
     "euclidean": None,
     "manhattan": None,

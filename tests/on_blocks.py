@@ -8,14 +8,16 @@ import numpy as np
 
 from ap_spark.engines import Engine
 from ap_spark.engines.resident import ResidentEngine
-from ap_spark.graph.block_graph import BlockGraph, Numbering, build_block_graph
-from ap_spark.graph.edge_graph import Graph
+from ap_spark.graph.block_graph import BlockGraph
+from ap_spark.graph.block_graph_builder import build_block_graph
+from ap_spark.graph.edge_graph import EdgeGraph
+from ap_spark.graph.numbering import Numbering
 from ap_spark.settings import Settings
 
 __all__ = ["OnBlocks", "in_blocks", "names"]
 
 
-def in_blocks(graph: Graph, blocks: int | None = None, settings: Settings | None = None) -> BlockGraph:
+def in_blocks(graph: EdgeGraph, blocks: int | None = None, settings: Settings | None = None) -> BlockGraph:
     """The same graph in blocks; ``settings`` tell of the jitter."""
     points = graph.points.select("index", "id", "preference", "out_degree").toArrow().sort_by("index")
     numbering = Numbering(
@@ -37,7 +39,7 @@ class OnBlocks(ResidentEngine):
 
     def __init__(
         self,
-        graph: Graph,
+        graph: EdgeGraph,
         damping: float,
         blocks: int | None = None,
         kernel: str = "auto",

@@ -19,7 +19,7 @@ from ap_spark.checkpoint import RECORD, Checkpoint, digest, number_of
 from ap_spark.engines import Engine, State
 from ap_spark.engines.dataframe import DataFrameEngine
 from ap_spark.engines.resident import ResidentEngine
-from ap_spark.graph.edge_graph import Graph, build_graph
+from ap_spark.graph.edge_graph import EdgeGraph, build_edge_graph
 from ap_spark.propagation import Watch, propagate
 from ap_spark.settings import Settings, Snapshots
 from tests.conftest import LONG, Edges, affinity_propagation, random_edges
@@ -44,14 +44,14 @@ def edges() -> Edges:
 
 
 @pytest.fixture(scope="module")
-def graph(frame: Frame, edges: Edges) -> Iterator[Graph]:
-    graph = build_graph(frame(edges), Settings(preference=-2.0))
+def graph(frame: Frame, edges: Edges) -> Iterator[EdgeGraph]:
+    graph = build_edge_graph(frame(edges), Settings(preference=-2.0))
     yield graph
     graph.release()
 
 
 @pytest.fixture(scope="module")
-def whole(graph: Graph) -> bytes:
+def whole(graph: EdgeGraph) -> bytes:
     """The bits of an undisturbed run."""
     engine = ENGINES["one block"](graph)
     advance(engine, BEFORE + AFTER)
@@ -74,7 +74,7 @@ def saved(engine: Engine, directory: Path) -> State:
 
 
 @pytest.mark.parametrize("first", ENGINES)
-def test_each_engine_goes_on_from_the_state_of_each(graph: Graph, whole: bytes, tmp_path: Path, first: str) -> None:
+def test_each_engine_goes_on_from_the_state_of_each(graph: EdgeGraph, whole: bytes, tmp_path: Path, first: str) -> None:
     engine = ENGINES[first](graph)
     advance(engine, BEFORE)
     state = saved(engine, tmp_path)
@@ -98,7 +98,7 @@ def test_each_engine_goes_on_from_the_state_of_each(graph: Graph, whole: bytes, 
     ],
 )
 def test_what_is_lost_after_a_snapshot_is_made_again_from_it(
-    graph: Graph, whole: bytes, tmp_path: Path, name: str, spoil: Callable[[Path, bytes], None]
+    graph: EdgeGraph, whole: bytes, tmp_path: Path, name: str, spoil: Callable[[Path, bytes], None]
 ) -> None:
     engine = ENGINES[name](graph)
     assert isinstance(engine, ResidentEngine)
@@ -221,7 +221,7 @@ def test_a_damaged_snapshot_falls_back_to_the_one_before(
 
 
 def test_a_damaged_snapshot_is_none_of_the_two_that_are_kept(
-    spark: SparkSession, graph: Graph, snapshots: Path
+    spark: SparkSession, graph: EdgeGraph, snapshots: Path
 ) -> None:
     before, newest = sorted(snapshots.iterdir())
     cut(next((newest / "messages").glob("part-*.parquet")))
@@ -290,7 +290,7 @@ def test_a_run_can_start_again_and_another_be_given_more_iterations(
     assert seen[17].iteration == 18
 
 
-def test_drivers_that_do_not_know_of_each_other(spark: SparkSession, graph: Graph, tmp_path: Path) -> None:
+def test_drivers_that_do_not_know_of_each_other(spark: SparkSession, graph: EdgeGraph, tmp_path: Path) -> None:
     """As one that is presumed dead and lives on: each leaves the other's snapshots alone, and the newest counts."""
     how = Snapshots(checkpoint=str(tmp_path))
     one, other = (Checkpoint(spark, Settings(), how) for _ in range(2))
@@ -316,7 +316,7 @@ def test_last_words_are_of_the_run(spark: SparkSession, snapshots: Path, tmp_pat
 
 
 def test_what_the_engine_may_read_again_is_kept(
-    spark: SparkSession, graph: Graph, whole: bytes, tmp_path: Path
+    spark: SparkSession, graph: EdgeGraph, whole: bytes, tmp_path: Path
 ) -> None:
     """A block is made again from the first snapshot; two later, the executor that has it may be lost."""
     checkpoint = Checkpoint(spark, Settings(), Snapshots(checkpoint=str(tmp_path)))
@@ -377,7 +377,7 @@ def test_the_search_for_a_number_of_clusters_goes_on_too(
 
 @pytest.mark.parametrize(("clusters", "taken"), [(None, 1), (5, 0)])
 def test_a_run_that_more_iterations_would_go_on_ends_with_a_snapshot(
-    spark: SparkSession, graph: Graph, tmp_path: Path, clusters: int | None, taken: int
+    spark: SparkSession, graph: EdgeGraph, tmp_path: Path, clusters: int | None, taken: int
 ) -> None:
     """Where a number of clusters is searched for, max_iter decides which trials count: there is nothing to go on."""
     checkpoint = Checkpoint(spark, Settings(clusters=clusters), Snapshots(checkpoint=str(tmp_path)))
@@ -398,7 +398,7 @@ def test_numbers_of_numpy_are_settings_too(frame: Frame, edges: Edges, tmp_path:
     assert json.loads(json.dumps(found.summary.settings))["damping"] == 0.75
 
 
-def test_snapshots_that_take_long_are_taken_seldom(spark: SparkSession, graph: Graph, tmp_path: Path) -> None:
+def test_snapshots_that_take_long_are_taken_seldom(spark: SparkSession, graph: EdgeGraph, tmp_path: Path) -> None:
     often, exactly = (
         Checkpoint(spark, Settings(), Snapshots(checkpoint=str(tmp_path / "c"), checkpoint_every=every))
         for every in ("0.001min", "3")

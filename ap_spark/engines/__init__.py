@@ -14,7 +14,7 @@ from ap_spark.engines.dataframe import DataFrameEngine
 from ap_spark.engines.resident import ResidentEngine
 from ap_spark.engines.state import State
 from ap_spark.graph.block_graph import BlockGraph
-from ap_spark.graph.edge_graph import Graph
+from ap_spark.graph.edge_graph import EdgeGraph
 from ap_spark.settings import Settings
 
 __all__ = ["Engine", "State", "make_engine"]
@@ -54,7 +54,7 @@ class Engine(Protocol):
         """Give back everything the engine holds in the cluster."""
 
 
-def make_engine(graph: Graph | BlockGraph, settings: Settings, start: State | None = None) -> Engine:
+def make_engine(graph: EdgeGraph | BlockGraph, settings: Settings, start: State | None = None) -> Engine:
     """The engine for a graph, at the beginning, or at a state of a run on the same graph."""
     if isinstance(graph, BlockGraph):
         return ResidentEngine(graph, settings.damping, start=start)
