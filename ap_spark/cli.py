@@ -27,7 +27,7 @@ from pyspark.sql import DataFrame, SparkSession
 from ap_spark._spark.session import start_session
 from ap_spark._spark.shortages import shortage
 from ap_spark._spark.signals import Interrupts
-from ap_spark.checkpoint import Checkpoint, store_of
+from ap_spark.checkpoint import WITHOUT_CHECKPOINT, Checkpoint, writable_store
 from ap_spark.convergence import Iteration
 from ap_spark.errors import (
     ApSparkError,
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("ap_spark").setLevel(logging.DEBUG if given.verbose else logging.WARNING)
     for module in ("progress", "checkpoint"):
         logging.getLogger(f"ap_spark.{module}").setLevel(logging.WARNING if given.quiet else logging.INFO)
-    with Interrupts(lambda: Checkpoint.NONE_KEPT) as interrupts:
+    with Interrupts(lambda: WITHOUT_CHECKPOINT) as interrupts:
         try:
             given.run(given, interrupts)
         except OutputIsThere as there:
@@ -161,7 +161,7 @@ class _Watcher(Progress):
         return self.interrupts.requested()
 
     def resumes_from(self, checkpoint: Checkpoint) -> None:
-        self.interrupts.saved = lambda: checkpoint.last_words
+        self.interrupts.saved = checkpoint.format_saved
 
 
 @dataclass(frozen=True)
@@ -303,7 +303,7 @@ def _job(
             held.callback(interrupts.detach)
             apart = places_read(spark, {"INPUT": given.input[0], "--points": source.points})
             if checkpoint is not None:
-                place = Place.of("--checkpoint", store_of(spark, checkpoint))
+                place = Place.of("--checkpoint", writable_store(spark, checkpoint))
                 if found := conflict(place, apart):
                     raise CheckpointError(
                         f"the checkpoint must lie apart from the input, but {found}: choose another directory"

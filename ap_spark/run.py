@@ -78,6 +78,8 @@ class Source:
 
 def cluster(source: Source, settings: Settings, watch: Watch) -> Clustering:
     """Cluster: once, or once for each preference that is tried for a number of clusters."""
+    if watch.checkpoint:
+        watch.checkpoint.open()
     settings = replace(settings, convergence_iter=settings.window)
     make = _builder(source)
     if settings.clusters is None:

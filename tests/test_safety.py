@@ -403,6 +403,7 @@ def test_only_snapshots_of_ours_are_deleted(here: Path, spark: SparkSession, cap
         (here / "c" / f"snapshot-00000{number}-00000000" / name).mkdir(parents=True)
     (here / "c" / "snapshot-000003-00000000").write_text("three years")
     checkpoint = Checkpoint(spark, Settings(), Snapshots(checkpoint=f"{here}/c", resume=False))
+    checkpoint.open()
     checkpoint.discard()
     assert [path.name[:15] for path in sorted((here / "c").iterdir())] == ["snapshot-000002", "snapshot-000003"]
     assert "is left as it is: thesis.tex is not of a snapshot" in caplog.text
