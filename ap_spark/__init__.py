@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     )
     from ap_spark.graph.describe import Degrees, Description
     from ap_spark.graph.preferences import PreferenceRange, preference_quantile, preference_range
+    from ap_spark.graph.sparsify import sparsify
     from ap_spark.io.readers import make_points, read_points, read_similarities
     from ap_spark.pipeline import affinity_propagation, cluster_points, describe, describe_points
     from ap_spark.progress import Progress
@@ -75,6 +76,7 @@ __all__ = [
     "read_similarities",
     "scale",
     "similarities",
+    "sparsify",
 ]
 
 # Where each name is at home. It is imported when it is first asked for: a Python worker of Spark's, which starts within
@@ -102,6 +104,7 @@ _HOMES = {
         "preference_quantile",
         "preference_range",
     ),
+    "graph.sparsify": ("sparsify",),
     "io.readers": (
         "make_points",
         "read_points",

@@ -23,7 +23,7 @@ from ap_spark.blocks.kernel import Flags, Floats, Integers, in_floats, in_units,
 from ap_spark.blocks.store import sent
 from ap_spark.exact_sum import exact_sum, sum_in_units
 from ap_spark.graph.block_graph import BlockGraph
-from ap_spark.graph.edge_graph import Graph
+from ap_spark.graph.edge_graph import EdgeGraph
 from ap_spark.graph.numbering import numbered
 
 __all__ = ["Clusters", "make_clusters"]
@@ -53,12 +53,12 @@ class Clusters:
     expref: float
 
 
-def make_clusters(graph: Graph | BlockGraph, exemplars: Any) -> Clusters:
+def make_clusters(graph: EdgeGraph | BlockGraph, exemplars: Any) -> Clusters:
     """Assign every point to an exemplar, and move each exemplar to the best member of its cluster.
 
     Parameters
     ----------
-    graph : Graph or BlockGraph
+    graph : EdgeGraph or BlockGraph
     exemplars : DataFrame (index), or bool of shape (n_points,)
         The exemplars that the messages name, in the form that the graph has; none gives no clusters.
 
@@ -181,7 +181,7 @@ def kept(table: DataFrame, until: ExitStack) -> DataFrame:
     return checkpoint
 
 
-def find_clusters(graph: Graph, exemplars: DataFrame, held: ExitStack, result: ExitStack) -> Clusters:
+def find_clusters(graph: EdgeGraph, exemplars: DataFrame, held: ExitStack, result: ExitStack) -> Clusters:
     candidates = kept(exemplars, held)
     assigned = kept(assign(graph, candidates), held)
     reached = assigned.count()
@@ -228,7 +228,7 @@ def largest(value: Column, name: Column) -> Column:
     return F.struct(best["value"].alias("value"), (-best["minus_name"]).alias("name"))
 
 
-def assign(graph: Graph, candidates: DataFrame) -> DataFrame:
+def assign(graph: EdgeGraph, candidates: DataFrame) -> DataFrame:
     """(index, exemplar, similarity): candidates to themselves, the others to the most similar candidate they reach.
 
     Points that reach none are left out.
@@ -248,7 +248,7 @@ def assign(graph: Graph, candidates: DataFrame) -> DataFrame:
     return others.union(own)
 
 
-def refine(graph: Graph, assigned: DataFrame) -> DataFrame:
+def refine(graph: EdgeGraph, assigned: DataFrame) -> DataFrame:
     """(index) of each cluster's best exemplar: the member j with the largest sum of s(i, j) over the members i.
 
     p(j) counts as s(j, j), and every other member has to store an edge to j. An exemplar that is similar to nobody

@@ -20,9 +20,9 @@ from pyspark.sql import DataFrame, SparkSession
 from ap_spark.checkpoint import Checkpoint
 from ap_spark.convergence import Iteration
 from ap_spark.errors import InputError, SettingError, from_tasks
-from ap_spark.graph.block_graph import number_points
 from ap_spark.graph.build import engine_of
 from ap_spark.graph.describe import Description, describe_graph
+from ap_spark.graph.numbering import number_points
 from ap_spark.io.frames import as_points, to_spark
 from ap_spark.propagation import Watch
 from ap_spark.result import Clustering

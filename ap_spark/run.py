@@ -20,10 +20,12 @@ from ap_spark.clusters import make_clusters
 from ap_spark.convergence import TRACE, Iteration
 from ap_spark.engines import Engine, make_engine
 from ap_spark.errors import SettingError
-from ap_spark.graph.block_graph import BlockGraph, Numbering
+from ap_spark.graph.block_graph import BlockGraph
 from ap_spark.graph.build import build
 from ap_spark.graph.describe import least_clusters
-from ap_spark.graph.edge_graph import Graph
+from ap_spark.graph.edge_graph import EdgeGraph
+from ap_spark.graph.mistakes import find_mistakes
+from ap_spark.graph.numbering import Numbering
 from ap_spark.preference_search import NEARLY, REST, Trial, Trials, is_at_rest
 from ap_spark.propagation import EndedEarly, Watch, propagate, without_iterating
 from ap_spark.result import Clustering, Summary
@@ -36,7 +38,7 @@ __all__ = ["Source", "check_target", "cluster", "opened_graph", "refuse_more_clu
 
 logger = logging.getLogger(__name__)
 
-Build = Callable[[Settings], Graph | BlockGraph]
+Build = Callable[[Settings], EdgeGraph | BlockGraph]
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,14 @@ class Source:
 
 def cluster(source: Source, settings: Settings, watch: Watch) -> Clustering:
     """Cluster: once, or once for each preference that is tried for a number of clusters."""
+    if watch.checkpoint:
+        watch.checkpoint.open()
     settings = replace(settings, convergence_iter=settings.window)
     make = _builder(source)
-    found = _cluster_once(make, settings, watch) if settings.clusters is None else _cluster_to(make, settings, watch)
+    if settings.clusters is None:
+        found = _cluster_once(make, settings, watch, look=partial(_tell_of_mistakes, source=source, settings=settings))
+    else:
+        found = _cluster_to(make, settings, watch)
     about = found.summary
     options = {name: value if not callable(value) else repr(value) for name, value in source.options.items()}
     summary = replace(
@@ -88,12 +95,13 @@ def cluster(source: Source, settings: Settings, watch: Watch) -> Clustering:
 
 
 @contextmanager
-def opened_graph(source: Source, settings: Settings) -> Iterator[Graph | BlockGraph]:
+def opened_graph(source: Source, settings: Settings) -> Iterator[EdgeGraph | BlockGraph]:
     """Build a graph, for a while; a number of clusters that it does not permit is refused."""
     graph = _builder(source)(settings)
     try:
         if settings.clusters is not None:
             check_target(settings.clusters, graph)
+        _tell_of_mistakes(graph, source, settings)
         yield graph
     finally:
         graph.release()
@@ -109,15 +117,29 @@ def _builder(source: Source) -> Build:
     )
 
 
-def _cluster_once(build: Build, settings: Settings, watch: Watch) -> Clustering:
-    """Cluster once."""
+def _tell_of_mistakes(graph: EdgeGraph | BlockGraph, source: Source, settings: Settings) -> None:
+    given_as_pairs = source.numbering is None and isinstance(source.similarities, DataFrame)
+    for mistake in find_mistakes(graph, given_as_pairs=given_as_pairs and settings.symmetrize is None):
+        logger.warning(mistake)
+
+
+def _cluster_once(
+    build: Build,
+    settings: Settings,
+    watch: Watch,
+    look: Callable[[EdgeGraph | BlockGraph], None] = lambda graph: None,
+) -> Clustering:
+    """Cluster once; ``look`` at the graph before."""
     seconds: dict[str, float] = {}
     with _built(build, settings, seconds, watch) as graph:
+        look(graph)
         return _run(graph, settings, seconds, watch)
 
 
 @contextmanager
-def _built(build: Build, settings: Settings, seconds: dict[str, float], watch: Watch) -> Iterator[Graph | BlockGraph]:
+def _built(
+    build: Build, settings: Settings, seconds: dict[str, float], watch: Watch
+) -> Iterator[EdgeGraph | BlockGraph]:
     """A graph, for a while."""
     with watch.stage("graph"), _stage("graph", seconds):
         graph = build(settings)
@@ -207,7 +229,7 @@ def refuse_more_clusters(target: int, n_points: int) -> None:
         raise SettingError(f"clusters must be at most the number of points, {n_points:,}, got {target:,}")
 
 
-def check_target(target: int, graph: Graph | BlockGraph) -> None:
+def check_target(target: int, graph: EdgeGraph | BlockGraph) -> None:
     """Raise SettingError if no clustering of the graph has so few or so many clusters."""
     refuse_more_clusters(target, graph.n_points)
     if graph.uniform and 1 < target < graph.n_points:
@@ -224,7 +246,7 @@ def check_target(target: int, graph: Graph | BlockGraph) -> None:
         )
 
 
-def _run(graph: Graph | BlockGraph, settings: Settings, seconds: dict[str, float], watch: Watch) -> Clustering:
+def _run(graph: EdgeGraph | BlockGraph, settings: Settings, seconds: dict[str, float], watch: Watch) -> Clustering:
     """From the graph to the result."""
     engine: Engine | None = None
     snapshot = watch.checkpoint.begin(graph) if watch.checkpoint else None

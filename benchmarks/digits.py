@@ -19,6 +19,7 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from ap_spark import Sparsification, affinity_propagation, nearest_neighbors, read_points, similarities
 from ap_spark._spark.session import start_session
+from ap_spark.settings import MetricName
 
 PATH = str(Path(__file__).parent.parent / "data" / "digits.csv.gz")
 NEIGHBORS = (10, 25, 50, 100, 200, None)
@@ -42,7 +43,7 @@ def cluster_digits(
     spark: SparkSession,
     neighbors: int | None,
     *,
-    metric: str = "sqeuclidean",
+    metric: MetricName = "sqeuclidean",
     width: float | None = None,
     preference: float | None = None,
     clusters: int | None = None,

@@ -15,7 +15,7 @@ import time
 from ap_spark._spark.session import start_session
 from ap_spark.convergence import Stability
 from ap_spark.engines.dataframe import DataFrameEngine
-from ap_spark.graph.edge_graph import build_graph
+from ap_spark.graph.edge_graph import build_edge_graph
 from ap_spark.settings import Settings
 from benchmarks.workload import knn_graph
 
@@ -38,7 +38,7 @@ def main() -> None:
     given = parser.parse_args()
     spark = start_session("local[*]", ["spark.driver.extraJavaOptions=-XX:+UseParallelGC", *FORGET])
     spark.sparkContext.setLogLevel("ERROR")
-    graph = build_graph(spark.createDataFrame(knn_graph(given.edges // 50, 50)), Settings())
+    graph = build_edge_graph(spark.createDataFrame(knn_graph(given.edges // 50, 50)), Settings())
     engine = DataFrameEngine(graph, 0.5)
     seconds: list[float] = []
     jvm = spark.sparkContext._jvm

@@ -29,7 +29,7 @@ from ap_spark.convergence import Stability
 from ap_spark.engines.dataframe import DataFrameEngine
 from ap_spark.engines.resident import ResidentEngine
 from ap_spark.engines.tasks import Plan
-from ap_spark.graph.edge_graph import build_graph
+from ap_spark.graph.edge_graph import build_edge_graph
 from ap_spark.settings import Settings
 from benchmarks.workload import ready_edges, ready_graph
 
@@ -103,7 +103,7 @@ def measure(spark: SparkSession, n_points: int, given: argparse.Namespace) -> No
             engine.release()
         graph.release()
     if "dataframe" in given.only:
-        plain = build_graph(ready_edges(*workload), Settings(jitter=False))
+        plain = build_edge_graph(ready_edges(*workload), Settings(jitter=False))
         joins = DataFrameEngine(plain, DAMPING)
         report("dataframe", plain.n_edges, engine_seconds(joins, every))
         joins.release()

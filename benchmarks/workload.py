@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession
 from scipy.spatial import cKDTree
 
-from ap_spark.graph.block_graph import BlockGraph, Numbering, build_block_graph
+from ap_spark.graph.block_graph import BlockGraph
+from ap_spark.graph.block_graph_builder import build_block_graph
+from ap_spark.graph.numbering import Numbering
 from ap_spark.settings import Settings
 
 DIMENSIONS = 8

@@ -50,8 +50,7 @@ def iris(spark: SparkSession) -> Figure:
             axis.plot(x[[member, exemplar]], y[[member, exemplar]], color=color, linewidth=0.4)
         axis.scatter(x[members.index], y[members.index], s=12, color=color)
         said = f"{flowers['species'][exemplar]}, for {len(members)} flowers"
-        star = {"marker": "*", "s": 160, "color": color, "edgecolor": "black", "zorder": 3}
-        axis.scatter(x[exemplar], y[exemplar], label=said, **star)
+        axis.scatter(x[exemplar], y[exemplar], s=160, marker="*", color=color, edgecolor="black", zorder=3, label=said)
     axis.legend(title="exemplars", fontsize=8, title_fontsize=8)
     axis.set_xlabel("petal length, cm", fontsize=9)
     axis.set_ylabel("petal width, cm", fontsize=9)

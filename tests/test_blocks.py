@@ -19,6 +19,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from ap_spark import InputError, preference_range
+from ap_spark._spark import classic
 from ap_spark.blocks import build, passes, send
 from ap_spark.blocks.assemble import Rules, assemble
 from ap_spark.blocks.build import Layout, Stats, by_rows, with_diagonal
@@ -28,10 +29,12 @@ from ap_spark.blocks.send import parcels, unpacked
 from ap_spark.clusters import make_clusters
 from ap_spark.engines.tasks import Beginning, Plan, begin
 from ap_spark.exact_sum import Units
-from ap_spark.graph import block_graph
-from ap_spark.graph.block_graph import BlockGraph, block_of, build_block_graph, cut, is_scan, number_points
+from ap_spark.graph import block_graph, numbering
+from ap_spark.graph.block_graph import BlockGraph, _block_of
+from ap_spark.graph.block_graph_builder import _cut, build_block_graph
 from ap_spark.graph.describe import describe_graph
-from ap_spark.graph.edge_graph import build_graph
+from ap_spark.graph.edge_graph import build_edge_graph
+from ap_spark.graph.numbering import number_points
 from ap_spark.settings import Settings
 from ap_spark.similarity.all_pairs import all_pairs as compared
 from ap_spark.similarity.neighbors import find_neighbors
@@ -255,16 +258,16 @@ def test_histograms_count_what_lies_between(block: OneBlock) -> None:
 
 
 def test_rows_are_cut_by_weight(spark: SparkSession) -> None:
-    assert cut(np.ones(10, np.int64), 1).tolist() == [0, 10]
-    assert cut(np.array([100, 1, 1, 1, 1, 1, 1]), 3).tolist() == [0, 1, 7]
+    assert _cut(np.ones(10, np.int64), 1).tolist() == [0, 10]
+    assert _cut(np.array([100, 1, 1, 1, 1, 1, 1]), 3).tolist() == [0, 1, 7]
     for seed in range(50):
         rng = np.random.default_rng(seed)
         weights = rng.integers(0, 9, int(rng.integers(1, 60))) + (seed % 2)
-        cuts = cut(weights, int(rng.integers(1, 9)))
+        cuts = _cut(weights, int(rng.integers(1, 9)))
         assert (cuts[0], cuts[-1]) == (0, len(weights))
         assert (np.diff(cuts) > 0).all()
     cuts = np.array([0, 3, 4, 9])
-    found = spark.range(9).select(F.expr(block_of("id", cuts))).collect()
+    found = spark.range(9).select(F.expr(_block_of("id", cuts))).collect()
     assert [row[0] for row in found] == [0, 0, 0, 1, 2, 2, 2, 2, 2]
 
 
@@ -297,10 +300,10 @@ def test_both_forms_of_a_graph_are_the_same(
         edges += [(i, k, s - 1.0) for i, k, s in edges[::3]]
     table = frame(edges)
     if text:
-        monkeypatch.setattr(block_graph, "BROADCAST_POINTS", 10)  # also as for very many points
+        monkeypatch.setattr(numbering, "BROADCAST_POINTS", 10)  # also as for very many points
         table = table.selectExpr("concat('p', i) i", "concat('p', k) k", "s")
     settings = Settings(**options)
-    plain, blocks = build_graph(table, settings), build_block_graph(table, settings)
+    plain, blocks = build_edge_graph(table, settings), build_block_graph(table, settings)
     points = plain.points.orderBy("index").collect()
     assert [row.out_degree for row in points] == blocks.out_degree.tolist()
     assert [row.in_degree for row in points] == blocks.in_degree.tolist()
@@ -310,7 +313,7 @@ def test_both_forms_of_a_graph_are_the_same(
         assert getattr(plain, name) == getattr(blocks, name), name
     quantiles = 0.0, 0.3, 0.5, 1.0
     assert plain.quantiles(*quantiles) == blocks.quantiles(*quantiles)
-    monkeypatch.setattr(block_graph, "ROWS_AT_ONCE", 10)
+    monkeypatch.setattr(block_graph, "_DRIVER_SIMILARITIES", 10)
     monkeypatch.setattr(passes, "BINS", 4)
     assert plain.quantiles(*quantiles) == blocks.quantiles(*quantiles)
     assert {(row.i, row.k): row.s for row in blocks.similarities().collect()} == edges_of(blocks)
@@ -398,7 +401,7 @@ def test_what_may_change_or_costs_much_is_not_read_twice(spark: SparkSession, fr
         (read.distinct(), False),
         (read.join(read.select("i"), "i"), False),
     ):
-        assert is_scan(table) == scanned
+        assert classic.only_reads_files(table) == scanned
 
 
 def test_duplicates_are_merged_before_preferences_are_looked_at(frame: Frame) -> None:
@@ -441,6 +444,6 @@ BAD: list[tuple[Edges, dict[str, Any], str]] = [
 def test_what_is_wrong_is_told_in_the_same_words(
     frame: Frame, edges: Edges, options: dict[str, Any], message: str
 ) -> None:
-    for make in (build_graph, build_block_graph):
+    for make in (build_edge_graph, build_block_graph):
         with pytest.raises(InputError, match=message):
             make(frame(edges), Settings(**options))

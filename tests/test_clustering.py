@@ -20,7 +20,7 @@ from ap_spark._spark.session import with_settings
 from ap_spark.clusters import make_clusters
 from ap_spark.convergence import Stability
 from ap_spark.engines.dataframe import DataFrameEngine
-from ap_spark.graph.edge_graph import build_graph
+from ap_spark.graph.edge_graph import build_edge_graph
 from ap_spark.graph.numbering import numbered
 from ap_spark.settings import EngineName, Settings
 from tests import oracle
@@ -130,7 +130,7 @@ class Components:
                 preferences += [(first + point, preference) for point in range(len(answer[1]))]
         assert len(self.expected) >= 9
         table = spark.createDataFrame(preferences, "id bigint, preference double")
-        self.graph = build_graph(frame(edges), Settings(), preferences=table)
+        self.graph = build_edge_graph(frame(edges), Settings(), preferences=table)
 
     def points(self, seed: int) -> range:
         return range(self.first[seed], self.first[seed] + len(self.expected[seed][1]))
@@ -459,7 +459,7 @@ def test_minus_infinity_is_a_pair_that_is_not_stored(frame: Frame) -> None:
 def test_string_ids_cluster_as_numbers_do(
     spark: SparkSession, monkeypatch: pytest.MonkeyPatch, rows_a_task: int
 ) -> None:
-    monkeypatch.setattr("ap_spark.graph.numbering.ROWS_A_TASK", rows_a_task)
+    monkeypatch.setattr("ap_spark.graph.numbering._ROWS_A_TASK", rows_a_task)
     fixture, edges = load(next(path for path in FIXTURES if path.stem == "toy25"))
     named = spark.createDataFrame([(f"p{i:02}", f"p{k:02}", s) for i, k, s in edges], "i string, k string, s double")
     clustering = affinity_propagation(named, preference=fixture["preference"])
@@ -469,7 +469,7 @@ def test_string_ids_cluster_as_numbers_do(
 def test_rows_are_numbered_in_order_over_several_partitions(
     spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ap_spark.graph.numbering.ROWS_A_TASK", 4)
+    monkeypatch.setattr("ap_spark.graph.numbering._ROWS_A_TASK", 4)
     with with_settings(spark, {"spark.sql.adaptive.enabled": "false"}):  # which would make one partition of them
         rows = numbered(spark.range(200).select((F.col("id") * 77 % 200).alias("value")), "number", "value", count=200)
     assert rows.rdd.getNumPartitions() > 1

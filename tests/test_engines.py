@@ -26,7 +26,7 @@ from ap_spark.engines import Engine, make_engine, tasks
 from ap_spark.engines.dataframe import DataFrameEngine, responsibilities
 from ap_spark.engines.resident import ResidentEngine
 from ap_spark.exact_sum import Units
-from ap_spark.graph.edge_graph import Graph, build_graph
+from ap_spark.graph.edge_graph import EdgeGraph, build_edge_graph
 from ap_spark.settings import EngineName, Settings
 from benchmarks.workload import ready_graph
 from tests import oracle
@@ -41,32 +41,9 @@ from tests.conftest import (
     one_way,
     random_edges,
 )
-from tests.on_blocks import OnBlocks, names
+from tests.on_blocks import NEVER, OnBlocks, advance, bits, bits_of_columns, messages_of, names
 
-NEVER = 10**9  # a convergence_iter that is never reached
 Frame = Callable[[Edges], DataFrame]
-
-
-def advance(engine: Engine, iterations: int) -> None:
-    done = list(engine.run(iterations, Stability(NEVER)))
-    assert len(done) == iterations
-
-
-def messages_of(engine: Engine) -> Any:
-    """All messages as a record array, sorted by (i, k): r, and the a of the iteration before."""
-    table = engine.state().messages.toArrow()
-    rows = np.rec.fromarrays([table[name].to_numpy() for name in "ikra"], names=["i", "k", "r", "a"])  # type: ignore[call-overload]
-    return np.sort(rows, order=["i", "k"])
-
-
-def bits(rows: NDArray[Any]) -> bytes:
-    return b"".join(np.ascontiguousarray(rows[name]).tobytes() for name in "ikra")
-
-
-def bits_of_columns(engine: Engine) -> bytes:
-    """Totals, availabilities and exemplars of the columns that have a row."""
-    columns = engine.state().columns.where("not isnan(a)").orderBy("k").toArrow()
-    return b"".join(column.to_numpy().tobytes() for column in columns.columns)
 
 
 @pytest.fixture(scope="module")
@@ -98,17 +75,17 @@ def components() -> tuple[list[NDArray[np.float64]], Edges, list[float]]:
 @pytest.fixture(scope="module")
 def graph(
     spark: SparkSession, frame: Frame, components: tuple[list[NDArray[np.float64]], Edges, list[float]]
-) -> Iterator[Graph]:
+) -> Iterator[EdgeGraph]:
     _, edges, preferences = components
     table = spark.createDataFrame(list(enumerate(preferences)), "id bigint, preference double")
-    graph = build_graph(frame(edges), Settings(jitter=False), points=table.select("id"), preferences=table)
+    graph = build_edge_graph(frame(edges), Settings(jitter=False), points=table.select("id"), preferences=table)
     yield graph
     graph.release()
 
 
 @pytest.mark.parametrize("name", ["resident", "dataframe"])
 def test_messages_are_those_of_the_oracle(
-    graph: Graph, components: tuple[list[NDArray[np.float64]], Edges, list[float]], name: EngineName
+    graph: EdgeGraph, components: tuple[list[NDArray[np.float64]], Edges, list[float]], name: EngineName
 ) -> None:
     matrices, _, _ = components
     assert graph.points.where("forced and in_degree > 0").count() == 4
@@ -150,7 +127,7 @@ def tied() -> Edges:
 
 
 @pytest.fixture(scope="module")
-def everything(spark: SparkSession, frame: Frame, tied: Edges) -> Iterator[Graph]:
+def everything(spark: SparkSession, frame: Frame, tied: Edges) -> Iterator[EdgeGraph]:
     """All fixtures and random graphs as components of one graph, with jitter, each point its own preference."""
     rng = np.random.default_rng(11)
     graphs = [(edges, fixture["preference"]) for fixture, edges in map(load, FIXTURES)]
@@ -163,12 +140,12 @@ def everything(spark: SparkSession, frame: Frame, tied: Edges) -> Iterator[Graph
         edges += [(i + start, k + start, s) for i, k, s in own]
         preferences += [float(np.median([s for *_, s in own]) if preference is None else preference)] * n
     table = spark.createDataFrame(list(enumerate(preferences)), "id bigint, preference double")
-    graph = build_graph(frame(edges), Settings(), points=table.select("id"), preferences=table)
+    graph = build_edge_graph(frame(edges), Settings(), points=table.select("id"), preferences=table)
     yield graph
     graph.release()
 
 
-Way = Callable[[Graph], Engine]
+Way = Callable[[EdgeGraph], Engine]
 
 
 def resident(blocks: int, kernel: str, **options: Any) -> Way:
@@ -184,12 +161,12 @@ WAYS["dataframe-shuffled"] = lambda graph: DataFrameEngine(graph, 0.8, 7, broadc
 
 
 @pytest.fixture(scope="module")
-def expected(everything: Graph) -> list[Any]:
+def expected(everything: EdgeGraph) -> list[Any]:
     """What one block and numpy make of it."""
     return outcome(WAYS["resident-numpy-1"](everything), everything)
 
 
-def outcome(engine: Engine, graph: Graph) -> list[Any]:
+def outcome(engine: Engine, graph: EdgeGraph) -> list[Any]:
     """The messages' bits after some iterations, the records, the exemplars and the assignments."""
     done = list(engine.run(4, Stability(NEVER)))
     exemplars = names(engine)
@@ -211,7 +188,7 @@ IN_SHORT = ("resident-numpy-2", "resident-numba-1", "resident-numba-7", "residen
 
 
 @pytest.mark.parametrize("way", [pytest.param(way, marks=() if way in IN_SHORT else LONG) for way in WAYS])
-def test_all_ways_to_compute_give_the_same_bits(everything: Graph, expected: list[Any], way: str) -> None:
+def test_all_ways_to_compute_give_the_same_bits(everything: EdgeGraph, expected: list[Any], way: str) -> None:
     engine = WAYS[way](everything)
     if isinstance(engine, ResidentEngine):
         sizes = np.array([handle.entries for handle in engine.blocks.found])
@@ -233,7 +210,7 @@ def test_all_ways_give_the_same_bits_where_sums_have_two_words(
 ) -> None:
     """A large number stands for "too far", as some tables have it."""
     far = [(i, k, -1e18) for i in range(40) for k in range(40) if i != k and (i, k) not in {edge[:2] for edge in tied}]
-    graph = build_graph(frame(tied + far), Settings(preference=-5.0))
+    graph = build_edge_graph(frame(tied + far), Settings(preference=-5.0))
     assert graph.units.words == 2
     expected = outcome(WAYS["resident-numpy-1"](graph), graph)
     for way in ways:
@@ -268,7 +245,7 @@ def test_the_order_and_partitions_of_the_input_do_not_change_the_bits(frame: Fra
     seen = set()
     for partitions in (1, 2, 7):
         shuffled = [tied[n] for n in rng.permutation(len(tied))]
-        graph = build_graph(frame(shuffled).repartition(partitions), Settings())
+        graph = build_edge_graph(frame(shuffled).repartition(partitions), Settings())
         engine = OnBlocks(graph, 0.8, 1, "numpy")
         advance(engine, 4)
         seen.add(bits(messages_of(engine)))
@@ -279,7 +256,7 @@ def test_the_order_and_partitions_of_the_input_do_not_change_the_bits(frame: Fra
 
 @pytest.mark.parametrize("blocks", [1, 2])
 def test_iterations_asked_for_one_by_one_give_the_same_bits(frame: Frame, tied: Edges, blocks: int) -> None:
-    graph = build_graph(frame(tied), Settings())
+    graph = build_edge_graph(frame(tied), Settings())
     whole, parts = (OnBlocks(graph, 0.8, blocks, "numpy") for _ in range(2))
     advance(whole, 9)
     for iterations in (1, 3, 5):
@@ -292,7 +269,7 @@ def test_iterations_asked_for_one_by_one_give_the_same_bits(frame: Frame, tied: 
 
 
 def test_there_are_no_more_blocks_than_rows(frame: Frame) -> None:
-    graph = build_graph(frame([(0, 1, -1.0), (1, 0, -1.5), (2, 1, -1.0)]), Settings(), points=None)
+    graph = build_edge_graph(frame([(0, 1, -1.0), (1, 0, -1.5), (2, 1, -1.0)]), Settings(), points=None)
     engine = OnBlocks(graph, 0.8, 16, "numpy")
     assert engine.blocks.layout.cuts.tolist() == [0, 1, 2, 3]
     assert [handle.entries for handle in engine.blocks.found] == [2, 2, 2]
@@ -338,7 +315,7 @@ def exchanges(plan: str) -> list[str]:
 def test_an_iteration_never_moves_the_edges(
     spark: SparkSession, frame: Frame, tied: Edges, broadcast_columns: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    graph = build_graph(frame(tied), Settings())
+    graph = build_edge_graph(frame(tied), Settings())
     engine = DataFrameEngine(graph, 0.8, 3, broadcast_columns)
     advance(engine, 2)
     with with_settings(spark, engine.planner):
@@ -369,7 +346,7 @@ def test_an_iteration_never_moves_the_edges(
 
 def test_storage_and_plan_do_not_grow_and_are_given_back(spark: SparkSession, frame: Frame, tied: Edges) -> None:
     before = held_tables(spark).keys()  # other tests' leftovers, which may go at any time
-    graph = build_graph(frame(tied), Settings())
+    graph = build_edge_graph(frame(tied), Settings())
     engine = DataFrameEngine(graph, 0.8, 2)
     advance(engine, 3)
     early = {table: size for table, size in held_tables(spark).items() if table not in before}

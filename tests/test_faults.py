@@ -23,11 +23,10 @@ from ap_spark.blocks import kernel
 from ap_spark.engines.resident import ResidentEngine
 from ap_spark.engines.tasks import Plan
 from ap_spark.errors import StorageError
-from ap_spark.graph.edge_graph import Graph, build_graph
+from ap_spark.graph.edge_graph import EdgeGraph, build_edge_graph
 from ap_spark.settings import Settings
 from tests.conftest import INTERPRETED, LONG, Edges, random_edges
-from tests.on_blocks import OnBlocks, names
-from tests.test_engines import advance, bits, messages_of
+from tests.on_blocks import OnBlocks, advance, bits, delete, messages_of, names, paths, tear
 from tests.test_jobs import BIN, SUBMIT, finish
 from tests.test_jobs import start as start_program
 
@@ -37,13 +36,13 @@ BEFORE, AFTER = 4, 3  # iterations before and after something happens
 
 
 @pytest.fixture(scope="module")
-def graph(frame: Frame) -> Iterator[Graph]:
-    graph = build_graph(frame(random_edges(np.random.default_rng(5), 60, 0.2, symmetric=False)), Settings())
+def graph(frame: Frame) -> Iterator[EdgeGraph]:
+    graph = build_edge_graph(frame(random_edges(np.random.default_rng(5), 60, 0.2, symmetric=False)), Settings())
     yield graph
     graph.release()
 
 
-def start(graph: Graph, blocks: int) -> ResidentEngine:
+def start(graph: EdgeGraph, blocks: int) -> ResidentEngine:
     """With three blocks what they share goes through an exchange."""
     return OnBlocks(graph, 0.7, blocks, "numpy", collected_bytes=0 if blocks == 3 else 1 << 20)
 
@@ -57,12 +56,8 @@ def end(engine: ResidentEngine) -> tuple[bytes, list[Any]]:
     return result
 
 
-def paths(engine: ResidentEngine) -> list[Path]:
-    return [Path(row.path) for row in engine.blocks.located.collect()]
-
-
 @pytest.fixture(scope="module")
-def undisturbed(graph: Graph) -> tuple[bytes, list[Any]]:
+def undisturbed(graph: EdgeGraph) -> tuple[bytes, list[Any]]:
     engine = start(graph, 2)
     advance(engine, BEFORE + AFTER)
     return end(engine)
@@ -70,10 +65,6 @@ def undisturbed(graph: Graph) -> tuple[bytes, list[Any]]:
 
 def truncate(path: Path, older: bytes) -> None:
     os.truncate(path, len(older) // 2)
-
-
-def delete(path: Path, older: bytes) -> None:
-    path.unlink()
 
 
 def swap(path: Path, older: bytes) -> None:
@@ -84,15 +75,6 @@ def swap(path: Path, older: bytes) -> None:
 def write_over(path: Path, older: bytes) -> None:
     with path.open("r+b") as file:
         file.write(older)
-
-
-def tear(path: Path, older: bytes) -> None:
-    """As a process leaves it that dies in the middle of an update."""
-    with path.open("r+b") as file:
-        file.seek(5 * 8)
-        file.write(np.array([-1], np.int64).tobytes())
-        file.seek(len(older) // 2)
-        file.write(np.full(8, 1e3).tobytes())
 
 
 def mistake(path: Path, older: bytes) -> None:
@@ -108,7 +90,7 @@ def mistake(path: Path, older: bytes) -> None:
     + [(delete, 1), (tear, 3), pytest.param(tear, 1, marks=LONG), pytest.param(delete, 3, marks=LONG)],
 )
 def test_a_spoilt_file_is_recognised_and_made_anew(
-    graph: Graph,
+    graph: EdgeGraph,
     undisturbed: tuple[bytes, list[Any]],
     spoil: Callable[[Path, bytes], None],
     blocks: int,
@@ -147,7 +129,7 @@ class Fatal(Plan):
 
 @pytest.mark.parametrize("blocks", [1, 2])
 def test_a_worker_killed_in_the_middle_of_an_iteration_is_replaced(
-    graph: Graph, undisturbed: tuple[bytes, list[Any]], blocks: int, tmp_path: Path
+    graph: EdgeGraph, undisturbed: tuple[bytes, list[Any]], blocks: int, tmp_path: Path
 ) -> None:
     engine = start(graph, blocks)
     order = tmp_path / "die"
@@ -163,12 +145,11 @@ LOST = """
 import sys
 import psutil
 from pathlib import Path
-from ap_spark.graph.block_graph import build_block_graph
+from ap_spark.graph.block_graph_builder import build_block_graph
 from ap_spark.engines.resident import ResidentEngine
 from ap_spark._spark.session import start_session
 from ap_spark.settings import Settings
-from tests.on_blocks import names
-from tests.test_engines import advance, bits, messages_of
+from tests.on_blocks import advance, bits, messages_of, names
 
 edges, result, *conf = sys.argv[1:]
 spark = start_session("local-cluster[2,1,1024]", conf)
@@ -188,7 +169,7 @@ spark.stop()
 
 @pytest.mark.cluster
 def test_lost_executors_take_nothing_with_them(
-    graph: Graph, undisturbed: tuple[bytes, list[Any]], tmp_path: Path
+    graph: EdgeGraph, undisturbed: tuple[bytes, list[Any]], tmp_path: Path
 ) -> None:
     edges, result = tmp_path / "edges", tmp_path / "messages"
     graph.similarities().write.parquet(str(edges))
@@ -201,7 +182,7 @@ def test_lost_executors_take_nothing_with_them(
     assert f"exemplars {exemplars}" in told
 
 
-def test_leftovers_of_the_dead_are_cleared_and_those_of_the_living_are_not(graph: Graph) -> None:
+def test_leftovers_of_the_dead_are_cleared_and_those_of_the_living_are_not(graph: EdgeGraph) -> None:
     ended = subprocess.Popen(["true"])
     ended.wait()
     names = {
@@ -251,7 +232,7 @@ def test_a_disk_without_room_for_the_blocks_is_told_and_nothing_is_left(tmp_path
 
 
 @pytest.mark.parametrize("size", [600, 900])
-def test_a_disk_without_room_for_the_totals_is_told_and_nothing_is_left(graph: Graph, size: int) -> None:
+def test_a_disk_without_room_for_the_totals_is_told_and_nothing_is_left(graph: EdgeGraph, size: int) -> None:
     """The broadcast's file of 60 totals does not fit, or it does and all of them together do not."""
     engine = start(graph, 2)
     files = paths(engine)

@@ -37,6 +37,7 @@ from ap_spark import (
     preference_range,
     scale,
     similarities,
+    sparsify,
 )
 from ap_spark.settings import Settings, markdown
 from tests.conftest import ROOT
@@ -51,7 +52,7 @@ def test_exported_names() -> None:
         "PreferenceRange", "Progress", "SettingError", "Similarity", "Snapshots", "Sparsification", "StorageError",
         "Summary", "__version__", "affinity_propagation", "cluster_points", "describe", "describe_points",
         "make_points", "nearest_neighbors", "preference_quantile", "preference_range", "read_points",
-        "read_similarities", "scale", "similarities",
+        "read_similarities", "scale", "similarities", "sparsify",
     ]  # fmt: skip
     for name in ap_spark.__all__:
         assert hasattr(ap_spark, name)
@@ -190,6 +191,7 @@ def test_the_rule_is_that_of_the_number_which_is_used() -> None:
         lambda table: nearest_neighbors(table, 1),
         similarities,
         scale,
+        sparsify,
         make_points,
     ],
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, cast
 
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
@@ -21,6 +21,7 @@ __all__ = [
     "describe",
     "is_connect",
     "is_local",
+    "only_reads_files",
     "release",
     "replicated_checkpoint",
     "uncancellable",
@@ -41,6 +42,23 @@ def is_connect(spark: SparkSession) -> bool:
 def is_local(spark: SparkSession) -> bool:
     """Whether the driver is the only executor."""
     return re.match(r"local\b(?!-)", str(spark.sparkContext.master)) is not None
+
+
+_SCANS = {"Project", "Filter", "LogicalRelation", "DataSourceV2Relation", "LocalRelation", "InMemoryRelation"}
+
+
+def only_reads_files(table: DataFrame) -> bool:
+    """Whether a table is read from files or from memory, row by row: the same each time, and cheap to read again."""
+
+    def is_scan(plan: Any) -> bool:
+        children = plan.children()
+        return (
+            plan.nodeName() in _SCANS
+            and plan.deterministic()
+            and all(is_scan(children.apply(n)) for n in range(children.size()))
+        )
+
+    return not is_connect(table.sparkSession) and is_scan(table._jdf.queryExecution().withCachedData())
 
 
 def cores(spark: SparkSession) -> int:

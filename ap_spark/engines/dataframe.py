@@ -27,7 +27,7 @@ from ap_spark._spark.session import with_settings
 from ap_spark.convergence import Iteration, Stability
 from ap_spark.engines.state import State
 from ap_spark.exact_sum import Units, exact_sum
-from ap_spark.graph.edge_graph import Graph
+from ap_spark.graph.edge_graph import EdgeGraph
 
 __all__ = ["DataFrameEngine", "availabilities", "column_totals", "responsibilities"]
 
@@ -119,7 +119,7 @@ class DataFrameEngine:
 
     Parameters
     ----------
-    graph : Graph
+    graph : EdgeGraph
     damping : float
         In [0.5, 1).
     partitions : int, optional
@@ -135,7 +135,7 @@ class DataFrameEngine:
 
     def __init__(
         self,
-        graph: Graph,
+        graph: EdgeGraph,
         damping: float,
         partitions: int | None = None,
         broadcast_columns: int = BROADCAST_COLUMNS,

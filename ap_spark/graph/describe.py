@@ -1,4 +1,4 @@
-"""A look at a similarity graph before it is clustered."""
+"""A similarity graph in numbers, before it is clustered: degrees, components, preferences, what a run needs."""
 
 from __future__ import annotations
 
@@ -17,28 +17,31 @@ from ap_spark.errors import printable
 from ap_spark.exact_sum import units_of
 from ap_spark.graph.block_graph import BlockGraph
 from ap_spark.graph.build import engine_of
-from ap_spark.graph.edge_graph import Graph
+from ap_spark.graph.edge_graph import EdgeGraph
 from ap_spark.graph.preferences import PreferenceRange, preference_range
 from ap_spark.settings import Settings
 
 __all__ = ["Degrees", "Description", "describe_graph", "format_neighbors", "least_clusters"]
 
-QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
-HUBS = 5
-LARGEST_COMPONENTS = 5
+_QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+_HUBS = 5
+_LARGEST_COMPONENTS = 5
 # Estimates. Resident: 36 bytes in the file, 28 while it is written, some 16 in the shuffle before. Dataframe: 40 for
 # the four columns of an edge in Spark's storage, and 27.7 MB for 204,000 edges (benchmarks/results.md).
-BYTES_AN_EDGE = {"resident": 84, "dataframe": 175}
+_BYTES_AN_EDGE = {"resident": 84, "dataframe": 175}
 
 
 @dataclass(frozen=True)
 class Degrees:
-    """How many edges the points have, in one direction."""
+    """The out-degrees, or the in-degrees, of all points in four numbers."""
 
     smallest: int
     median: float
     mean: float
     largest: int
+
+    def __str__(self) -> str:
+        return f"{self.smallest:,} to {self.largest:,}, median {self.median:g}, mean {self.mean:.4g}"
 
 
 @dataclass(frozen=True)
@@ -50,30 +53,31 @@ class Description:
     n_points, n_edges : int
         Points, and stored pairs of different points.
     degrees_out, degrees_in : Degrees
-        To how many points a point is similar, and how many points are similar to it.
+        Out-degrees: to how many others a point stores an edge. In-degrees: how many others store an edge to it.
     hubs : dict
-        The points that most others are similar to, with their degree.
+        The points with the largest in-degrees, and these: {id: in-degree}.
     n_components : int
-        Connected components, the direction of the edges left aside; isolated points count.
+        Connected components, with edges taken as undirected. An isolated point is a component.
     largest_components : list of int
-        Their sizes.
+        The numbers of points in the largest components.
     n_isolated : int
         Points without any edge.
-    n_exemplars_by_definition : int
-        Points that are similar to no other: each is an exemplar.
+    n_forced : int
+        Forced exemplars: points without out-edges.
     least_clusters : int
-        No clustering of this graph has fewer: a cluster lies in one component and has at most as many points as are
-        similar to its exemplar, and one.
+        No clustering of this graph has fewer clusters. A cluster lies in one component, and its exemplar has an edge
+        from every other member.
     similarity_quantiles : dict
-        Of the stored similarities, by quantile; each can be had as preference by ``preference_quantile``.
+        Quantiles of the stored similarities: {quantile: similarity}. ``preference_quantile`` makes one of them the
+        preference.
     preference : float or None
-        The preference that these settings give; None if points have their own.
+        The preference of all points; None if they differ.
     preference_range : PreferenceRange
         Between which preferences the number of clusters goes from one to all.
-    engine : str
+    engine : {"resident", "dataframe"}
         The engine that will run.
     bytes_needed : int
-        What a run will need of memory or, where Spark spills, disk, for all tasks together; an estimate.
+        An estimate of the memory that a run needs, in all tasks together. Where Spark spills, it is disk instead.
     neighbors : dict, optional
         Where nearest neighbours were searched: how many a point, by which search, and its recall on a sample.
     """
@@ -86,7 +90,7 @@ class Description:
     n_components: int
     largest_components: list[int]
     n_isolated: int
-    n_exemplars_by_definition: int
+    n_forced: int
     least_clusters: int
     similarity_quantiles: dict[float, float]
     preference: float | None
@@ -96,25 +100,22 @@ class Description:
     neighbors: dict[str, Any] | None = None
 
     def __str__(self) -> str:
-        def degrees(of: Degrees) -> str:
-            return f"{of.smallest:,} to {of.largest:,}, median {of.median:g}, mean {of.mean:.4g}"
-
         quantiles = ", ".join(f"{100 * q:g} % {value:.6g}" for q, value in self.similarity_quantiles.items())
         low, high = self.preference_range.p_min, self.preference_range.p_max
         lines = (
             f"{self.n_points:,} points, {self.n_edges:,} similarities",
-            f"similar to others: {degrees(self.degrees_out)}",
-            f"others similar to a point: {degrees(self.degrees_in)}",
-            "most of them: " + ", ".join(f"{degree:,} to {hub}" for hub, degree in self.hubs.items()),
+            f"out-degrees (to how many others a point is similar): {self.degrees_out}",
+            f"in-degrees (how many others are similar to a point): {self.degrees_in}",
+            "largest in-degrees: " + ", ".join(f"{degree:,} of {hub}" for hub, degree in self.hubs.items()),
             f"connected components: {self.n_components:,}, the largest of "
             f"{', '.join(f'{size:,}' for size in self.largest_components)} points",
-            f"points without similarities: {self.n_isolated:,}; "
-            f"exemplars since they are similar to none: {self.n_exemplars_by_definition:,}",
+            f"points without any similarity: {self.n_isolated:,}",
+            f"forced exemplars (similar to no other point): {self.n_forced:,}",
             f"clusters: at least {self.least_clusters:,}",
             f"similarities: {quantiles}",
             "preference: " + ("each point its own" if self.preference is None else f"{self.preference:.6g}"),
             f"preferences from one cluster to all points: {low:.6g} to {high:.6g}",
-            f"a run: {self.engine} engine, about {size_of(self.bytes_needed)}",
+            f"a run: {self.engine} engine, about {_format_bytes(self.bytes_needed)}",
         )
         found = (format_neighbors(self.neighbors),) if self.neighbors else ()
         return "\n".join(map(printable, lines + found))
@@ -126,110 +127,123 @@ def format_neighbors(neighbors: dict[str, Any]) -> str:
     return words + (f", recall {neighbors['recall']:.3f} on a sample" if neighbors["search"] != "exact" else "")
 
 
-def describe_graph(graph: Graph | BlockGraph, settings: Settings) -> Description:
-    """Describe a graph that has been built."""
-    members = components(graph)
-    sizes = np.bincount(members)
+def describe_graph(graph: EdgeGraph | BlockGraph, settings: Settings) -> Description:
+    """Describe a graph that has been built; see `pipeline.describe`."""
+    component = _components(graph)
+    sizes = np.bincount(component)
     sizes = np.sort(sizes[sizes > 0])[::-1]
-    hubs = np.lexsort((np.arange(graph.n_points), -graph.in_degree))[:HUBS]
-    bounds = range_of(graph)
-    if len(sizes) > 1:  # points without similarities are unknown to it
-        bounds = replace(bounds, p_min=float("-inf"))
+    hubs = np.lexsort((np.arange(graph.n_points), -graph.in_degree))[:_HUBS]
+    preferences = _preference_range(graph)
+    if len(sizes) > 1:  # `preference_range` of similarities knows nothing of points that have none
+        preferences = replace(preferences, p_min=float("-inf"))
     engine = engine_of(graph.spark, settings)
     return Description(
         n_points=graph.n_points,
         n_edges=graph.n_edges,
-        degrees_out=degrees(graph.out_degree),
-        degrees_in=degrees(graph.in_degree),
+        degrees_out=_degrees(graph.out_degree),
+        degrees_in=_degrees(graph.in_degree),
         hubs=dict(zip(graph.ids_at(hubs).to_pylist(), graph.in_degree[hubs].tolist(), strict=True)),
         n_components=len(sizes),
-        largest_components=sizes[:LARGEST_COMPONENTS].tolist(),
+        largest_components=sizes[:_LARGEST_COMPONENTS].tolist(),
         n_isolated=int(np.count_nonzero((graph.out_degree == 0) & (graph.in_degree == 0))),
-        n_exemplars_by_definition=graph.n_forced,
-        least_clusters=least_clusters(graph, members),
-        similarity_quantiles=dict(zip(QUANTILES, graph.quantiles(*QUANTILES), strict=True)),
+        n_forced=graph.n_forced,
+        least_clusters=least_clusters(graph, component),
+        similarity_quantiles=dict(zip(_QUANTILES, graph.quantiles(*_QUANTILES), strict=True)),
         preference=graph.preference,
-        preference_range=bounds,
+        preference_range=preferences,
         engine=engine,
-        bytes_needed=graph.n_edges * BYTES_AN_EDGE[engine],
+        bytes_needed=graph.n_edges * _BYTES_AN_EDGE[engine],
     )
 
 
-def degrees(of_points: Integers) -> Degrees:
-    least, most = int(of_points.min()), int(of_points.max())
-    return Degrees(least, float(np.median(of_points)), float(of_points.mean()), most)
+def _degrees(of_points: Integers) -> Degrees:
+    """Return the smallest, median, mean and largest degree."""
+    smallest, largest = int(of_points.min()), int(of_points.max())
+    return Degrees(smallest, float(np.median(of_points)), float(of_points.mean()), largest)
 
 
-def components(graph: Graph | BlockGraph) -> Integers:
-    """The connected component of each point: the smallest index in it, the direction of the edges left aside.
+def _components(graph: EdgeGraph | BlockGraph) -> Integers:
+    """Return the connected component of each point, named by the smallest index in it; edges count as undirected.
 
-    What holds edges says for points the smallest one that they connect it with; the driver connects those.
+    Each block, or task, reduces its edges to a forest: at most one pair a point, which connects the same points. The
+    driver connects the forests.
     """
-    root = np.arange(graph.n_points)
+    component = np.arange(graph.n_points)
     if isinstance(graph, BlockGraph):
         forests = graph.blocks.visit(passes.components, graph.n_points) if graph.n_edges else []
     else:
-        pairs = forest_of(graph)
+        pairs = _forest(graph)
         forests = [(pairs["i"].to_numpy(), pairs["k"].to_numpy())]
     for i, k in forests:  # one after the other: together they may be as large as the graph
-        root = passes.connected([np.arange(graph.n_points), i], [root, k], graph.n_points)
-    return root
+        component = passes.connected([np.arange(graph.n_points), i], [component, k], graph.n_points)
+    return component
 
 
-def forest_of(graph: Graph) -> pa.Table:
-    """Pairs (i, k) that connect what the edges connect, merged first on all cores, then in one task.
+def _forest(graph: EdgeGraph) -> pa.Table:
+    """Return pairs (i, k) that connect the same points as the edges do, at most one pair a point.
 
-    A task holds some ten numbers a point.
+    Forests are merged first on all cores, then in one task. A task holds some ten numbers a point.
     """
     n_points = graph.n_points
 
-    def smallest(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        root = np.arange(n_points)
+    def merge(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        component = np.arange(n_points)
         for some in passes.grouped(batches, len, max(n_points, passes.AT_ONCE)):
             i, k = ([batch[name].to_numpy() for batch in some] for name in "ik")
-            root = passes.connected([np.arange(n_points), *i], [root, *k], n_points)
-        (index,) = np.nonzero(root != np.arange(n_points))
-        yield from pa.table({"i": index, "k": root[index]}).to_batches(max_chunksize=10_000)
+            component = passes.connected([np.arange(n_points), *i], [component, *k], n_points)
+        (index,) = np.nonzero(component != np.arange(n_points))
+        yield from pa.table({"i": index, "k": component[index]}).to_batches(max_chunksize=10_000)
 
-    forest = graph.edges.where("i != k").select("i", "k").mapInArrow(smallest, "i bigint, k bigint")
+    forest = graph.edges.where("i != k").select("i", "k").mapInArrow(merge, "i bigint, k bigint")
     for partitions in (classic.cores(graph.spark), 1):
-        forest = forest.repartition(partitions).mapInArrow(smallest, "i bigint, k bigint")
+        forest = forest.repartition(partitions).mapInArrow(merge, "i bigint, k bigint")
     return forest.toArrow()
 
 
-def least_clusters(graph: Graph | BlockGraph, component: Integers | None = None) -> int:
-    """The fewest exemplars whose in-degrees, and they themselves, reach the size of each component."""
-    component = components(graph) if component is None else component
+def least_clusters(graph: EdgeGraph | BlockGraph, component: Integers | None = None) -> int:
+    """Return a number of clusters that no clustering of the graph can go below.
+
+    An exemplar serves itself and at most as many points as store an edge to it. So a component needs exemplars until
+    their in-degrees, plus one each, reach its size. Those with the largest in-degrees are counted first, after the
+    forced exemplars, which are exemplars in any case.
+
+    Parameters
+    ----------
+    graph : EdgeGraph or BlockGraph
+    component : int64, shape (n_points,), optional
+        The connected component of each point, where it is known already.
+    """
+    component = _components(graph) if component is None else component
     order = np.lexsort((np.arange(graph.n_points), -graph.in_degree, ~graph.forced, component))
     component, forced = component[order], graph.forced[order]
-    covered = np.cumsum(graph.in_degree[order] + 1)
     begins = np.flatnonzero(np.diff(component, prepend=-1))
     size = np.diff(begins, append=graph.n_points)
-    before = np.append(0, covered[:-1])
-    before -= np.repeat(before[begins], size)
-    return int(np.count_nonzero(forced | (before < np.repeat(size, size))))
+    served = np.cumsum(graph.in_degree[order] + 1)
+    served_before = np.append(0, served[:-1])  # by the points ahead in the order
+    served_before -= np.repeat(served_before[begins], size)  # of the same component only
+    return int(np.count_nonzero(forced | (served_before < np.repeat(size, size))))
 
 
-def range_of(graph: Graph | BlockGraph) -> PreferenceRange:
-    """`preference_range` of a graph."""
-    if isinstance(graph, Graph):
+def _preference_range(graph: EdgeGraph | BlockGraph) -> PreferenceRange:
+    """Return the `preference_range` of the stored similarities."""
+    if isinstance(graph, EdgeGraph):
         return preference_range(graph.edges.where("i != k").select("i", "k", F.col("similarity").alias("s")))
     if graph.low is None or graph.high is None:
         return PreferenceRange(float("-inf"), float("-inf"))
-    complete = graph.in_degree == graph.n_points - 1
-    if graph.n_forced or not complete.any():
+    serves_all = graph.in_degree == graph.n_points - 1
+    if graph.n_forced or not serves_all.any():
         return PreferenceRange(float("-inf"), graph.high)
     units = units_of(max(abs(graph.low), abs(graph.high)), graph.n_edges)
     sums, _ = graph.sums_in(np.zeros(graph.n_points, np.int64), units)
     best = np.sort(np.concatenate([found[1] for found in graph.blocks.visit(passes.best_similarity)]))
-    largest = in_floats(sums[:, complete], units).max()
+    largest = in_floats(sums[:, serves_all], units).max()
     return PreferenceRange(float(largest) - summed(best, units) + float(best[:2].sum()), graph.high)
 
 
-def size_of(number: int) -> str:
-    """Bytes in words.
+def _format_bytes(number: int) -> str:
+    """Return a number of bytes with its unit.
 
-    >>> size_of(3 * 2**30 // 2)
+    >>> _format_bytes(3 * 2**30 // 2)
     '1.5 GiB'
     """
     for unit, size in (("GiB", 2**30), ("MiB", 2**20)):

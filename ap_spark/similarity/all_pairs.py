@@ -1,4 +1,8 @@
-"""Points to similarities: all pairs."""
+"""Points to the similarities of all pairs.
+
+Points travel in tiles, a row for up to 512 of them. Each tile meets each other tile, and a task computes the
+similarities of two tiles at a time.
+"""
 
 from __future__ import annotations
 
@@ -9,31 +13,29 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 import pyspark.sql.functions as F
-from pyspark import cloudpickle
 from pyspark.sql import DataFrame
-from pyspark.sql.types import ArrayType, NumericType
 
-from ap_spark.errors import InputError, SettingError, reason
-from ap_spark.schema import count_of, examples, finite, id_type, is_are, require_columns
-from ap_spark.settings import Similarity
-from ap_spark.similarity.metrics import Floats, Metric, PairFunction, between, metric_of
+from ap_spark.settings import MetricName, PairFunction, Similarity
+from ap_spark.similarity.metrics import Metric, between, metric_of
 from ap_spark.similarity.pairs import Pairs, Transform
+from ap_spark.similarity.vectors import check_vectors
 
-__all__ = ["all_pairs", "check_vectors", "similarities"]
+__all__ = ["all_pairs", "similarities"]
 
 logger = logging.getLogger(__name__)
 
-TILE = 512  # points a side of a tile of pairs: 2 MB of similarities
-COLLECTED_BYTES = 256 << 20  # of all vectors, which then go by way of the driver: there is one job less to wait for
-MANY = 10_000  # points of which all pairs are worth a warning
-ROOM = 8.0  # so many times larger features are still to have finite similarities: searches add squares
-SMALLEST = 1e-145  # the largest feature in size, at least: differences of 1e-9 of it have exact squares
+_TILE_POINTS = 512  # a side of the pairs of two tiles: 2 MB of similarities
+_DRIVER_BYTES = 256 << 20  # up to here all vectors go by way of the driver: there is one job less to wait for
+_MANY_POINTS = 10_000  # points of which all pairs are worth a warning
 
 
 def similarities(
-    points: DataFrame, *, metric: str | PairFunction = Similarity.metric, width: float | None = Similarity.width
+    points: DataFrame,
+    *,
+    metric: MetricName | PairFunction = Similarity.metric,
+    width: float | None = Similarity.width,
 ) -> DataFrame:
-    """The similarity of every pair of different points.
+    """Compute the similarity of every pair of different points.
 
     Parameters
     ----------
@@ -48,13 +50,13 @@ def similarities(
     Returns
     -------
     DataFrame
-        (i, k, s): n (n - 1) rows for n points. Work and result grow with the square of n: up to a few thousand points;
-        `nearest_neighbors` is for more.
+        (i, k, s): n (n - 1) rows for n points. Work and result grow with the square of n, which is bearable up to a
+        few thousand points; for more there is `nearest_neighbors`.
 
     Raises
     ------
     InputError
-        If a vector has no similarity under this metric: zero for cosine, constant for correlation; or if features are
+        If a vector has no similarity under this metric (zero for cosine, constant for correlation). If features are
         so large, or all so small, that 64-bit floats don't hold their similarities.
     SettingError
         If the metric is unknown, lacks its width, or is a function that fails.
@@ -68,118 +70,37 @@ def similarities(
     return all_pairs(points, metric, width).frame
 
 
-def all_pairs(points: DataFrame, metric: str | PairFunction, width: float | None) -> Pairs:
-    """`similarities`, for tasks to go on with."""
-    by = metric_of(metric, width)
-    points, count, dimensions = check_vectors(points, by)
-    if count > MANY:
+def all_pairs(points: DataFrame, metric: MetricName | PairFunction, width: float | None) -> Pairs:
+    """Compute the similarity of every pair, in tasks that can work on with them; see `similarities`."""
+    measure = metric_of(metric, width)
+    points, count, dimensions = check_vectors(points, measure)
+    if count > _MANY_POINTS:
         logger.warning(
-            "all pairs of %s points are %s similarities: --neighbors N keeps the nearest alone",
+            "all pairs of %s points are %s similarities: --neighbors N keeps only the nearest",
             f"{count:,}",
             f"{count * (count - 1):,}",
         )
     kind = points.schema["id"].dataType.simpleString()
     vectors = points.select("id", "features")
-    if is_small := 8 * count * dimensions <= COLLECTED_BYTES:
-        of_points = pa.Table.from_batches(tiled(vectors.toArrow().combine_chunks().to_batches(), by))
-        tiles = points.sparkSession.createDataFrame(of_points)
+    if is_small := 8 * count * dimensions <= _DRIVER_BYTES:
+        rows = pa.Table.from_batches(_tiles(vectors.toArrow().combine_chunks().to_batches(), measure))
+        tiles = points.sparkSession.createDataFrame(rows)
     else:
-        tiles = vectors.mapInArrow(partial(tiled, metric=by), f"ids array<{kind}>, vectors binary")
+        tiles = vectors.mapInArrow(partial(_tiles, metric=measure), f"ids array<{kind}>, vectors binary")
     others = tiles.toDF("other_ids", "others")
-    pairs = tiles.repartition(-(-count // TILE)).crossJoin(F.broadcast(others) if is_small else others)
+    pairs = tiles.repartition(-(-count // _TILE_POINTS)).crossJoin(F.broadcast(others) if is_small else others)
 
     def then(transform: Transform, columns: str) -> DataFrame:
-        return pairs.mapInArrow(lambda batches: transform(pairs_of_tiles(batches, by)), columns)
+        return pairs.mapInArrow(lambda batches: transform(_pairs_of_tiles(batches, measure)), columns)
 
     return Pairs(then, kind, points.sparkSession)
 
 
-def check_vectors(points: DataFrame, metric: Metric | PairFunction) -> tuple[DataFrame, int, int]:
-    """Points as (id, features array<double>), checked, and the numbers of points and of dimensions.
-
-    Raises
-    ------
-    InputError
-        If there are no points, features are no arrays of finite numbers of one length, or a vector has no similarity
-        under this metric, or none that 64-bit floats hold.
-    """
-    require_columns(points, ("id", "features"), "points")
-    kind = points.schema["features"].dataType
-    if not (isinstance(kind, ArrayType) and isinstance(kind.elementType, NumericType)):
-        raise InputError(f"features must be arrays of numbers, got {kind.simpleString()} (`make_points` makes them)")
-    ids = F.col("id").cast(id_type(points.schema["id"].dataType, "id"))
-    points = points.select(ids.alias("id"), F.col("features").cast("array<double>").alias("features"))
-    x = F.col("features")
-    refuses = metric.refuses if isinstance(metric, Metric) else ""
-    undefined = {
-        "": F.lit(False),
-        "zero": F.forall(x, lambda value: value == 0.0),
-        "constant": F.array_min(x) == F.array_max(x),
-    }[refuses]
-    broken = ~F.coalesce(F.forall(x, finite), F.lit(False))
-    size = F.size(x)
-    found = points.agg(
-        F.count("*"),
-        *(F.min(size), F.max(size), F.count_if(broken), F.count_if(undefined)),
-        *(F.min(F.array_min(x)), F.max(F.array_max(x))),
-    ).first()
-    assert found is not None
-    count, shortest, dimensions, unusable, without, low, high = found
-    if not count:
-        raise InputError("there must be at least one point, but the input is empty")
-    if unusable:
-        raise InputError(
-            f"features must be finite numbers, but in {count_of(unusable, 'row')} they are not: "
-            f"{examples(points.where(broken), ['id'])}"
-        )
-    if not 1 <= shortest == dimensions:
-        raise InputError(f"all vectors must have one length, at least 1, but they have {shortest} to {dimensions}")
-    if without:
-        raise InputError(
-            f"with this metric no vector may be {refuses}, since it has no similarity to others, but "
-            f"{count_of(without, 'vector')} {is_are(without)}: {examples(points.where(undefined), ['id'])}"
-        )
-    if isinstance(metric, Metric):
-        check_range(metric, max(abs(low), abs(high)), dimensions)
-    else:
-        check_function(metric, np.array([row.features for row in points.orderBy("id").limit(3).collect()]))
-    return points, count, dimensions
-
-
-def check_range(metric: Metric, largest: float, dimensions: int) -> None:
-    """Raise InputError unless 64-bit floats hold the similarities of vectors with elements of such a size."""
-    if metric.refuses:  # only directions count
-        return
-    corner = np.full((dimensions, 1), ROOM * largest)
-    with np.errstate(over="ignore"):
-        if not np.isfinite(metric.closeness(corner, -corner)).all():
-            raise InputError(
-                f"features must be so small that similarities are finite 64-bit floats, but they reach {largest:g}: "
-                "divide them all by a power of ten, or scale them"
-            )
-    if metric.space != "l1" and 0.0 < largest < SMALLEST:
-        raise InputError(
-            f"features must be so large that their squares are exact 64-bit floats, at least {SMALLEST:g}, but they "
-            f"reach {largest:g} only: multiply them all by a power of ten, or scale them"
-        )
-
-
-def check_function(function: PairFunction, x: Floats) -> None:
-    """Raise SettingError unless the function gives a number for every pair, and can be sent to tasks."""
-    between(function, x, x[:2])
-    try:
-        cloudpickle.dumps(function)  # type: ignore[no-untyped-call]
-    except Exception as error:
-        raise SettingError(
-            f"a metric must be a function that can be sent to Spark's tasks, but {function!r} cannot: {reason(error)}"
-        ) from error
-
-
-def tiled(batches: Iterable[pa.RecordBatch], metric: Metric | PairFunction) -> Iterator[pa.RecordBatch]:
-    """Points (id, features) in rows of up to TILE, vectors prepared by the metric: (ids array, vectors binary)."""
+def _tiles(batches: Iterable[pa.RecordBatch], metric: Metric | PairFunction) -> Iterator[pa.RecordBatch]:
+    """Put points (id, features) into tiles (ids array, vectors binary), with vectors prepared by the metric."""
     for batch in batches:
-        for start in range(0, len(batch), TILE):
-            some = batch.slice(start, TILE)
+        for start in range(0, len(batch), _TILE_POINTS):
+            some = batch.slice(start, _TILE_POINTS)
             vectors = some["features"].flatten().to_numpy().reshape(len(some), -1)
             if isinstance(metric, Metric):
                 vectors = metric.prepare(vectors)
@@ -187,8 +108,8 @@ def tiled(batches: Iterable[pa.RecordBatch], metric: Metric | PairFunction) -> I
             yield pa.RecordBatch.from_arrays([ids, pa.array([vectors.tobytes()])], names=["ids", "vectors"])
 
 
-def pairs_of_tiles(batches: Iterable[pa.RecordBatch], metric: Metric | PairFunction) -> Iterator[pa.RecordBatch]:
-    """The similarities of the pairs of two tiles, the diagonal left out."""
+def _pairs_of_tiles(batches: Iterable[pa.RecordBatch], metric: Metric | PairFunction) -> Iterator[pa.RecordBatch]:
+    """Compute the similarities (i, k, s) of the pairs of two tiles; pairs of a point with itself are left out."""
     for batch in batches:
         for n in range(len(batch)):
             ids, other_ids = (batch[name][n].values for name in ("ids", "other_ids"))

@@ -1,9 +1,11 @@
 """The nearest neighbours of some vectors among others, exactly, in one process: no Spark.
 
-A library finds candidates, by a k-d tree or by brute force, whichever is faster on these vectors. Their closeness is
-then computed anew in the fixed order of `metrics.py`; a row whose last neighbour is too close to call asks for more
-candidates, of the tree if there is one, which is in doubt less often. So the result is exact, ties included, whatever
-the rounding inside the library.
+1. A library finds candidates, by a k-d tree or by brute force, whichever is faster on these vectors.
+2. Their closeness is computed anew, in the fixed order of `metrics.py`.
+3. Each row is decided whose last neighbour is closer than any vector that is no candidate can be, rounding included.
+   The other rows get more candidates. Those come from the tree if there is one, since its error bound is smaller.
+
+So the result is exact, ties included, whatever the rounding inside the library.
 """
 
 from __future__ import annotations
@@ -18,26 +20,37 @@ from numpy.typing import NDArray
 
 from ap_spark.similarity.metrics import Floats, Metric, PairFunction, between
 
-__all__ = ["Found", "Positions", "Search", "nearest", "nearest_by", "settle", "squares", "without_copies"]
+__all__ = [
+    "MORE_CANDIDATES",
+    "CandidateSearch",
+    "Found",
+    "Positions",
+    "by_row",
+    "nearest",
+    "nearest_by_function",
+    "nearest_of_candidates",
+    "squared_lengths",
+    "without_copies",
+]
 
 Positions = NDArray[np.int64]
 Found = tuple[Positions, Positions, Floats]  # rows of x, rows of y, closeness
 
-SPARE = 8  # candidates beyond those asked for, so that few rows have to ask again
-MORE = 4  # so many times as many candidates for the rows that do
-AT_ONCE = 2_000_000  # numbers that are worked on together: 16 MB
-TRIAL = 50  # rows that try out both searches
-TREE_DIMENSIONS = 32  # beyond so many a tree never wins
+MORE_CANDIDATES = 4  # undecided rows get so many times as many candidates as before
+_SPARE_CANDIDATES = 8  # candidates beyond those asked for, so that few rows stay undecided
+_NUMBERS_AT_ONCE = 2_000_000  # numbers that are worked on together: 16 MB
+_TRIAL_ROWS = 50  # rows that try out both searches
+_TREE_DIMENSIONS = 32  # beyond so many dimensions a tree never wins
 
 
-def nearest(x: Floats, y: Floats, own: Positions, n: int, metric: Metric) -> Found:
-    """For each row of x the n closest rows of y; of equally close ones those that come first.
+def nearest(x: Floats, y: Floats, self_index: Positions, n: int, metric: Metric) -> Found:
+    """Find the n closest rows of y for each row of x; of equally close ones those that come first.
 
     Parameters
     ----------
     x, y : array, shapes (m, d) and (b, d)
         Vectors, prepared by the metric.
-    own : array of int64, shape (m,)
+    self_index : array of int64, shape (m,)
         The row of y that is the vector itself and does not count; -1 for none.
     n : int
         Neighbours; there are fewer where y has fewer rows.
@@ -58,114 +71,145 @@ def nearest(x: Floats, y: Floats, own: Positions, n: int, metric: Metric) -> Fou
     (array([1, 0, 1]), array([-1., -1., -1.]))
     """
     if metric.space == "dot":
-        return settle([by_products(x, y)], x, y, own, n, metric)
-    searches = [by_brute_force(x, y, metric)]
-    if y.shape[1] <= TREE_DIMENSIONS:
-        searches.append(by_tree(x, y, metric))
-    rows, few = np.arange(min(TRIAL, len(x))), min(TRIAL, len(y))
-    faster = min(searches, key=lambda search: seconds(search, rows, few))
-    return settle([faster, searches[-1]], x, y, own, n, metric)
+        return nearest_of_candidates([_by_products(x, y)], x, y, self_index, n, metric)
+    searches = [_by_brute_force(x, y, metric)]
+    if y.shape[1] <= _TREE_DIMENSIONS:
+        searches.append(_by_tree(x, y, metric))
+    rows, few = np.arange(min(_TRIAL_ROWS, len(x))), min(_TRIAL_ROWS, len(y))
+    faster = min(searches, key=lambda search: _seconds(search, rows, few))
+    return nearest_of_candidates([faster, searches[-1]], x, y, self_index, n, metric)
 
 
 @dataclass(frozen=True)
-class Search:
-    """A way to find candidates.
+class CandidateSearch:
+    """A way to find candidates: rows of y that may be among the closest to a row of x.
 
     Attributes
     ----------
     candidates : callable
-        Of rows of x and a number: so many rows of y for each, as good as the closest; -1 where there are no more.
-    doubt : array of float64, shape (m,)
-        By how much a row's closeness may be misjudged,
-    relative_doubt : float
-        and by which share of itself.
-    most : int
-        Candidates that there are for a row, at most.
+        Takes rows of x and a number. Returns so many rows of y for each, -1 where there are not as many. Up to the
+        error bound, no other row of y is closer.
+    error_bound : array of float64, shape (m,)
+        How far the closeness that the search sees may be from the true one, for each row of x.
+    relative_error : float
+        What comes on top of it, as a share of the closeness.
+    max_candidates : int
+        The number of candidates that there are for a row, at most.
     horizon : array of float64, shape (m,), optional
-        Candidates farther off than this are misjudged by more: they are only known to be that far off.
+        Beyond this closeness the bound does not hold: of vectors farther off it is only known that they are.
     """
 
     candidates: Callable[[Positions, int], Positions]
-    doubt: Floats
-    relative_doubt: float
-    most: int
+    error_bound: Floats
+    relative_error: float
+    max_candidates: int
     horizon: Floats | None = None
 
 
-def settle(
-    searches: Sequence[Search], x: Floats, y: Floats, own: Positions, n: int, metric: Metric, spare: int = SPARE
+def nearest_of_candidates(
+    searches: Sequence[CandidateSearch],
+    x: Floats,
+    y: Floats,
+    self_index: Positions,
+    n: int,
+    metric: Metric,
+    spare: int = _SPARE_CANDIDATES,
 ) -> Found:
-    """`nearest`, among the candidates of the first search; rows that remain in doubt ask the last for more of them."""
+    """Find the n closest rows of y among candidates; see `nearest`.
+
+    The first search finds the first candidates, ``spare`` more than are needed. Rows that stay undecided get more of
+    them from the last search.
+    """
     x_columns, y_columns = np.ascontiguousarray(x.T), np.ascontiguousarray(y.T)
     found: list[Found] = []
-    open_rows, wanted, search = np.arange(len(x)), n + 1 + spare, searches[0]
-    vanishing = 8.0 * x.shape[1] * math.ulp(0.0)  # squares so small have no relative error
-    while len(open_rows):
-        wanted = min(wanted, search.most)
-        still_open = []
-        everyone = wanted == len(y)
-        for rows in in_portions(open_rows, wanted * (1 if everyone else x.shape[1])):
-            if everyone:
-                candidates = np.broadcast_to(np.arange(len(y)), (len(rows), len(y)))
-                closeness = metric.closeness(x_columns[:, rows, None], y_columns[:, None, :])
-            else:
-                candidates = np.sort(search.candidates(rows, wanted), axis=1)
-                closeness = metric.closeness(x_columns[:, rows, None], y_columns[:, candidates])
-            none = candidates < 0
-            farthest = np.where(none, np.inf, closeness).min(axis=1)
-            if search.horizon is not None:
-                farthest = np.maximum(farthest, search.horizon[rows])
-            closeness[none | (candidates == own[rows, None])] = -np.inf
-            best, closeness = first(closeness, n)
-            # Whoever is no candidate is no closer than the farthest that is, but for rounding.
-            doubt = search.doubt[rows] + search.relative_doubt * np.abs(farthest) + vanishing
-            decided = (wanted == search.most) | none.any(axis=1) | (closeness[:, -1] > farthest + doubt)
-            still_open.append(rows[~decided])
-            neighbor = np.take_along_axis(candidates, best, axis=1)
-            found.append(flat(rows[decided], neighbor[decided], closeness[decided]))
-        open_rows, wanted, search = np.concatenate(still_open), wanted * MORE, searches[-1]
-    return in_order(found)
+    rows, wanted, search = np.arange(len(x)), n + 1 + spare, searches[0]
+    while len(rows):
+        wanted = min(wanted, search.max_candidates)
+        numbers_a_row = wanted * (1 if wanted == len(y) else x.shape[1])
+        undecided = []
+        for some in _in_portions(rows, numbers_a_row):
+            neighbor, closeness, is_decided = _decide(search, some, wanted, x_columns, y_columns, self_index, n, metric)
+            undecided.append(some[~is_decided])
+            found.append(_flat(some[is_decided], neighbor[is_decided], closeness[is_decided]))
+        rows, wanted, search = np.concatenate(undecided), wanted * MORE_CANDIDATES, searches[-1]
+    return by_row(found)
 
 
-def nearest_by(function: PairFunction, x: Floats, y: Floats, own: Positions, n: int) -> Found:
-    """`nearest` for a similarity that is a function of two arrays; NaN comes first, as +infinity."""
+def _decide(
+    search: CandidateSearch,
+    rows: Positions,
+    wanted: int,
+    x_columns: Floats,
+    y_columns: Floats,
+    self_index: Positions,
+    n: int,
+    metric: Metric,
+) -> tuple[Positions, Floats, NDArray[np.bool_]]:
+    """Return the n closest of so many candidates for some rows, their closeness, and which of the rows are decided."""
+    n_others = y_columns.shape[1]
+    if wanted == n_others:
+        candidates = np.broadcast_to(np.arange(n_others), (len(rows), n_others))
+        closeness = metric.closeness(x_columns[:, rows, None], y_columns[:, None, :])
+    else:
+        candidates = np.sort(search.candidates(rows, wanted), axis=1)
+        closeness = metric.closeness(x_columns[:, rows, None], y_columns[:, candidates])
+    is_missing = candidates < 0
+    farthest = np.where(is_missing, np.inf, closeness).min(axis=1)
+    if search.horizon is not None:
+        farthest = np.maximum(farthest, search.horizon[rows])
+    closeness[is_missing | (candidates == self_index[rows, None])] = -np.inf
+    best, closeness = _largest(closeness, n)
+    # A vector that is no candidate is at most as close as the farthest candidate, up to this bound.
+    underflow = 8.0 * len(x_columns) * math.ulp(0.0)  # tiny squares have no relative error
+    bound = search.error_bound[rows] + search.relative_error * np.abs(farthest) + underflow
+    has_all = (wanted == search.max_candidates) | is_missing.any(axis=1)
+    return np.take_along_axis(candidates, best, axis=1), closeness, has_all | (closeness[:, -1] > farthest + bound)
+
+
+def nearest_by_function(function: PairFunction, x: Floats, y: Floats, self_index: Positions, n: int) -> Found:
+    """Find the n most similar rows of y by a function of two arrays; see `nearest`.
+
+    A similarity that is not a number counts as +infinity, so that it is found and refused later.
+    """
     found: list[Found] = []
-    for rows in in_portions(np.arange(len(x)), len(y)):
+    for rows in _in_portions(np.arange(len(x)), len(y)):
         s = between(function, x[rows], y)
-        order = np.where(np.isnan(s), np.inf, s)
-        mine = np.flatnonzero(own[rows] >= 0)
-        order[mine, own[rows][mine]] = -np.inf
-        best, order = first(order, n)
-        found.append(flat(rows, best, order))
-    return in_order(found)
+        closeness = np.where(np.isnan(s), np.inf, s)
+        has_self = np.flatnonzero(self_index[rows] >= 0)
+        closeness[has_self, self_index[rows][has_self]] = -np.inf
+        best, closeness = _largest(closeness, n)
+        found.append(_flat(rows, best, closeness))
+    return by_row(found)
 
 
-def first(closeness: Floats, n: int) -> tuple[Positions, Floats]:
-    """Places and values of the n largest in each row; of equal ones those that come first."""
+def _largest(closeness: Floats, n: int) -> tuple[Positions, Floats]:
+    """Return the places and values of the n largest in each row; of equal ones those that come first."""
     best = np.argsort(-closeness, axis=1, kind="stable")[:, :n]
     return best, np.take_along_axis(closeness, best, axis=1)
 
 
-def flat(rows: Positions, neighbor: Positions, closeness: Floats) -> Found:
-    """One entry for each neighbour; -infinite closeness is none."""
-    there = closeness > -np.inf
-    return np.repeat(rows, there.sum(axis=1)), neighbor[there], closeness[there]
+def _flat(rows: Positions, neighbor: Positions, closeness: Floats) -> Found:
+    """Return one entry for each neighbour; a closeness of -infinity says that there is none."""
+    is_there = closeness > -np.inf
+    return np.repeat(rows, is_there.sum(axis=1)), neighbor[is_there], closeness[is_there]
 
 
-def in_order(found: list[Found]) -> Found:
-    """All that was found, by row."""
+def by_row(found: list[Found]) -> Found:
+    """Put together what was found in portions, ordered by row."""
     row, neighbor, closeness = (np.concatenate(part) for part in zip(*found, strict=True))
     order = np.argsort(row, kind="stable")
     return row[order], neighbor[order], closeness[order]
 
 
-def in_portions(rows: Positions, numbers_a_row: int) -> list[Positions]:
-    """The rows, so many at a time that they have AT_ONCE numbers, and at least one."""
-    return np.array_split(rows, max(1, min(len(rows), -(-len(rows) * numbers_a_row // AT_ONCE))))
+def _in_portions(rows: Positions, numbers_a_row: int) -> list[Positions]:
+    """Split rows into portions of about _NUMBERS_AT_ONCE numbers, and of at least one row."""
+    return np.array_split(rows, max(1, min(len(rows), -(-len(rows) * numbers_a_row // _NUMBERS_AT_ONCE))))
 
 
 def without_copies(y: Floats, most: int) -> Positions:
-    """The rows of y, in order, without those of which ``most`` equal ones come before: nobody's neighbours.
+    """Return the rows of y, in order, without those that ``most`` equal rows precede.
+
+    Of equally close rows the first ones are taken, so a row that is left out is nobody's neighbour.
 
     >>> without_copies(np.array([[1.0], [2.0], [1.0], [1.0]]), 2)
     array([0, 1, 2])
@@ -176,68 +220,72 @@ def without_copies(y: Floats, most: int) -> Positions:
     if counts.max(initial=0) <= most:
         return np.arange(len(y))
     order = np.argsort(vector, kind="stable")
-    place = np.arange(len(y)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return np.sort(order[place < most])
+    equal_before = np.arange(len(y)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.sort(order[equal_before < most])
 
 
-def by_tree(x: Floats, y: Floats, metric: Metric) -> Search:
-    """A k-d tree. It takes coordinates from each other, so that only the result is rounded."""
+def _by_tree(x: Floats, y: Floats, metric: Metric) -> CandidateSearch:
+    """Search a k-d tree. It subtracts coordinates before it squares them, so only the result is rounded."""
     from scipy.spatial import cKDTree  # slow to import, and only needed here
 
     tree = cKDTree(y, balanced_tree=False, compact_nodes=False)
     power = 1 if metric.space == "l1" else 2
-    relative = rounding(x.shape[1])
-    return Search(
+    return CandidateSearch(
         lambda rows, n: np.asarray(tree.query(x[rows], range(1, n + 1), p=power)[1]),
-        of_units(x, metric),
-        relative,
+        _error_of_unit_vectors(x, metric),
+        _rounding(x.shape[1]),
         len(y),
     )
 
 
-def by_brute_force(x: Floats, y: Floats, metric: Metric) -> Search:
-    """All of y, by matrix products, which add the squares of x and y and take their product twice."""
+def _by_brute_force(x: Floats, y: Floats, metric: Metric) -> CandidateSearch:
+    """Compare with all of y. For Euclidean distances that is a matrix product: |x|² + |y|² - 2 x·y."""
     from sklearn.neighbors import NearestNeighbors
 
-    name, doubt, relative = "manhattan", of_units(x, metric), rounding(x.shape[1])
+    name, error_bound, relative_error = "manhattan", _error_of_unit_vectors(x, metric), _rounding(x.shape[1])
     if metric.space == "l2":
         name, center = "sqeuclidean", np.median(y, axis=0)
         x, y = x - center, y - center
-        doubt = doubt + relative * squares(x)
-    everyone = NearestNeighbors(algorithm="brute", metric=name).fit(y)
-    return Search(
-        lambda rows, n: np.asarray(everyone.kneighbors(x[rows], n, return_distance=False)), doubt, relative, len(y)
+        error_bound = error_bound + relative_error * squared_lengths(x)
+    index = NearestNeighbors(algorithm="brute", metric=name).fit(y)
+    return CandidateSearch(
+        lambda rows, n: np.asarray(index.kneighbors(x[rows], n, return_distance=False)),
+        error_bound,
+        relative_error,
+        len(y),
     )
 
 
-def by_products(x: Floats, y: Floats) -> Search:
-    """The largest products with all of y."""
+def _by_products(x: Floats, y: Floats) -> CandidateSearch:
+    """Take the largest products with all of y."""
 
     def candidates(rows: Positions, n: int) -> Positions:
-        some = [np.argpartition(-(x[few] @ y.T), n - 1, axis=1)[:, :n] for few in in_portions(rows, len(y))]
+        some = [np.argpartition(-(x[few] @ y.T), n - 1, axis=1)[:, :n] for few in _in_portions(rows, len(y))]
         return np.concatenate(some)
 
-    relative = rounding(x.shape[1])
-    doubt = relative * np.sqrt(squares(x)) * math.sqrt(squares(y).max())
-    return Search(candidates, doubt, relative, len(y))
+    relative_error = _rounding(x.shape[1])
+    error_bound = relative_error * np.sqrt(squared_lengths(x)) * math.sqrt(squared_lengths(y).max())
+    return CandidateSearch(candidates, error_bound, relative_error, len(y))
 
 
-def of_units(x: Floats, metric: Metric) -> Floats:
-    """How far the closeness of unit vectors, a product, may be from what their distance says of it."""
-    return np.full(len(x), 2.0 * rounding(x.shape[1]) if metric.refuses else 0.0)
+def _error_of_unit_vectors(x: Floats, metric: Metric) -> Floats:
+    """Return how far the closeness of unit vectors, a product, may be from what their distance says of it."""
+    return np.full(len(x), 2.0 * _rounding(x.shape[1]) if metric.unit_vectors else 0.0)
 
 
-def rounding(dimensions: int) -> float:
-    """A bound, generous, of the relative error of a sum of products in float64."""
+def _rounding(dimensions: int) -> float:
+    """Return a generous bound of the relative error of a sum of products in float64."""
     return float(8.0 * (dimensions + 8) * np.finfo(np.float64).eps)
 
 
-def squares(x: Floats) -> Floats:
+def squared_lengths(x: Floats) -> Floats:
+    """Return the squared length of each row."""
     total: Floats = np.einsum("ij,ij->i", x, x)
     return total
 
 
-def seconds(search: Search, rows: Positions, n: int) -> float:
+def _seconds(search: CandidateSearch, rows: Positions, n: int) -> float:
+    """Return how long the search takes for some rows."""
     started = time.perf_counter()
     search.candidates(rows, n)
     return time.perf_counter() - started

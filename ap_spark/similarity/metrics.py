@@ -1,7 +1,7 @@
-"""What makes two vectors similar, computed in float64, dimension by dimension.
+"""The metrics: how similar two vectors are, computed in float64, dimension by dimension.
 
-The order of every addition is fixed, so that a similarity does not depend on which other pairs are computed with it;
-a matrix product would (docs/semantics.md, section 3).
+The order of every addition is fixed, so that a similarity does not depend on which other pairs are computed with it.
+The result of a matrix product does depend on that, so none is used here (docs/semantics.md, section 3).
 """
 
 from __future__ import annotations
@@ -10,50 +10,58 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ap_spark.errors import SettingError, reason
-from ap_spark.settings import Similarity
+from ap_spark.settings import PairFunction, Similarity
 
-__all__ = ["METRICS", "Floats", "Metric", "PairFunction", "between", "metric_of", "pairwise"]
+__all__ = ["METRICS", "Floats", "Metric", "PairFunction", "UndefinedFor", "between", "metric_of", "pairwise"]
 
 Floats = NDArray[np.float64]
-PairFunction = Callable[[Floats, Floats], Floats]
+Space = Literal["l2", "l1", "dot"]
+UndefinedFor = Literal["none", "zero", "constant"]
 
 
-def unchanged(x: Floats) -> Floats:
+def _unchanged(x: Floats) -> Floats:
     return x
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A similarity of vectors.
+    """A similarity of vectors, in two steps: a closeness that orders the neighbours, and what it becomes.
 
     Attributes
     ----------
     closeness : callable
-        Of two arrays of prepared vectors, dimensions first, the other axes broadcast: the larger, the nearer. Decides
-        who is whose neighbour.
+        Takes two arrays of prepared vectors, with the dimensions as the first axis; the other axes are broadcast. The
+        larger the closeness, the nearer are two vectors. It decides who is whose neighbour.
     similarity : callable
         Turns closeness into the similarity.
     prepare : callable
-        Applied to each vector once, shape (n, d).
+        Takes the vectors, shape (n, d), and returns what is compared. It is applied to each vector once.
     space : {"l2", "l1", "dot"}
-        The distance of prepared vectors by which a search may find the closest.
-    refuses : {"", "zero", "constant"}
-        Vectors that have no similarity.
+        By what a search may look for the closest of the prepared vectors: Euclidean distance, Manhattan distance or
+        product.
+    undefined_for : {"none", "zero", "constant"}
+        Vectors that have no similarity to any other, and are refused: none, those whose elements are all zero, or
+        those whose elements are all equal.
+    unit_vectors : bool
+        Whether prepared vectors have length 1: only directions count, and closeness is a product in [-1, 1].
     """
 
     closeness: PairFunction
-    similarity: Callable[[Floats], Floats] = unchanged
-    prepare: Callable[[Floats], Floats] = unchanged
-    space: str = "l2"
-    refuses: str = ""
+    similarity: Callable[[Floats], Floats] = _unchanged
+    prepare: Callable[[Floats], Floats] = _unchanged
+    space: Space = "l2"
+    undefined_for: UndefinedFor = "none"
+    unit_vectors: bool = False
 
 
-def minus_squares(x: Floats, y: Floats) -> Floats:
+def _minus_squares(x: Floats, y: Floats) -> Floats:
+    """Return minus the squared Euclidean distance."""
     total: Floats = np.zeros(np.broadcast_shapes(x.shape[1:], y.shape[1:]))
     for a, b in zip(x, y, strict=True):
         difference = a - b
@@ -62,7 +70,8 @@ def minus_squares(x: Floats, y: Floats) -> Floats:
     return total
 
 
-def minus_absolutes(x: Floats, y: Floats) -> Floats:
+def _minus_absolutes(x: Floats, y: Floats) -> Floats:
+    """Return minus the Manhattan distance."""
     total: Floats = np.zeros(np.broadcast_shapes(x.shape[1:], y.shape[1:]))
     for a, b in zip(x, y, strict=True):
         difference = a - b
@@ -70,61 +79,70 @@ def minus_absolutes(x: Floats, y: Floats) -> Floats:
     return total
 
 
-def products(x: Floats, y: Floats) -> Floats:
+def _products(x: Floats, y: Floats) -> Floats:
+    """Return the products x·y."""
     total: Floats = np.zeros(np.broadcast_shapes(x.shape[1:], y.shape[1:]))
     for a, b in zip(x, y, strict=True):
         total += a * b
     return total
 
 
-def cosines(x: Floats, y: Floats) -> Floats:
-    return np.clip(products(x, y), -1.0, 1.0)
+def _cosines(x: Floats, y: Floats) -> Floats:
+    """Return the products of unit vectors, which rounding may have moved beyond 1 or -1."""
+    return np.clip(_products(x, y), -1.0, 1.0)
 
 
-def minus_root(closeness: Floats) -> Floats:
+def _minus_root(closeness: Floats) -> Floats:
+    """Turn minus a squared distance into minus the distance."""
     return np.asarray(-np.sqrt(-closeness))
 
 
-def gaussian(closeness: Floats, *, width: float) -> Floats:
-    with np.errstate(over="ignore"):  # nothing is near where a width is so small
+def _gaussian(closeness: Floats, *, width: float) -> Floats:
+    """Turn minus a squared distance d² into exp(-d² / (2 width²))."""
+    with np.errstate(over="ignore"):  # beside a tiny width, distances are infinite and similarities 0
         return np.asarray(np.exp(closeness / width / width / 2.0))
 
 
-def unit_length(x: Floats) -> Floats:
-    """Each vector divided by its length; scaled by its largest element first, so that no square is lost."""
+def _unit_length(x: Floats) -> Floats:
+    """Divide each vector by its length.
+
+    It is divided by its largest element first, so that no square overflows or vanishes.
+    """
     x = x / np.abs(x).max(axis=1, keepdims=True)
-    return np.asarray(x / np.sqrt(products(x.T, x.T))[:, None])
+    return np.asarray(x / np.sqrt(_products(x.T, x.T))[:, None])
 
 
-def standard_score(x: Floats) -> Floats:
-    """Each vector minus its mean, divided by its length."""
-    x = np.ldexp(x, -np.frexp(np.abs(x).max(axis=1, keepdims=True))[1])  # exact, and no sum is infinite
-    for _ in range(2):  # again, since the mean of elements that hardly differ is rounded by as much as they differ
+def _standard_score(x: Floats) -> Floats:
+    """Take its mean from each vector, then divide it by its length."""
+    x = np.ldexp(x, -np.frexp(np.abs(x).max(axis=1, keepdims=True))[1])  # a power of two: exact, and no sum overflows
+    # Twice: where elements hardly differ, the first mean is rounded by as much as they differ.
+    for _ in range(2):
         total = np.zeros(len(x))
         for a in x.T:
             total += a
         x = x - total[:, None] / x.shape[1]
-    return unit_length(x)
+    return _unit_length(x)
 
 
 METRICS: dict[str, Metric] = {
-    "sqeuclidean": Metric(minus_squares),
-    "euclidean": Metric(minus_squares, minus_root),
-    "manhattan": Metric(minus_absolutes, space="l1"),
-    "cosine": Metric(cosines, prepare=unit_length, refuses="zero"),
-    "correlation": Metric(cosines, prepare=standard_score, refuses="constant"),
-    "gaussian": Metric(minus_squares, partial(gaussian, width=math.nan)),  # metric_of puts in the width
-    "dot": Metric(products, space="dot"),
+    "sqeuclidean": Metric(_minus_squares),
+    "euclidean": Metric(_minus_squares, _minus_root),
+    "manhattan": Metric(_minus_absolutes, space="l1"),
+    "cosine": Metric(_cosines, prepare=_unit_length, undefined_for="zero", unit_vectors=True),
+    "correlation": Metric(_cosines, prepare=_standard_score, undefined_for="constant", unit_vectors=True),
+    "gaussian": Metric(_minus_squares, partial(_gaussian, width=math.nan)),  # metric_of sets the width
+    "dot": Metric(_products, space="dot"),
 }
 
 
 def metric_of(metric: str | PairFunction, width: float | None = None) -> Metric | PairFunction:
-    """A metric by its name; a function stays what it is.
+    """Return the metric of a name; return a function as it is.
 
     Raises
     ------
     SettingError
-        If there is none of that name, or a width is missing, too small, or given to another metric than "gaussian".
+        If there is no metric of that name, or the width is missing, too small, or given for another metric than
+        "gaussian".
     """
     if (isinstance(metric, str) and metric not in METRICS) or not (isinstance(metric, str) or callable(metric)):
         raise SettingError(f"metric must be one of {', '.join(METRICS)}, or a function of two arrays, got {metric!r}")
@@ -133,17 +151,36 @@ def metric_of(metric: str | PairFunction, width: float | None = None) -> Metric 
             "metric gaussian needs a width" if width is None else f"width belongs to metric gaussian, not to {metric!r}"
         )
         raise SettingError(f"{rule}: s = exp(-d² / (2 width²)) for points at distance d")
-    Similarity(width=width)
+    width = Similarity(width=width).width
     if not isinstance(metric, str):
         return metric
     if width is None:
         return METRICS[metric]
-    return Metric(minus_squares, partial(gaussian, width=float(width)))
+    return Metric(_minus_squares, partial(_gaussian, width=width))
 
 
 def pairwise(x: Floats, y: Floats, metric: str | PairFunction = "sqeuclidean", width: float | None = None) -> Floats:
-    """The similarity of each row of x, shape (m, d), to each row of y, shape (n, d): an array of shape (m, n).
+    """Return the similarity of each row of x to each row of y.
 
+    Parameters
+    ----------
+    x, y : array, shapes (m, d) and (n, d)
+    metric : str or callable
+        A name of the list below, or a function that takes x and y and returns the similarities.
+    width : float, optional
+        For "gaussian" only, which needs it.
+
+    Returns
+    -------
+    array of float64, shape (m, n)
+
+    Raises
+    ------
+    SettingError
+        See `metric_of`; or if the function fails.
+
+    Notes
+    -----
     sqeuclidean
         −Σ (xⱼ − yⱼ)²
     euclidean
@@ -170,26 +207,26 @@ def pairwise(x: Floats, y: Floats, metric: str | PairFunction = "sqeuclidean", w
 
 
 def between(metric: Metric | PairFunction, x: Floats, y: Floats) -> Floats:
-    """`pairwise`, of vectors that the metric has prepared."""
+    """Return the similarities of vectors that the metric has prepared; see `pairwise`."""
     if not isinstance(metric, Metric):
-        return by_function(metric, x, y)
+        return _by_function(metric, x, y)
     return metric.similarity(
         metric.closeness(np.ascontiguousarray(x.T)[:, :, None], np.ascontiguousarray(y.T)[:, None, :])
     )
 
 
-def by_function(function: PairFunction, x: Floats, y: Floats) -> Floats:
-    """What a function says of two arrays.
+def _by_function(function: PairFunction, x: Floats, y: Floats) -> Floats:
+    """Return the similarities that a user's function gives.
 
     Raises
     ------
     SettingError
-        If it fails, or returns anything but a number for each pair.
+        If the function fails, or returns anything but a number for each pair.
     """
     name = getattr(function, "__name__", None) or repr(function)
     of = f"for arrays of shapes {x.shape} and {y.shape}"
     try:
-        returned = function(x.copy(), y.copy())  # its own, to change as it likes
+        returned = function(x.copy(), y.copy())  # copies, since the function may change its arguments
         s = np.asarray(returned)
     except Exception as error:
         raise SettingError(

@@ -1,4 +1,4 @@
-"""Similarities that tasks compute, and may go on with before Spark sees them row by row."""
+"""Similarities that are computed in tasks, which can work on with them before Spark sees them row by row."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ Transform = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
 @dataclass(frozen=True)
 class Pairs:
-    """Similarities that tasks compute, and may go on with before Spark sees them row by row.
+    """Similarities that are computed in tasks.
+
+    As a DataFrame every similarity would go through Spark as a row. A function that works on whole batches in the same
+    task saves that.
 
     Attributes
     ----------
     then : callable
-        Runs a function on the batches (i, k, s) within the tasks that compute them; takes the function and the columns
-        that it returns, and returns those as a DataFrame.
+        Takes a function and the columns that it returns. Runs the function on the batches (i, k, s), in the tasks that
+        compute them, and returns its result as a DataFrame.
     kind : str
         The type of the ids.
     sparkSession : SparkSession
-        As of a DataFrame.
+        Named as that of a DataFrame.
     """
 
     then: Callable[[Transform, str], DataFrame]
@@ -34,9 +37,9 @@ class Pairs:
 
     @property
     def frame(self) -> DataFrame:
-        """(i, k, s)."""
-        return self.then(unchanged, f"i {self.kind}, k {self.kind}, s double")
+        """The similarities as a DataFrame: (i, k, s)."""
+        return self.then(_unchanged, f"i {self.kind}, k {self.kind}, s double")
 
 
-def unchanged(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _unchanged(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     yield from batches

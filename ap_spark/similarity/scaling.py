@@ -1,4 +1,4 @@
-"""Features to comparable ones."""
+"""Scaling: features shifted and stretched, so that their sizes can be compared."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from functools import partial
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 
 from ap_spark.errors import InputError
@@ -15,12 +14,13 @@ from ap_spark.exact_sum import unit_of
 from ap_spark.schema import require_columns
 from ap_spark.settings import Scale, Similarity
 from ap_spark.similarity.metrics import Floats
+from ap_spark.similarity.vectors import matrix
 
 __all__ = ["scale"]
 
 
 def scale(points: DataFrame, how: Scale = "standard") -> DataFrame:
-    """Shift and stretch each feature.
+    """Shift and stretch each feature, so that none counts more than others because of its unit.
 
     Parameters
     ----------
@@ -28,13 +28,13 @@ def scale(points: DataFrame, how: Scale = "standard") -> DataFrame:
         (id, features array<double>) and other columns, which stay; finite values, one length. It is read up to three
         times: persist it if that is expensive.
     how : {"standard", "minmax", "none"}
-        "standard": mean 0 and standard deviation 1 (of the population, as scikit-learn's StandardScaler has it);
-        "minmax": from 0 to 1. A feature that is the same for all points becomes 0.
+        "standard": mean 0 and standard deviation 1 (of the population, as scikit-learn's StandardScaler has it).
+        "minmax": from 0 to 1. "none": unchanged. A feature that is the same for all points becomes 0.
 
     Returns
     -------
     DataFrame
-        The same columns. The result does not depend on the partitioning, to the last bit.
+        The same columns. The result is bitwise identical for every partitioning.
 
     Raises
     ------
@@ -49,11 +49,11 @@ def scale(points: DataFrame, how: Scale = "standard") -> DataFrame:
     >>> [row.features for row in scale(points).orderBy("id").collect()]
     [[-1.0, 0.0], [1.0, 0.0]]
     """
-    Similarity(scale=how)
+    how = Similarity(scale=how).scale
     require_columns(points, ("id", "features"), "points")
     if how == "none":
         return points
-    low, high = smallest_and_largest(points)
+    low, high = _smallest_and_largest(points)
     with np.errstate(over="ignore"):
         shift, width = low, high - low
     if np.isinf(width).any():
@@ -63,45 +63,44 @@ def scale(points: DataFrame, how: Scale = "standard") -> DataFrame:
             f"{high[worst]:g}: divide it by a power of ten"
         )
     width = np.where(width > 0, width, 1.0)
-    if how == "standard":  # of x / width, whose squares neither overflow nor vanish
-        shift = low + width * mean(points, lambda x: (x - low) / width)
-        width = width * np.sqrt(mean(points, lambda x: np.square((x - shift) / width)))
-    return points.mapInArrow(partial(shifted, shift=shift, width=np.where(width > 0, width, 1.0)), points.schema)
+    if how == "standard":  # means are of x / width, whose squares neither overflow nor vanish
+        shift = low + width * _mean(points, lambda x: (x - low) / width)
+        width = width * np.sqrt(_mean(points, lambda x: np.square((x - shift) / width)))
+    return points.mapInArrow(partial(_shifted, shift=shift, width=np.where(width > 0, width, 1.0)), points.schema)
 
 
-def shifted(batches: Iterable[pa.RecordBatch], *, shift: Floats, width: Floats) -> Iterator[pa.RecordBatch]:
-    """Points with each feature shifted and divided."""
+def _shifted(batches: Iterable[pa.RecordBatch], *, shift: Floats, width: Floats) -> Iterator[pa.RecordBatch]:
+    """Subtract ``shift`` from the features, then divide them by ``width``."""
     for batch in batches:
-        x = (rows(batch) - shift) / width
+        x = (matrix(batch) - shift) / width
         features = pa.ListArray.from_arrays(np.arange(0, x.size + 1, x.shape[1], dtype=np.int32), x.ravel())
         yield batch.set_column(batch.schema.get_field_index("features"), "features", features)
 
 
-def smallest_and_largest(points: DataFrame) -> tuple[Floats, Floats]:
-    """Of each feature."""
+def _smallest_and_largest(points: DataFrame) -> tuple[Floats, Floats]:
+    """Return the smallest and the largest value of each feature."""
 
     def ends(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            x = rows(batch)
+            x = matrix(batch)
             yield pa.RecordBatch.from_pylist([{"low": x.min(axis=0), "high": x.max(axis=0)}])
 
     found = points.select("features").mapInArrow(ends, "low array<double>, high array<double>").toArrow()
-    return rows(found, "low").min(axis=0), rows(found, "high").max(axis=0)
+    return matrix(found, "low").min(axis=0), matrix(found, "high").max(axis=0)
 
 
-def mean(points: DataFrame, of: Callable[[Floats], Floats]) -> Floats:
-    """Of a function of each feature, at most 1 in size: added as integers, in whatever order (`exact.py`)."""
+def _mean(points: DataFrame, function: Callable[[Floats], Floats]) -> Floats:
+    """Return the mean of a function of each feature.
+
+    Its values are at most 1 in size. They are added as integers, so that their order does not matter (`exact_sum.py`).
+    """
     count = points.count()
     unit = unit_of(1.0, count)
 
     def add(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            sums = np.rint(of(rows(batch)) / unit).astype(np.int64).sum(axis=0)
+            sums = np.rint(function(matrix(batch)) / unit).astype(np.int64).sum(axis=0)
             yield pa.RecordBatch.from_pylist([{"sums": sums}])
 
     found = points.select("features").mapInArrow(add, "sums array<bigint>").toArrow()
-    return np.asarray(rows(found, "sums").sum(axis=0) * unit / count)
-
-
-def rows(table: pa.Table | pa.RecordBatch, column: str = "features") -> Floats:
-    return np.asarray(pc.list_flatten(table[column])).reshape(len(table), -1)
+    return np.asarray(matrix(found, "sums").sum(axis=0) * unit / count)
