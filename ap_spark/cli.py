@@ -173,6 +173,8 @@ def add_options(to: argparse._ArgumentGroup, group: type[Checked]) -> None:
             if declared.default is True:  # --X is what happens anyhow
                 keywords |= {"action": argparse.BooleanOptionalAction, "help": f"{names[0]}: {text}"}
                 names[0] = names[0].replace("--no-", "--")
+            elif declared.default is None:
+                keywords["action"] = argparse.BooleanOptionalAction
         elif kind in (int, float, str):
             keywords |= {
                 "type": number_or(about["none"]) if about["none"] else kind,
