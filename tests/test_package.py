@@ -124,8 +124,8 @@ def test_quantiles_are_exact_where_the_cluster_counts(
     spark: SparkSession, monkeypatch: pytest.MonkeyPatch, decimals: int
 ) -> None:
     """With few decimals many are equal, and of the 5,001 at most ten are looked at together."""
-    monkeypatch.setattr("ap_spark.graph.preferences.COLLECTED_EDGES", 10)
-    monkeypatch.setattr("ap_spark.graph.preferences.BUCKETS", 16)
+    monkeypatch.setattr("ap_spark.graph.preferences._DRIVER_SIMILARITIES", 10)
+    monkeypatch.setattr("ap_spark.graph.preferences._BUCKETS", 16)
     values = np.round(np.random.default_rng(0).normal(size=5001), decimals)
     values[:2] = -1e308, 1e308
     edges = spark.createDataFrame([(0, n + 1, float(s)) for n, s in enumerate(values)], "i int, k int, s double")
