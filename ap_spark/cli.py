@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from glob import glob
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 from warnings import catch_warnings
 
 import pyspark.sql.functions as F
@@ -27,14 +27,13 @@ from pyspark.sql import DataFrame, SparkSession
 from ap_spark._spark.session import start_session
 from ap_spark._spark.shortages import shortage
 from ap_spark._spark.signals import Interrupts
-from ap_spark.checkpoint import Checkpoint, store_of
+from ap_spark.checkpoint import WITHOUT_CHECKPOINT, Checkpoint, writable_store
 from ap_spark.convergence import Iteration
 from ap_spark.errors import (
     ApSparkError,
     CheckpointError,
     Interrupted,
     NotConverged,
-    SettingError,
     StorageError,
     printable,
     reason,
@@ -43,6 +42,7 @@ from ap_spark.graph.describe import Description
 from ap_spark.io.paths import Place, conflict, places_read
 from ap_spark.io.readers import points_in, read_points, read_similarities
 from ap_spark.io.writer import OutputDirectory, OutputIsThere, claimed
+from ap_spark.options import Parser, add_options, check_together, record
 from ap_spark.pipeline import affinity_propagation, cluster_points, described
 from ap_spark.progress import Progress
 from ap_spark.result import Clustering
@@ -58,22 +58,18 @@ from ap_spark.settings import (
     Similarity,
     Snapshots,
     Sparsification,
-    is_required,
-    option,
-    parameters,
 )
-from ap_spark.similarity.metrics import metric_of
 from ap_spark.version import __version__
 
 __all__ = ["main"]
 
 logger = logging.getLogger(__name__)
 
-SMALL_INPUT = 8_000_000  # bytes
-SMALL_NUMBER = 1000  # files
+_SMALL_INPUT = 8_000_000  # bytes
+_SMALL_NUMBER = 1000  # files
 
-Command = Callable[[argparse.Namespace, Interrupts], None]
-Groups = dict[str, type[Checked]]
+_Command = Callable[[argparse.Namespace, Interrupts], None]
+_Groups = dict[str, type[Checked]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -87,16 +83,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(asctime)s ap-spark: %(message)s", datefmt="%H:%M:%S", level=others)
     logging.getLogger("ap_spark").setLevel(logging.DEBUG if given.verbose else logging.WARNING)
     for module in ("progress", "checkpoint"):
-        logging.getLogger(f"ap_spark.{module}").setLevel(logging.INFO)
-    with Interrupts(lambda: Checkpoint.NONE_KEPT) as interrupts:
+        logging.getLogger(f"ap_spark.{module}").setLevel(logging.WARNING if given.quiet else logging.INFO)
+    with Interrupts(lambda: WITHOUT_CHECKPOINT) as interrupts:
         try:
             given.run(given, interrupts)
         except OutputIsThere as there:
-            print(there)
+            if not given.quiet:
+                print(there)
         except KeyboardInterrupt:  # a second signal
             return interrupts.exit_code
         except Exception as error:
-            message, code = explain(error, interrupts)
+            message, code = _format_error(error, interrupts)
             if given.verbose and code == ApSparkError.exit_code:
                 traceback.print_exc()
             # Java may be waiting for this line, and end after it.
@@ -105,12 +102,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def explain(error: Exception, interrupts: Interrupts) -> tuple[str, int]:
-    """What to tell of an error, and the exit code."""
+def _format_error(error: Exception, interrupts: Interrupts) -> tuple[str, int]:
+    """Return what to tell of an error, and the exit code."""
     if isinstance(error, Interrupted):
         return str(error), interrupts.exit_code
-    if told := shortage(error):
-        return told, StorageError.exit_code
+    if short := shortage(error):
+        return short, StorageError.exit_code
     if interrupts.received:  # which has cancelled what was going on
         by = interrupts.received.name
         return f"stopped by {by} outside of the iterations; {interrupts.saved()}", interrupts.exit_code
@@ -120,19 +117,12 @@ def explain(error: Exception, interrupts: Interrupts) -> tuple[str, int]:
     return f"{who}: {reason(error)} (--verbose shows the stack)", 1
 
 
-class Parser(argparse.ArgumentParser):
-    """Tells of a mistake in a line, as of all others, and not with the whole usage."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"ap-spark: {message} (see {self.prog} --help)\n")
-
-
 def make_parser() -> Parser:
-    """The parser, made from the declared parameters."""
+    """Return the parser of the command line."""
     parser = Parser(prog="ap-spark", description="Affinity propagation clustering on Apache Spark.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"ap-spark {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    about: list[tuple[Command, str, type[GraphOutput]]] = [
+    about: list[tuple[_Command, str, type[GraphOutput]]] = [
         (cluster, "cluster a table of points, or of similarities: exemplars and assignments out", Output),
         (
             graph,
@@ -150,56 +140,13 @@ def make_parser() -> Parser:
             "input", metavar="INPUT", nargs="+", help="files, directories or patterns, anywhere Spark can read"
         )
         command.set_defaults(run=run)
-        groups: Groups = {"algorithm": Settings, "input": Input, "similarities of points": Similarity}
+        groups: _Groups = {"algorithm": Settings, "input": Input, "similarities of points": Similarity}
         groups["output"] = output
         if output is Output:
             groups["snapshots"] = Snapshots
         for title, group in (groups | {"run": Run}).items():
             add_options(command.add_argument_group(title), group)
     return parser
-
-
-def add_options(to: argparse._ArgumentGroup, group: type[Checked]) -> None:
-    for declared, kind in parameters(group):
-        about = declared.metadata
-        names = [option(declared)] + ([f"-{about['short']}"] if about["short"] else [])
-        text = about["help"].replace("%", "%%")
-        if about["rule"] and not about["choices"]:
-            text += f" ({about['rule']})"
-        keywords: dict[str, Any] = {"dest": declared.name, "help": text, "default": declared.default}
-        if kind is bool:
-            keywords["action"] = "store_true"
-            if declared.default is True:  # --X is what happens anyhow
-                keywords |= {"action": argparse.BooleanOptionalAction, "help": f"{names[0]}: {text}"}
-                names[0] = names[0].replace("--no-", "--")
-        elif kind in (int, float, str):
-            keywords |= {
-                "type": number_or(about["none"]) if about["none"] else kind,
-                "choices": about["choices"] or None,
-                "metavar": about["metavar"] or None,
-            }
-            if isinstance(declared.default, kind):
-                keywords["help"] += f" [{declared.default}]"
-        else:
-            keywords |= {"action": "append", "metavar": about["metavar"], "default": []}
-        if is_required(declared):
-            keywords |= {"required": True, "default": None}
-        to.add_argument(*names, **keywords)
-
-
-def number_or(none: str) -> Callable[[str], int | None]:
-    """A whole number, or None under its own word."""
-
-    def number(text: str) -> int | None:
-        return None if text == none else int(text)
-
-    number.__name__ = f"number or {none!r}"  # argparse shows it
-    return number
-
-
-def record(group: type[Checked], given: argparse.Namespace) -> Any:
-    """The checked record of one group of options."""
-    return group(**{declared.name: getattr(given, declared.name) for declared, _ in parameters(group)})
 
 
 class _Watcher(Progress):
@@ -214,7 +161,7 @@ class _Watcher(Progress):
         return self.interrupts.requested()
 
     def resumes_from(self, checkpoint: Checkpoint) -> None:
-        self.interrupts.saved = lambda: checkpoint.last_words
+        self.interrupts.saved = checkpoint.format_saved
 
 
 @dataclass(frozen=True)
@@ -254,7 +201,7 @@ def cluster(given: argparse.Namespace, interrupts: Interrupts) -> None:
     passing = {name: getattr(settings, name) for name in ("damping", "max_iter", "convergence_iter")}
     passing["seed"] = settings.seed if settings.jitter else None
     snapshots = record(Snapshots, given)
-    with job(given, output, interrupts, snapshots.checkpoint) as work:
+    with _job(given, output, interrupts, snapshots.checkpoint) as work:
         choices = work.choices | passing | {"checkpoint": snapshots, "callback": work.watcher}
         try:
             if work.source.edges:
@@ -273,7 +220,7 @@ def cluster(given: argparse.Namespace, interrupts: Interrupts) -> None:
             )
         summary = replace(
             clustering.summary,
-            settings=clustering.summary.settings | describe_input(given),
+            settings=clustering.summary.settings | _describe_input(given),
             seconds=work.seconds | clustering.summary.seconds,
         )
         clustering = replace(clustering, summary=summary)
@@ -287,13 +234,13 @@ def cluster(given: argparse.Namespace, interrupts: Interrupts) -> None:
         if run.json:
             print(json.dumps(asdict(summary), indent=2, allow_nan=False))
         elif not run.quiet:
-            print(format_result(clustering, output))
+            print(_format_result(clustering, output))
 
 
 def graph(given: argparse.Namespace, interrupts: Interrupts) -> None:
     """Read, describe the graph, and publish the similarities if asked to."""
     output, run = record(GraphOutput, given), record(Run, given)
-    with job(given, output, interrupts) as work:
+    with _job(given, output, interrupts) as work:
         started = time.perf_counter()
         similarity = None if work.source.edges else record(Similarity, given)
         with described(work.rows, points=work.points, similarity=similarity, **work.choices) as (description, pairs):
@@ -301,9 +248,9 @@ def graph(given: argparse.Namespace, interrupts: Interrupts) -> None:
             summary = {
                 "settings": asdict(record(Settings, given))
                 | asdict(similarity or Similarity())
-                | describe_input(given),
+                | _describe_input(given),
                 "neighbors": description.neighbors,
-                "graph": without_infinity(description),
+                "graph": _without_infinity(description),
                 "seconds": work.seconds,
             }
             if work.directory is not None:
@@ -319,25 +266,25 @@ def graph(given: argparse.Namespace, interrupts: Interrupts) -> None:
             print(f"written to {output.output}: similarities, summary.json")
 
 
-def without_infinity(description: Description) -> dict[str, Any]:
+def _without_infinity(description: Description) -> dict[str, Any]:
     """Return a description for JSON, which has no infinity."""
     bounds = asdict(description.preference_range)
     finite = {name: value if math.isfinite(value) else None for name, value in bounds.items()}
     return asdict(description) | {"preference_range": finite}
 
 
-def describe_input(given: argparse.Namespace) -> dict[str, Any]:
+def _describe_input(given: argparse.Namespace) -> dict[str, Any]:
     """Return what the summary tells of the input and of the form of the output."""
     source: dict[str, Any] = asdict(record(Input, given))
-    return {"input": one_or_all(given.input)} | source | {"output_format": given.output_format}
+    return {"input": _one_or_all(given.input)} | source | {"output_format": given.output_format}
 
 
-def one_or_all(paths: Sequence[str]) -> str | list[str]:
+def _one_or_all(paths: Sequence[str]) -> str | list[str]:
     return paths[0] if len(paths) == 1 else list(paths)
 
 
 @contextmanager
-def job(
+def _job(
     given: argparse.Namespace, output: GraphOutput, interrupts: Interrupts, checkpoint: str | None = None
 ) -> Iterator[_Job]:
     """Do what both commands begin and end with: the checks, the session, the output's place, the input."""
@@ -356,7 +303,7 @@ def job(
             held.callback(interrupts.detach)
             apart = places_read(spark, {"INPUT": given.input[0], "--points": source.points})
             if checkpoint is not None:
-                place = Place.of("--checkpoint", store_of(spark, checkpoint))
+                place = Place.of("--checkpoint", writable_store(spark, checkpoint))
                 if found := conflict(place, apart):
                     raise CheckpointError(
                         f"the checkpoint must lie apart from the input, but {found}: choose another directory"
@@ -368,7 +315,7 @@ def job(
                 directory = held.enter_context(claimed(spark, output.output, output.if_exists, apart, table))
             watcher = _Watcher(settings.max_iter, interrupts, quiet=run.quiet)
             with watcher.stage("reading", spark):
-                rows, points = read(spark, given.input, source)
+                rows, points = _read(spark, given.input, source)
             seconds["read"] = round(time.perf_counter() - started - seconds["start"], 3)
             preference = settings.preference
             if points is not None and "preference" in points.columns:
@@ -392,42 +339,14 @@ def is_small(paths: Sequence[str]) -> bool:
     """Return whether the input is some MB on this machine: the job will be over before Java has compiled it well."""
     found = [Path(name) for path in paths for name in glob(path.removeprefix("file://"))]
     try:
-        files = list(islice(chain(found, *(one.rglob("*") for one in found)), SMALL_NUMBER))
+        files = list(islice(chain(found, *(one.rglob("*") for one in found)), _SMALL_NUMBER))
         size = sum(file.stat().st_size for file in files if file.is_file())
     except OSError:  # it is told of when it is read
         return True
-    return 0 < size < SMALL_INPUT and len(files) < SMALL_NUMBER
+    return 0 < size < _SMALL_INPUT and len(files) < _SMALL_NUMBER
 
 
-def check_together(settings: Settings, source: Input, similarity: Similarity) -> None:
-    """Refuse options that exclude each other."""
-    if source.edges:
-        given = [name for name in ("feature_columns", "drop_missing") if getattr(source, name) != getattr(Input, name)]
-        usual = asdict(Similarity())
-        given += [name for name, value in asdict(similarity).items() if value != usual[name]]
-        if given:
-            raise SettingError(f"with --edges there are no features, so leave out --{given[0].replace('_', '-')}")
-        if not source.points and (source.id_column or source.preference_column):
-            raise SettingError(
-                "with --edges, --id-column and --preference-column name columns of --points: give it too"
-            )
-    elif source.points:
-        raise SettingError("--points goes with --edges: without it, INPUT itself holds the points")
-    metric_of(similarity.metric, similarity.width)
-    if similarity.neighbors is None and similarity.search != Similarity.search:
-        raise SettingError("--search says how the neighbours of --neighbors N are found: give it too")
-    if similarity.recall != Similarity.recall and (similarity.neighbors is None or similarity.search == "exact"):
-        raise SettingError("--recall is for the approximate search of --neighbors N: the exact one finds all")
-    if (
-        source.preference_column
-        and (settings.preference, settings.preference_quantile, settings.clusters) != (None,) * 3
-    ):
-        raise SettingError(
-            "give the preference in one way: --preference, --preference-quantile, --clusters or --preference-column"
-        )
-
-
-def read(spark: SparkSession, paths: Sequence[str], source: Input) -> tuple[DataFrame, DataFrame | None]:
+def _read(spark: SparkSession, paths: Sequence[str], source: Input) -> tuple[DataFrame, DataFrame | None]:
     """Return the points; with --edges the similarities, and the points of --points."""
     form: dict[str, Any] = {"header": source.header, "encoding": source.encoding}
     columns: dict[str, Any] = {"id_column": source.id_column, "preference_column": source.preference_column}
@@ -444,7 +363,7 @@ def read(spark: SparkSession, paths: Sequence[str], source: Input) -> tuple[Data
     return edges, points
 
 
-def format_result(clustering: Clustering, output: Output) -> str:
+def _format_result(clustering: Clustering, output: Output) -> str:
     """Say what came out, for a person."""
     summary = clustering.summary
     lines = [str(summary), f"{summary.seconds['all']:.1f} s in all"]

@@ -1,4 +1,4 @@
-"""The driver's loop: ask the engine for iterations until the exemplars stand still; now and then take a snapshot."""
+"""The loop of the driver: ask the engine for iterations until the exemplars stand still, and take snapshots."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ap_spark._spark import classic
-from ap_spark.checkpoint import Checkpoint
+from ap_spark.checkpoint import WITHOUT_CHECKPOINT, Checkpoint
 from ap_spark.convergence import Iteration, Stability
 from ap_spark.engines import Engine
 from ap_spark.errors import Interrupted
@@ -19,7 +19,13 @@ __all__ = ["EndedEarly", "Propagation", "Watch", "propagate", "without_iterating
 
 
 class EndedEarly(Exception):
-    """A run was ended, since ``Watch.ends_early`` said so; with the exemplars until then."""
+    """More iterations of a run were of no interest (``Watch.ends_early``).
+
+    Attributes
+    ----------
+    exemplars : int
+        How many there were after the last iteration.
+    """
 
     def __init__(self, exemplars: int) -> None:
         super().__init__()
@@ -28,17 +34,18 @@ class EndedEarly(Exception):
 
 @dataclass(frozen=True)
 class Watch:
-    """Who looks on while a run iterates.
+    """What is called while a run iterates.
 
     Attributes
     ----------
     callback : callable
-        Called with the record of each iteration; returns True to have the run stopped.
+        Called with the record of each iteration. If it returns True the run stops, after a last snapshot.
     stage : callable
-        Of a name: a context that lasts as long as that stage of the run.
+        Called with the name of a stage of the run; returns a context that is left when the stage is over.
     checkpoint : Checkpoint, optional
+        Where snapshots are taken.
     ends_early : callable
-        Asked after iterations, with the records of all, whether more of them are of no interest.
+        Called after each iteration with the records of all. If it returns True the run ends with `EndedEarly`.
     """
 
     callback: Callable[[Iteration], bool | None] = lambda done: None
@@ -54,9 +61,11 @@ class Propagation:
     Attributes
     ----------
     exemplars : DataFrame, or bool of shape (n_points,)
-        The exemplars, before refinement, in the form that the graph has; the engine has to live while it is read.
+        The exemplars before refinement: a table of the column index, or a flag for each point, as the graph has
+        them. The engine may be released only after it is read.
     converged : bool
     trace : list of Iteration
+        The records of all iterations, those of before the run was resumed included.
     """
 
     exemplars: Any
@@ -77,25 +86,42 @@ def propagate(
 
     Parameters
     ----------
-    graph : EdgeGraph
+    graph : EdgeGraph or BlockGraph
     engine : Engine
+        At the beginning, or at the state of a snapshot.
+    max_iter : int
+        The last iteration there may be, those of ``past`` counted.
+    convergence_iter : int
+        Iterations for which the exemplars have to stand still.
     watch : Watch
     past : sequence of Iteration
-        The records of the iterations that the engine has started from; none if it is fresh.
+        The records of the iterations that the engine has resumed after; none at the beginning.
+
+    Returns
+    -------
+    Propagation
 
     Raises
     ------
     Interrupted
-        When asked to stop.
+        If the callback asks to stop.
     EndedEarly
-        When more iterations are of no interest.
+        If more iterations are of no interest (``watch.ends_early``).
     """
+    # Loop summary:
+    # 1. Ask the engine for iterations: as many as may pass before a snapshot is due, or before max_iter. It answers
+    #    with one record for each. One job of the engine may do several iterations, so it may be ahead of the records.
+    # 2. For each record: append it to the trace, call the callback, and ask whether the run has converged.
+    # 3. Where the engine is at the iteration of the record: stop if the callback has asked to, after a snapshot;
+    #    otherwise take a snapshot if one is due.
+    # 4. Repeat until the run has converged or has done max_iter iterations. A run that has not converged ends with a
+    #    snapshot, for one with a larger max_iter to resume from.
     stability = Stability(convergence_iter)
     trace = list(past)
     checkpoint = watch.checkpoint
 
     def has_converged(*, still: bool) -> bool:
-        """Whether exemplars that stand still serve all points. As long as they stand still the answer is the same."""
+        """Return whether exemplars that stand still serve all points; where not, nobody asks until they change."""
         if still and not graph.is_complete and engine.unserved():
             stability.refuse()
             return False
@@ -107,7 +133,7 @@ def propagate(
             still = stability.reached(done)
         converged = has_converged(still=still)
         while not converged and engine.iteration < max_iter:
-            most = min(max_iter - engine.iteration, (checkpoint and checkpoint.iterations) or max_iter)
+            most = min(max_iter - engine.iteration, (checkpoint and checkpoint.cadence.iterations) or max_iter)
             for done in engine.run(most, replace(stability)):
                 trace.append(done)
                 stop = bool(watch.callback(done)) or stop
@@ -115,33 +141,31 @@ def propagate(
                 if not converged and watch.ends_early(trace):
                     raise EndedEarly(done.exemplars)
                 if done.iteration < engine.iteration:
-                    continue  # the engine's job has come further
+                    continue
                 if stop:
                     saved = checkpoint is not None and checkpoint.write(engine, graph, trace)
-                    raise Interrupted(told(trace, checkpoint, saved))
+                    raise Interrupted(_format_stop(done.iteration, checkpoint, saved=saved))
                 if checkpoint and checkpoint.is_due(done.iteration) and not converged:
                     checkpoint.write(engine, graph, trace)
-        if checkpoint and not converged and checkpoint.last < engine.iteration and checkpoint.extensible:
-            checkpoint.write(engine, graph, trace)  # for a run with a larger max_iter
+        if checkpoint and not converged and checkpoint.wants_last(engine.iteration):
+            checkpoint.write(engine, graph, trace)
     return Propagation(graph.with_forced(engine.exemplars()), converged, trace)
 
 
-def told(trace: list[Iteration], checkpoint: Checkpoint | None, saved: bool) -> str:
-    """Where the run was stopped, and how to go on."""
-    words = f"stopped after iteration {trace[-1].iteration}"
+def _format_stop(iteration: int, checkpoint: Checkpoint | None, *, saved: bool) -> str:
+    """Say after which iteration a run was stopped, and what the next one can resume from."""
+    stopped = f"stopped after iteration {iteration}"
     if checkpoint is None:
-        return f"{words}; {Checkpoint.NONE_KEPT}"
-    if not saved:
-        return f"{words}, without a snapshot of it; {checkpoint.last_words}"
-    command = "the same command" if checkpoint.resume else "the same command, but without --no-resume,"
-    return f"{words}, with a snapshot in {checkpoint.store}: {command} goes on from there"
+        return f"{stopped}; {WITHOUT_CHECKPOINT}"
+    return f"{stopped}, {checkpoint.format_stop(saved=saved)}"
 
 
 def without_iterating(graph: EdgeGraph | BlockGraph) -> Propagation | None:
-    """The answer for degenerate input, as in scikit-learn; None when there is something to iterate on.
+    """Return the answer for degenerate input, as in scikit-learn; None where there is something to iterate on.
 
-    No point is similar to another, or there is only one point: all are exemplars. All pairs are stored with one
-    similarity, and all points have one preference: if that is larger, all are exemplars, else the smallest id alone.
+    Where no point stores an edge, or there is only one point, all points are exemplars. Where all pairs are stored with
+    one similarity and all points have one preference, all are exemplars if the preference is larger than the
+    similarity, and otherwise the point with the smallest id alone.
     """
     if graph.n_forced == graph.n_points or (graph.uniform and graph.uniform_gap > 0):
         return Propagation(graph.every_point(), True, [])

@@ -24,6 +24,7 @@ from ap_spark.graph.block_graph import BlockGraph
 from ap_spark.graph.build import build
 from ap_spark.graph.describe import least_clusters
 from ap_spark.graph.edge_graph import EdgeGraph
+from ap_spark.graph.mistakes import find_mistakes
 from ap_spark.graph.numbering import Numbering
 from ap_spark.preference_search import NEARLY, REST, Trial, Trials, is_at_rest
 from ap_spark.propagation import EndedEarly, Watch, propagate, without_iterating
@@ -77,9 +78,14 @@ class Source:
 
 def cluster(source: Source, settings: Settings, watch: Watch) -> Clustering:
     """Cluster: once, or once for each preference that is tried for a number of clusters."""
+    if watch.checkpoint:
+        watch.checkpoint.open()
     settings = replace(settings, convergence_iter=settings.window)
     make = _builder(source)
-    found = _cluster_once(make, settings, watch) if settings.clusters is None else _cluster_to(make, settings, watch)
+    if settings.clusters is None:
+        found = _cluster_once(make, settings, watch, look=partial(_tell_of_mistakes, source=source, settings=settings))
+    else:
+        found = _cluster_to(make, settings, watch)
     about = found.summary
     options = {name: value if not callable(value) else repr(value) for name, value in source.options.items()}
     summary = replace(
@@ -95,6 +101,7 @@ def opened_graph(source: Source, settings: Settings) -> Iterator[EdgeGraph | Blo
     try:
         if settings.clusters is not None:
             check_target(settings.clusters, graph)
+        _tell_of_mistakes(graph, source, settings)
         yield graph
     finally:
         graph.release()
@@ -110,10 +117,22 @@ def _builder(source: Source) -> Build:
     )
 
 
-def _cluster_once(build: Build, settings: Settings, watch: Watch) -> Clustering:
-    """Cluster once."""
+def _tell_of_mistakes(graph: EdgeGraph | BlockGraph, source: Source, settings: Settings) -> None:
+    given_as_pairs = source.numbering is None and isinstance(source.similarities, DataFrame)
+    for mistake in find_mistakes(graph, given_as_pairs=given_as_pairs and settings.symmetrize is None):
+        logger.warning(mistake)
+
+
+def _cluster_once(
+    build: Build,
+    settings: Settings,
+    watch: Watch,
+    look: Callable[[EdgeGraph | BlockGraph], None] = lambda graph: None,
+) -> Clustering:
+    """Cluster once; ``look`` at the graph before."""
     seconds: dict[str, float] = {}
     with _built(build, settings, seconds, watch) as graph:
+        look(graph)
         return _run(graph, settings, seconds, watch)
 
 

@@ -37,6 +37,7 @@ def main() -> None:
         place = Path(tempfile.mkdtemp(dir=given.directory))
         how = Snapshots(checkpoint=str(place))
         checkpoint = Checkpoint(spark, Settings(), how)
+        checkpoint.open()
         checkpoint.begin(graph)
         engine = make_engine(graph, Settings())
         trace, seconds = [], []
@@ -49,11 +50,13 @@ def main() -> None:
         newest = max(place.iterdir())
         size = sum(file.stat().st_size for file in newest.rglob("*"))
         started = time.perf_counter()
-        found = Checkpoint(spark, Settings(), how).begin(graph)
+        again = Checkpoint(spark, Settings(), how)
+        again.open()
+        found = again.begin(graph)
         assert found is not None
-        again = make_engine(graph, Settings(), found.state)
+        resuming = make_engine(graph, Settings(), found.state)
         resumed = time.perf_counter() - started
-        again.release()
+        resuming.release()
         median = statistics.median(seconds[1:])
         iteration = statistics.median(done.seconds for done in trace[3:])
         share = median / (how.interval[1] + median)

@@ -1,11 +1,14 @@
-"""The resident engine on a graph that was made as DataFrames, so that both engines work on one graph."""
+"""Engines for tests: the resident one on a graph made as DataFrames, as the other has it; what they have computed."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ap_spark.convergence import Stability
 from ap_spark.engines import Engine
 from ap_spark.engines.resident import ResidentEngine
 from ap_spark.graph.block_graph import BlockGraph
@@ -14,7 +17,21 @@ from ap_spark.graph.edge_graph import EdgeGraph
 from ap_spark.graph.numbering import Numbering
 from ap_spark.settings import Settings
 
-__all__ = ["OnBlocks", "in_blocks", "names"]
+__all__ = [
+    "NEVER",
+    "OnBlocks",
+    "advance",
+    "bits",
+    "bits_of_columns",
+    "delete",
+    "in_blocks",
+    "messages_of",
+    "names",
+    "paths",
+    "tear",
+]
+
+NEVER = 10**9  # a convergence_iter that is never reached
 
 
 def in_blocks(graph: EdgeGraph, blocks: int | None = None, settings: Settings | None = None) -> BlockGraph:
@@ -59,3 +76,42 @@ def names(engine: Engine) -> list[int]:
     if isinstance(found, np.ndarray):
         return [int(index) for index in np.flatnonzero(found)]
     return sorted(row["index"] for row in found.collect())
+
+
+def advance(engine: Engine, iterations: int) -> None:
+    done = list(engine.run(iterations, Stability(NEVER)))
+    assert len(done) == iterations
+
+
+def messages_of(engine: Engine) -> Any:
+    """All messages as a record array, sorted by (i, k): r, and the a of the iteration before."""
+    table = engine.state().messages.toArrow()
+    rows = np.rec.fromarrays([table[name].to_numpy() for name in "ikra"], names=["i", "k", "r", "a"])  # type: ignore[call-overload]
+    return np.sort(rows, order=["i", "k"])
+
+
+def bits(rows: NDArray[Any]) -> bytes:
+    return b"".join(np.ascontiguousarray(rows[name]).tobytes() for name in "ikra")
+
+
+def bits_of_columns(engine: Engine) -> bytes:
+    """Totals, availabilities and exemplars of the columns that have a row."""
+    columns = engine.state().columns.where("not isnan(a)").orderBy("k").toArrow()
+    return b"".join(column.to_numpy().tobytes() for column in columns.columns)
+
+
+def paths(engine: ResidentEngine) -> list[Path]:
+    return [Path(row.path) for row in engine.blocks.located.collect()]
+
+
+def delete(path: Path, older: bytes) -> None:
+    path.unlink()
+
+
+def tear(path: Path, older: bytes) -> None:
+    """Leave a file as a process does that dies in the middle of an update."""
+    with path.open("r+b") as file:
+        file.seek(5 * 8)
+        file.write(np.array([-1], np.int64).tobytes())
+        file.seek(len(older) // 2)
+        file.write(np.full(8, 1e3).tobytes())

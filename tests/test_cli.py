@@ -721,7 +721,7 @@ def test_every_row_of_the_settings_table_is_in_the_help(capsys: pytest.CaptureFi
 
 
 def test_small_inputs_are_known_by_their_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ap_spark.cli.SMALL_INPUT", 100)
+    monkeypatch.setattr("ap_spark.cli._SMALL_INPUT", 100)
     below = tmp_path / "in" / "part"
     below.mkdir(parents=True)
     (below / "a.csv").write_text("x" * 60)

@@ -41,32 +41,9 @@ from tests.conftest import (
     one_way,
     random_edges,
 )
-from tests.on_blocks import OnBlocks, names
+from tests.on_blocks import NEVER, OnBlocks, advance, bits, bits_of_columns, messages_of, names
 
-NEVER = 10**9  # a convergence_iter that is never reached
 Frame = Callable[[Edges], DataFrame]
-
-
-def advance(engine: Engine, iterations: int) -> None:
-    done = list(engine.run(iterations, Stability(NEVER)))
-    assert len(done) == iterations
-
-
-def messages_of(engine: Engine) -> Any:
-    """All messages as a record array, sorted by (i, k): r, and the a of the iteration before."""
-    table = engine.state().messages.toArrow()
-    rows = np.rec.fromarrays([table[name].to_numpy() for name in "ikra"], names=["i", "k", "r", "a"])  # type: ignore[call-overload]
-    return np.sort(rows, order=["i", "k"])
-
-
-def bits(rows: NDArray[Any]) -> bytes:
-    return b"".join(np.ascontiguousarray(rows[name]).tobytes() for name in "ikra")
-
-
-def bits_of_columns(engine: Engine) -> bytes:
-    """Totals, availabilities and exemplars of the columns that have a row."""
-    columns = engine.state().columns.where("not isnan(a)").orderBy("k").toArrow()
-    return b"".join(column.to_numpy().tobytes() for column in columns.columns)
 
 
 @pytest.fixture(scope="module")

@@ -26,8 +26,7 @@ from ap_spark.errors import StorageError
 from ap_spark.graph.edge_graph import EdgeGraph, build_edge_graph
 from ap_spark.settings import Settings
 from tests.conftest import INTERPRETED, LONG, Edges, random_edges
-from tests.on_blocks import OnBlocks, names
-from tests.test_engines import advance, bits, messages_of
+from tests.on_blocks import OnBlocks, advance, bits, delete, messages_of, names, paths, tear
 from tests.test_jobs import BIN, SUBMIT, finish
 from tests.test_jobs import start as start_program
 
@@ -57,10 +56,6 @@ def end(engine: ResidentEngine) -> tuple[bytes, list[Any]]:
     return result
 
 
-def paths(engine: ResidentEngine) -> list[Path]:
-    return [Path(row.path) for row in engine.blocks.located.collect()]
-
-
 @pytest.fixture(scope="module")
 def undisturbed(graph: EdgeGraph) -> tuple[bytes, list[Any]]:
     engine = start(graph, 2)
@@ -72,10 +67,6 @@ def truncate(path: Path, older: bytes) -> None:
     os.truncate(path, len(older) // 2)
 
 
-def delete(path: Path, older: bytes) -> None:
-    path.unlink()
-
-
 def swap(path: Path, older: bytes) -> None:
     path.unlink()
     path.write_bytes(older)
@@ -84,15 +75,6 @@ def swap(path: Path, older: bytes) -> None:
 def write_over(path: Path, older: bytes) -> None:
     with path.open("r+b") as file:
         file.write(older)
-
-
-def tear(path: Path, older: bytes) -> None:
-    """As a process leaves it that dies in the middle of an update."""
-    with path.open("r+b") as file:
-        file.seek(5 * 8)
-        file.write(np.array([-1], np.int64).tobytes())
-        file.seek(len(older) // 2)
-        file.write(np.full(8, 1e3).tobytes())
 
 
 def mistake(path: Path, older: bytes) -> None:
@@ -167,8 +149,7 @@ from ap_spark.graph.block_graph_builder import build_block_graph
 from ap_spark.engines.resident import ResidentEngine
 from ap_spark._spark.session import start_session
 from ap_spark.settings import Settings
-from tests.on_blocks import names
-from tests.test_engines import advance, bits, messages_of
+from tests.on_blocks import advance, bits, messages_of, names
 
 edges, result, *conf = sys.argv[1:]
 spark = start_session("local-cluster[2,1,1024]", conf)

@@ -38,7 +38,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def read(*_: object) -> None:
         raise AssertionError("the input is read")
 
-    monkeypatch.setattr("ap_spark.cli.read", read)
+    monkeypatch.setattr("ap_spark.cli._read", read)
     work = tmp_path / "work"
     (work / "data" / "deep").mkdir(parents=True)
     for name in ("scores.csv", "deep/part.csv"):
@@ -403,6 +403,7 @@ def test_only_snapshots_of_ours_are_deleted(here: Path, spark: SparkSession, cap
         (here / "c" / f"snapshot-00000{number}-00000000" / name).mkdir(parents=True)
     (here / "c" / "snapshot-000003-00000000").write_text("three years")
     checkpoint = Checkpoint(spark, Settings(), Snapshots(checkpoint=f"{here}/c", resume=False))
+    checkpoint.open()
     checkpoint.discard()
     assert [path.name[:15] for path in sorted((here / "c").iterdir())] == ["snapshot-000002", "snapshot-000003"]
     assert "is left as it is: thesis.tex is not of a snapshot" in caplog.text
@@ -457,6 +458,6 @@ def test_nothing_of_the_data_steers_a_terminal(
     def fail(*_: object, **__: object) -> None:
         raise ApSparkError(f"there is no column {ESCAPES}")
 
-    monkeypatch.setattr("ap_spark.cli.read", fail)
+    monkeypatch.setattr("ap_spark.cli._read", fail)
     assert main(["cluster", f"{here}/data", "--format", "csv", "--output", f"{here}/out"]) == 1
     assert capsys.readouterr().err == "ap-spark: there is no column \\x1b[31mred\\u202e\\nb\n"

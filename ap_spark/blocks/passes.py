@@ -27,6 +27,7 @@ __all__ = [
     "histogram",
     "in_degrees",
     "refine",
+    "sample_pairs",
     "unserved",
     "values",
 ]
@@ -153,6 +154,18 @@ def between(parts: Parts, low: float, high: float) -> Iterable[Floats]:
 def values(parts: Parts, low: float, high: float) -> Floats:
     """All similarities from ``low`` to ``high``."""
     return np.concatenate([np.empty(0), *between(parts, low, high)])
+
+
+def sample_pairs(parts: Parts, divisor: int) -> NDArray[np.int64]:
+    """Return one pair in ``divisor``, as rows (i, k): of a pair that is stored in both directions, both or neither."""
+    found = [np.empty((0, 2), np.int64)]
+    for block, _ in parts:
+        i = np.repeat(block.rows, np.diff(block.starts)).astype(np.uint64)
+        k = block.columns.astype(np.uint64)
+        mixed = (i + k) * np.uint64(0x9E3779B97F4A7C15) ^ (i * k + np.uint64(1)) * np.uint64(0xC2B2AE3D27D4EB4F)
+        chosen = ((mixed >> np.uint64(20)) % np.uint64(divisor) == 0) & (i != k)
+        found.append(np.stack([i[chosen], k[chosen]], axis=1).astype(np.int64))
+    return np.concatenate(found)
 
 
 class Histogram(NamedTuple):

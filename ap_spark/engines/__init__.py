@@ -13,6 +13,7 @@ from ap_spark.convergence import Iteration, Stability
 from ap_spark.engines.dataframe import DataFrameEngine
 from ap_spark.engines.resident import ResidentEngine
 from ap_spark.engines.state import State
+from ap_spark.errors import SettingError
 from ap_spark.graph.block_graph import BlockGraph
 from ap_spark.graph.edge_graph import EdgeGraph
 from ap_spark.settings import Settings
@@ -55,7 +56,16 @@ class Engine(Protocol):
 
 
 def make_engine(graph: EdgeGraph | BlockGraph, settings: Settings, start: State | None = None) -> Engine:
-    """The engine for a graph, at the beginning, or at a state of a run on the same graph."""
+    """Make the engine that computes on a graph, at the beginning or at a state of a run on the same graph.
+
+    Raises
+    ------
+    SettingError
+        If the settings name another engine than the one that the graph is made for.
+    """
+    suitable = ResidentEngine.name if isinstance(graph, BlockGraph) else DataFrameEngine.name
+    if settings.engine not in ("auto", suitable):
+        raise SettingError(f"engine must be auto or {suitable} for a {type(graph).__name__}, got {settings.engine!r}")
     if isinstance(graph, BlockGraph):
         return ResidentEngine(graph, settings.damping, start=start)
     return DataFrameEngine(graph, settings.damping, settings.partitions, start=start)

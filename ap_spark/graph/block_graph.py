@@ -212,6 +212,10 @@ class BlockGraph:
             found.append(float(np.quantile([low, high], beyond)) if beyond else low)
         return found
 
+    def sample_pairs(self, divisor: int) -> Integers:
+        """Return one stored pair in ``divisor``, as rows (i, k): of the two directions of a pair both or neither."""
+        return np.concatenate(self.blocks.visit(passes.sample_pairs, divisor))
+
     def _at_rank(self, rank: int) -> tuple[float, float]:
         """Return the similarity of a rank, counted from 0, and that of the next rank.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark._spark import classic
@@ -22,8 +24,10 @@ def engine_of(spark: SparkSession, settings: Settings) -> EngineName:
     Raises
     ------
     SettingError
-        If the resident engine is named on Spark Connect.
+        If there is no engine of the name, or the resident one is named on Spark Connect.
     """
+    if settings.engine not in get_args(EngineName):  # also where the checks of Settings were passed by
+        raise SettingError(f"engine must be one of {', '.join(get_args(EngineName))}, got {settings.engine!r}")
     connect = classic.is_connect(spark)
     if settings.engine == "resident" and connect:
         raise SettingError(

@@ -57,6 +57,8 @@ class EdgeGraph:
         Points, stored pairs of different points, forced exemplars.
     units, report_units : Units
         Of exact sums, of messages and of reported similarities.
+    low, high : float or None
+        The smallest and the largest similarity; None where there is none.
     uniform : bool
         Whether all pairs are stored, all with one similarity, and all preferences are equal.
     uniform_gap : float
@@ -76,6 +78,8 @@ class EdgeGraph:
     n_forced: int
     units: Units
     report_units: Units
+    low: float | None
+    high: float | None
     uniform: bool
     uniform_gap: float
     preference: float | None
@@ -86,6 +90,17 @@ class EdgeGraph:
     def is_complete(self) -> bool:
         """Whether all pairs are stored."""
         return self.n_edges == self.n_points * (self.n_points - 1)
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether each pair is stored in both directions by construction: not known here."""
+        return False
+
+    def sample_pairs(self, divisor: int) -> Integers:
+        """Return one stored pair in ``divisor``, as rows (i, k): of the two directions of a pair both or neither."""
+        chosen = F.pmod(F.xxhash64(F.least("i", "k"), F.greatest("i", "k")), F.lit(divisor)) == 0
+        rows = self.edges.where(chosen & (F.col("i") != F.col("k"))).select("i", "k").toArrow()
+        return np.stack([rows["i"].to_numpy(), rows["k"].to_numpy()], axis=1)
 
     @property
     def spark(self) -> SparkSession:
@@ -232,6 +247,8 @@ def _build(
         n_forced=point_stats.forced,
         units=units,
         report_units=units_of(largest, n_points, min_nonzero),
+        low=pair_stats.low,
+        high=pair_stats.high,
         uniform=(
             pair_stats.stored == n_points * (n_points - 1)
             and (n_points == 1 or pair_stats.low == pair_stats.high)

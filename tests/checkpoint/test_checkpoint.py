@@ -1,4 +1,4 @@
-"""Snapshots: any engine goes on from any engine's, to the same bits; what is damaged or another run's is recognised."""
+"""Snapshots: any engine resumes from any other's, bitwise identical; damaged ones and those of other runs are found."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from ap_spark import CheckpointError, Clustering, Interrupted, Iteration, SettingError
-from ap_spark.checkpoint import RECORD, Checkpoint, digest, number_of
+from ap_spark import CheckpointError, Clustering, Interrupted, Iteration
+from ap_spark.checkpoint import Checkpoint
+from ap_spark.checkpoint.record import digest
+from ap_spark.checkpoint.store import number_of
 from ap_spark.engines import Engine, State
 from ap_spark.engines.dataframe import DataFrameEngine
 from ap_spark.engines.resident import ResidentEngine
@@ -23,9 +25,7 @@ from ap_spark.graph.edge_graph import EdgeGraph, build_edge_graph
 from ap_spark.propagation import Watch, propagate
 from ap_spark.settings import Settings, Snapshots
 from tests.conftest import LONG, Edges, affinity_propagation, random_edges
-from tests.on_blocks import OnBlocks, names
-from tests.test_engines import advance, bits, bits_of_columns, messages_of
-from tests.test_faults import delete, paths, tear
+from tests.on_blocks import OnBlocks, advance, bits, bits_of_columns, delete, messages_of, names, paths, tear
 
 Frame = Callable[[Edges], DataFrame]
 
@@ -73,8 +73,14 @@ def saved(engine: Engine, directory: Path) -> State:
     return State(state.iteration, *(read.parquet(str(directory / name)) for name in ("messages", "columns")))
 
 
+def opened(spark: SparkSession, directory: Path, **settings: Any) -> Checkpoint:
+    checkpoint = Checkpoint(spark, Settings(**settings), Snapshots(checkpoint=str(directory)))
+    checkpoint.open()
+    return checkpoint
+
+
 @pytest.mark.parametrize("first", ENGINES)
-def test_each_engine_goes_on_from_the_state_of_each(graph: EdgeGraph, whole: bytes, tmp_path: Path, first: str) -> None:
+def test_each_engine_resumes_from_the_state_of_each(graph: EdgeGraph, whole: bytes, tmp_path: Path, first: str) -> None:
     engine = ENGINES[first](graph)
     advance(engine, BEFORE)
     state = saved(engine, tmp_path)
@@ -151,7 +157,9 @@ def undisturbed(frame: Frame, edges: Edges) -> list[Any]:
 def stopped(frame: Frame, edges: Edges, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The snapshots of a run that was stopped after iteration 12 or soon after."""
     directory = tmp_path_factory.mktemp("stopped")
-    with pytest.raises(Interrupted, match=r"stopped after iteration \d+, with a snapshot in .*: the same command goes"):
+    with pytest.raises(
+        Interrupted, match=r"stopped after iteration \d+, with a snapshot in .*: the same command resumes"
+    ):
         cluster(frame, edges, directory, **stop_at(12))
     assert len(list(directory.iterdir())) == 2
     return directory
@@ -163,7 +171,7 @@ def snapshots(stopped: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("options", [{}, pytest.param({"engine": "dataframe"}, marks=LONG)])
-def test_a_stopped_run_goes_on_to_the_same_result(
+def test_a_stopped_run_resumes_to_the_same_result(
     frame: Frame, edges: Edges, undisturbed: list[Any], snapshots: Path, options: dict[str, Any]
 ) -> None:
     seen: list[Iteration] = []
@@ -213,11 +221,9 @@ def test_a_damaged_snapshot_falls_back_to_the_one_before(
 ) -> None:
     before, newest = sorted(snapshots.iterdir())
     damage(next((newest / table).glob("part-*.parquet")))
-    checkpoint = Checkpoint(spark, Settings(**SETTINGS), Snapshots(checkpoint=str(snapshots)))
+    checkpoint = opened(spark, snapshots, **SETTINGS)
     assert f"{newest.name} is damaged, so the one before it is taken" in caplog.text
-    assert checkpoint.base == before.name
-    assert checkpoint.found is not None
-    assert checkpoint.found.state.iteration == checkpoint.found.trace[-1].iteration == 10
+    assert f"{before.name}, after iteration 10:" in checkpoint.format_saved()
 
 
 def test_a_damaged_snapshot_is_none_of_the_two_that_are_kept(
@@ -225,9 +231,10 @@ def test_a_damaged_snapshot_is_none_of_the_two_that_are_kept(
 ) -> None:
     before, newest = sorted(snapshots.iterdir())
     cut(next((newest / "messages").glob("part-*.parquet")))
-    checkpoint = Checkpoint(spark, Settings(**SETTINGS), Snapshots(checkpoint=str(snapshots)))
+    checkpoint = opened(spark, snapshots, **SETTINGS)
     found = checkpoint.begin(graph)
     assert found is not None
+    assert found.state.iteration == found.trace[-1].iteration == 10
     engine = ENGINES["dataframe"](graph, start=found.state)
     advance(engine, 1)
     assert checkpoint.write(engine, graph, [])
@@ -246,40 +253,40 @@ def test_without_a_whole_snapshot_a_run_starts_from_the_beginning(
     assert seen[0].iteration == 1
 
 
-OTHER: dict[str, tuple[dict[str, Any], str]] = {
-    "damping": ({"damping": 0.8}, "damping 0.7 there, 0.8 here"),
-    "convergence_iter": ({"convergence_iter": 9}, "convergence_iter 8 there, 9 here"),
-    "seed": ({"seed": 1}, "seed 0 there, 1 here"),
-    "preference": ({"preference": -3.0}, "input and similarities have the fingerprint"),
-    "fewer iterations": ({"max_iter": 6}, "iterations done there, max_iter 6 here"),
-}
+def change_record(snapshot: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Write the record of a snapshot as another version would: the checksum fits."""
+    path = next((snapshot / "record").glob("part-*.parquet"))
+    (record,) = pq.read_table(path).to_pylist()
+    del record["checksum"]
+    change(record)
+    pq.write_table(pa.Table.from_pylist([record | {"checksum": digest(record)}]), path)
+    path.with_name(f".{path.name}.crc").unlink(missing_ok=True)
 
 
-@pytest.mark.parametrize("case", OTHER)
-def test_snapshots_of_another_run_are_refused(frame: Frame, edges: Edges, snapshots: Path, case: str) -> None:
-    options, message = OTHER[case]
+def test_snapshots_of_another_run_are_refused(spark: SparkSession, frame: Frame, edges: Edges, snapshots: Path) -> None:
     before = sorted(snapshots.rglob("*"))
-    with pytest.raises(CheckpointError, match=message):
-        cluster(frame, edges, snapshots, **options)
+    with pytest.raises(CheckpointError, match=r"are of another: damping 0\.7 there, 0\.8 here .*--no-resume"):
+        cluster(frame, edges, snapshots, damping=0.8)
+    for given, options in ((edges, {"preference": -3.0}), ([*edges[:-1], (*edges[-1][:2], -1.5)], {})):
+        with pytest.raises(CheckpointError, match="input and similarities have the fingerprint"):
+            cluster(frame, given, snapshots, **options)
     assert sorted(snapshots.rglob("*")) == before
-
-
-def test_snapshots_of_another_input_or_format_are_refused(frame: Frame, edges: Edges, snapshots: Path) -> None:
-    with pytest.raises(CheckpointError, match="fingerprint"):
-        cluster(frame, [*edges[:-1], (*edges[-1][:2], -1.5)], snapshots)
-    record = next((sorted(snapshots.iterdir())[-1] / "record").glob("part-*.parquet"))
-    other = pq.read_table(record).to_pylist()[0] | {"format": 4}
-    other["checksum"] = digest({name: value for name, value in other.items() if name != "checksum"})
-    pq.write_table(pa.Table.from_pylist([other], RECORD), record)
-    record.with_name(f".{record.name}.crc").unlink()
+    newest = max(snapshots.iterdir())
+    change_record(newest, lambda record: [done.update(netsim=-1.0) for done in record["trace"]])
+    found = opened(spark, snapshots, **SETTINGS)
+    assert newest.name in found.format_saved(), "a column more in the trace does no harm"
+    change_record(newest, lambda record: [done.pop("changed") for done in record["trace"]])
+    with pytest.raises(CheckpointError, match="format 3 without the column 'changed', by version"):
+        opened(spark, snapshots, **SETTINGS)
+    change_record(newest, lambda record: record.update(format=4))
     with pytest.raises(CheckpointError, match=r"format 4, by version .* there, 3, version .* here .*--no-resume"):
-        cluster(frame, edges, snapshots)
+        opened(spark, snapshots, **SETTINGS)
 
 
 def test_a_run_can_start_again_and_another_be_given_more_iterations(
     frame: Frame, edges: Edges, undisturbed: list[Any], snapshots: Path
 ) -> None:
-    with pytest.raises(Interrupted, match="the same command, but without --no-resume, goes on"):
+    with pytest.raises(Interrupted, match="the same command, but without --no-resume, resumes"):
         cluster(frame, edges, snapshots, resume=False, **stop_at(1))
     seen: list[Iteration] = []
     short = cluster(frame, edges, snapshots, resume=False, damping=0.7, max_iter=17, callback=seen.append)
@@ -292,14 +299,13 @@ def test_a_run_can_start_again_and_another_be_given_more_iterations(
 
 def test_drivers_that_do_not_know_of_each_other(spark: SparkSession, graph: EdgeGraph, tmp_path: Path) -> None:
     """As one that is presumed dead and lives on: each leaves the other's snapshots alone, and the newest counts."""
-    how = Snapshots(checkpoint=str(tmp_path))
-    one, other = (Checkpoint(spark, Settings(), how) for _ in range(2))
+    one, other = (opened(spark, tmp_path) for _ in range(2))
     engine = ENGINES["one block"](graph)
     for checkpoint in (one, other, one):
         checkpoint.begin(graph)
         advance(engine, 1)
         assert checkpoint.write(engine, graph, [])
-    found = Checkpoint(spark, Settings(), how).begin(graph)
+    found = opened(spark, tmp_path).begin(graph)
     assert found is not None
     assert found.state.iteration == 3
     one.discard()
@@ -307,19 +313,22 @@ def test_drivers_that_do_not_know_of_each_other(spark: SparkSession, graph: Edge
     engine.release()
 
 
-def test_last_words_are_of_the_run(spark: SparkSession, snapshots: Path, tmp_path: Path) -> None:
-    """Two runs of one process, as in a notebook: each tells of its own snapshots."""
-    one = Checkpoint(spark, Settings(**SETTINGS), Snapshots(checkpoint=str(snapshots)))
-    other = Checkpoint(spark, Settings(), Snapshots(checkpoint=str(tmp_path / "other")))
-    assert f"the last snapshot is file:{sorted(snapshots.iterdir())[-1]}, after iteration" in one.last_words
-    assert other.last_words.startswith(f"there is no snapshot in file:{tmp_path / 'other'}")
+def test_a_run_says_what_it_has_saved(spark: SparkSession, snapshots: Path, tmp_path: Path) -> None:
+    """Two runs of one process, as in a notebook: each tells of its own snapshots, and of none before it has looked."""
+    one, other = opened(spark, snapshots, **SETTINGS), opened(spark, tmp_path / "other")
+    assert f"the last snapshot is file:{sorted(snapshots.iterdir())[-1]}, after iteration" in one.format_saved()
+    assert other.format_saved().startswith(f"there is no snapshot in file:{tmp_path / 'other'}")
+    before = Checkpoint(spark, Settings(), Snapshots(checkpoint="/proc/c"))
+    assert before.format_saved() == "the same command resumes from the last snapshot in /proc/c, if there is one"
+    with pytest.raises(CheckpointError, match="must be a directory that can be written"):
+        before.open()
 
 
 def test_what_the_engine_may_read_again_is_kept(
     spark: SparkSession, graph: EdgeGraph, whole: bytes, tmp_path: Path
 ) -> None:
     """A block is made again from the first snapshot; two later, the executor that has it may be lost."""
-    checkpoint = Checkpoint(spark, Settings(), Snapshots(checkpoint=str(tmp_path)))
+    checkpoint = opened(spark, tmp_path)
     engine = ENGINES["three blocks"](graph)
     assert isinstance(engine, ResidentEngine)
     checkpoint.begin(graph)
@@ -352,14 +361,14 @@ def test_a_snapshot_that_cannot_be_written_does_not_end_the_run(
     assert "no snapshot taken: " in caplog.text
 
 
-def test_the_search_for_a_number_of_clusters_goes_on_too(
+def test_the_search_for_a_number_of_clusters_resumes_too(
     frame: Frame, edges: Edges, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     search: dict[str, Any] = {"preference": None, "clusters": 5}
     expected = cluster(frame, edges, None, **search)
     trials = len(expected.summary.tried)
     assert trials > 1
-    orders = [0, 0]  # the trial that goes on, and its last iteration
+    orders = [0, 0]  # the number of the trial, and its last iteration
 
     def stop(done: Iteration) -> bool:
         orders[0] += done.iteration == 1
@@ -371,16 +380,16 @@ def test_the_search_for_a_number_of_clusters_goes_on_too(
     seen: list[Iteration] = []
     found = cluster(frame, edges, tmp_path, callback=seen.append, **search)
     assert outcome(found) == outcome(expected)
-    assert seen[0].iteration > 5, "only the last trial was gone on with"
+    assert seen[0].iteration > 5, "only the last trial was resumed"
     assert found.summary.settings == expected.summary.settings
 
 
 @pytest.mark.parametrize(("clusters", "taken"), [(None, 1), (5, 0)])
-def test_a_run_that_more_iterations_would_go_on_ends_with_a_snapshot(
+def test_a_run_that_may_be_given_more_iterations_ends_with_a_snapshot(
     spark: SparkSession, graph: EdgeGraph, tmp_path: Path, clusters: int | None, taken: int
 ) -> None:
-    """Where a number of clusters is searched for, max_iter decides which trials count: there is nothing to go on."""
-    checkpoint = Checkpoint(spark, Settings(clusters=clusters), Snapshots(checkpoint=str(tmp_path)))
+    """Where a number of clusters is searched for, max_iter decides which trials count: nothing could resume."""
+    checkpoint = opened(spark, tmp_path, clusters=clusters)
     checkpoint.begin(graph)
     engine = ENGINES["one block"](graph)
     assert isinstance(engine, ResidentEngine)
@@ -394,30 +403,5 @@ def test_numbers_of_numpy_are_settings_too(frame: Frame, edges: Edges, tmp_path:
     for upto in (5, 7):
         found = cluster(frame, edges, tmp_path, max_iter=np.int32(upto), **given)
         assert found.n_iter == upto
-    assert len(list(tmp_path.iterdir())) == 2, "the second run has gone on"
+    assert len(list(tmp_path.iterdir())) == 2, "the second run has resumed"
     assert json.loads(json.dumps(found.summary.settings))["damping"] == 0.75
-
-
-def test_snapshots_that_take_long_are_taken_seldom(spark: SparkSession, graph: EdgeGraph, tmp_path: Path) -> None:
-    often, exactly = (
-        Checkpoint(spark, Settings(), Snapshots(checkpoint=str(tmp_path / "c"), checkpoint_every=every))
-        for every in ("0.001min", "3")
-    )
-    for checkpoint in (often, exactly):
-        checkpoint.at -= 10.0
-    assert often.is_due(1)
-    often.cost = exactly.cost = 1.0
-    assert not often.is_due(1)
-    assert [exactly.is_due(iteration) for iteration in (2, 3)] == [False, True]
-    often.cost = 0.0
-    (tmp_path / "c").touch()
-    engine = ENGINES["one block"](graph)
-    assert not often.write(engine, graph, []), "there is a file where the directory would be"
-    assert often.cost > 0, "an attempt that fails has taken its time too"
-    engine.release()
-
-
-def test_every_so_often_is_checked() -> None:
-    for every in ("0", "-5", "10 minutes", "1.5", "", "0min"):
-        with pytest.raises(SettingError, match="checkpoint_every must be a number of iterations"):
-            Snapshots(checkpoint_every=every)
