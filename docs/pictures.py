@@ -1,28 +1,31 @@
-"""The pictures of README and docs, made from runs on the digits: python -m docs.pictures [NAME ...]"""
+"""The pictures of README and docs, made from runs on the data in data/: python -m docs.pictures [NAME ...]"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from pyspark.sql import SparkSession
 
-from ap_spark import affinity_propagation, preference_range, read_points, similarities
+from ap_spark import cluster_points, preference_range, read_points, similarities
 from ap_spark._spark.session import start_session
 from ap_spark.settings import MetricName
-from benchmarks.digits import NEIGHBORS, PATH, cluster_digits
+from benchmarks.digits import NEIGHBORS, PATH, Outcome, cluster_digits
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 IMAGES = Path(__file__).parent / "images"
-PREFERENCE = -25_000.0
-COLUMNS = 10
-METRICS: dict[MetricName, float | None] = {
+IRIS = Path(PATH).parent / "iris.csv"
+IRIS_PREFERENCE = -50.0  # that of README's example
+DIGITS_PREFERENCE = -25_000.0  # that of `make demo`
+DIGITS_A_ROW = 9
+METRICS: dict[MetricName, float | None] = {  # and the width of the one that has one
     "sqeuclidean": None,
     "euclidean": None,
     "manhattan": None,
@@ -31,84 +34,110 @@ METRICS: dict[MetricName, float | None] = {
     "gaussian": 20.0,
     "dot": None,
 }
+MEASURES = "ARI: adjusted Rand index (0: chance).  NMI: normalized mutual information.  Both are 1 for the same groups."
 
 
-def exemplars(spark: SparkSession) -> Figure:
-    """The exemplars themselves."""
+def iris(spark: SparkSession) -> Figure:
+    """Draw the clusters of README's example: each flower joined to its exemplar."""
+    flowers = pd.read_csv(IRIS)
+    result = cluster_points(flowers.drop(columns="species"), preference=IRIS_PREFERENCE)
+    rows = result.assignments.toPandas().set_index("id").loc[flowers.index]
+    x, y = flowers["petal_length"].to_numpy(), flowers["petal_width"].to_numpy()
+    figure, axis = plt.subplots(figsize=(7, 3.6))
+    for label, members in rows.groupby("label"):
+        color, exemplar = f"C{label}", int(members["exemplar"].iloc[0])
+        for member in members.index:
+            axis.plot(x[[member, exemplar]], y[[member, exemplar]], color=color, linewidth=0.4)
+        axis.scatter(x[members.index], y[members.index], s=12, color=color)
+        said = f"{flowers['species'][exemplar]}, for {len(members)} flowers"
+        axis.scatter(x[exemplar], y[exemplar], s=160, marker="*", color=color, edgecolor="black", zorder=3, label=said)
+    axis.legend(title="exemplars", fontsize=8, title_fontsize=8)
+    axis.set_xlabel("petal length, cm", fontsize=9)
+    axis.set_ylabel("petal width, cm", fontsize=9)
+    axis.set_title("150 flowers, each joined to its exemplar", fontsize=10)
+    return figure
+
+
+def digits(spark: SparkSession) -> Figure:
+    """Draw the exemplars that `make demo` finds."""
     points = read_points(spark, PATH, feature_columns="0-63")
-    clustering = affinity_propagation(similarities(points), points=points.select("id"), preference=PREFERENCE)
-    found = clustering.exemplars.orderBy("size", ascending=False).toPandas()
+    result = cluster_points(points, preference=DIGITS_PREFERENCE)
+    found = result.exemplars.orderBy("size", ascending=False).toPandas()
     pixels = np.loadtxt(PATH, delimiter=",", skiprows=1)[:, :64].reshape(-1, 8, 8)
-    rows = -(-len(found) // COLUMNS)
-    figure, axes = plt.subplots(rows, COLUMNS, figsize=(COLUMNS, 1.25 * rows + 0.4), squeeze=False)
+    rows = -(-len(found) // DIGITS_A_ROW)
+    figure, axes = plt.subplots(rows, DIGITS_A_ROW, figsize=(DIGITS_A_ROW, 1.25 * rows + 0.2), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for axis, (_, row) in zip(axes.flat, found.iterrows(), strict=False):
         axis.imshow(pixels[int(row.exemplar)], cmap="gray_r")
-        axis.set_title(f"{int(row['size'])}", fontsize=9, pad=2)
-    summary = clustering.summary
-    figure.suptitle(
-        f"{summary.n_points:,} handwritten digits, {summary.n_clusters} exemplars and the sizes of their clusters "
-        f"({summary.n_iter} iterations, preference {PREFERENCE:,.0f})",
-        fontsize=9,
-    )
+        axis.set_title(f"for {int(row['size'])}", fontsize=9, pad=2)
+    figure.suptitle(f"The {len(found)} exemplars of {result.summary.n_points:,} handwritten digits", fontsize=10)
     return figure
 
 
 def neighbors(spark: SparkSession) -> Figure:
-    """How the clustering changes with the number of neighbours."""
-    found = [cluster_digits(spark, number, preference=PREFERENCE) for number in NEIGHBORS]
+    """Draw how the clustering changes with the number of neighbours."""
+    found = [cluster_digits(spark, number, preference=DIGITS_PREFERENCE) for number in NEIGHBORS]
     names = [str(number or "all") for number in NEIGHBORS]
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(9, 2.8))
-    left.bar(names, [one.n_clusters for one in found], color="tab:blue")
+    best = found[-1].netsim
+    losses = [100 * (one.netsim / best - 1) for one in found]  # both are below 0
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(10, 3.2))
+    for axis, heights, form in ((left, [one.n_clusters for one in found], "{:.0f}"), (middle, losses, "{:.0f} %")):
+        axis.bar_label(axis.bar(names, heights, color="tab:blue"), fmt=form.format, fontsize=8)
+        axis.margins(y=0.15)
     left.set_title("clusters", fontsize=9)
-    middle.bar(names, [one.netsim / found[-1].netsim for one in found], color="tab:orange")
-    middle.axhline(1.0, color="black", linewidth=0.5)
-    middle.set_title("net similarity, of all pairs' (1 is best)", fontsize=9)
+    middle.set_title("net similarity lost, beside all pairs", fontsize=9)
     right.plot(names, [one.ari for one in found], "o-", label="ARI")
     right.plot(names, [one.nmi for one in found], "s-", label="NMI")
     right.set_ylim(0, 1)
-    right.legend(fontsize=8)
-    right.set_title("agreement with the digits written", fontsize=9)
-    figure.supxlabel(f"neighbours a point (preference {PREFERENCE:,.0f})", fontsize=9)
+    right.legend(fontsize=8, loc="lower right")
+    right.set_title("agreement with the ten digits", fontsize=9)
+    figure.supxlabel(f"neighbours a point (preference {DIGITS_PREFERENCE:,.0f})\n{MEASURES}", fontsize=8)
     return figure
 
 
 def preferences(spark: SparkSession) -> Figure:
-    """How the number of clusters follows from the preference."""
+    """Draw how the number of clusters follows from the preference."""
     points = read_points(spark, PATH, feature_columns="0-63").persist()
     bounds = preference_range(similarities(points))
-    values = -np.geomspace(100, -bounds.p_min / 4, 9)  # at the bound itself messages oscillate
-    figure, axis = plt.subplots(figsize=(6, 3))
+    values = -np.geomspace(-bounds.p_min / 4, 100, 9)  # at the bound itself messages oscillate
+    figure, axis = plt.subplots(figsize=(7, 3.4))
     for number, style in ((None, "o-"), (50, "s-")):
         clusters = [cluster_digits(spark, number, preference=float(value)).n_clusters for value in values]
-        axis.plot(-values, clusters, style, label=f"{number or 'all'} neighbours")
-    axis.set_xscale("log")
+        axis.plot(values, clusters, style, label="all pairs" if number is None else f"{number} neighbours")
+    axis.set_xscale("symlog", linthresh=100)
     axis.set_yscale("log")
-    axis.invert_xaxis()
-    axis.set_xlabel(f"−preference (range: {bounds.p_min:,.0f} to {bounds.p_max:,.0f})", fontsize=9)
+    axis.set_xlim(right=-80)
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axis.set_xlabel("preference: more willing to be exemplars →", fontsize=9)
     axis.set_ylabel("clusters", fontsize=9)
     axis.legend(fontsize=8)
     return figure
 
 
 def metrics(spark: SparkSession) -> Figure:
-    """How well each metric finds the digits, at the same number of clusters."""
+    """Draw how well each metric finds the digits, at the same number of clusters."""
     found = [cluster_digits(spark, 50, metric=name, width=width, clusters=100) for name, width in METRICS.items()]
-    figure, axis = plt.subplots(figsize=(7, 2.8))
+    figure, axis = plt.subplots(figsize=(8, 3.2))
     place = np.arange(len(METRICS))
-    axis.bar(place - 0.2, [one.ari for one in found], 0.4, label="ARI")
-    axis.bar(place + 0.2, [one.nmi for one in found], 0.4, label="NMI")
-    axis.set_xticks(place, [f"{name}\n{one.n_clusters}" for name, one in zip(METRICS, found, strict=True)], fontsize=8)
+    bars: list[tuple[float, str, Callable[[Outcome], float]]] = [
+        (-0.2, "ARI", lambda one: one.ari),
+        (0.2, "NMI", lambda one: one.nmi),
+    ]
+    for shift, name, measure in bars:
+        drawn = axis.bar(place + shift, [measure(one) for one in found], 0.4, label=name)
+        axis.bar_label(drawn, fmt="{:.2f}".format, fontsize=7)
+    axis.set_xticks(place, [f"{name}\n{one.n_clusters} clusters" for name, one in zip(METRICS, found, strict=True)])
+    axis.tick_params(labelsize=8)
     axis.set_ylim(0, 1)
     axis.legend(fontsize=8)
-    axis.set_title(
-        "agreement with the digits written, 50 neighbours; below: clusters, where 100 were asked for", fontsize=9
-    )
+    axis.set_title("agreement with the ten digits (50 neighbours; 100 clusters asked for)", fontsize=9)
+    axis.set_xlabel(MEASURES, fontsize=8)
     return figure
 
 
-PICTURES = {"digits": exemplars, "neighbors": neighbors, "preferences": preferences, "metrics": metrics}
+PICTURES = {"iris": iris, "digits": digits, "neighbors": neighbors, "preferences": preferences, "metrics": metrics}
 
 
 def main(names: Sequence[str]) -> None:

@@ -48,8 +48,8 @@ with DAG(
         conn_id="yarn",
         deploy_mode="cluster",
         application=f"{HOME}/jobs/cluster.py",
-        # `ds` is the day on which the run is due. A retry has the same one, and so the same command: it goes on from
-        # the last snapshot, and where the output was published already it ends at once (--if-exists skip).
+        # `ds` is the day on which the run is due. A retry has the same one, and so the same command: it resumes from
+        # the last snapshot. If the output was published already it ends at once (--if-exists skip).
         application_args=[
             "hdfs:///points/{{ ds }}",
             "--id-column",

@@ -7,7 +7,7 @@
 #
 # Blocks lie where YARN keeps local files (yarn.nodemanager.local-dirs): give them room for 120 bytes an edge.
 #
-# YARN starts a driver that failed once more, and it goes on from the snapshot; so does this script when it is started again.
+# YARN starts a driver that failed once more, and it resumes from the snapshot; so does this script when it is started again.
 # spark-submit ends with 0 or 1: the job's own exit code is in YARN's diagnosis (yarn application -status ID).
 set -euo pipefail
 cd "$(dirname "$0")/.."

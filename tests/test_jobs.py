@@ -286,6 +286,14 @@ def code_of(language: str, page: str = "README.md") -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S)
 
 
+def shown_after(language: str) -> list[str]:
+    """The lines of README's blocks of text that follow a block of code at once, seconds left out."""
+    blocks = re.findall(
+        rf"^```{language}\n[^`]*^```\n\n```text\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S
+    )
+    return without_seconds("".join(blocks)).splitlines()
+
+
 def without_seconds(told: str) -> str:
     return re.sub(r"[\d.]+ s in all", "", told)
 
@@ -299,8 +307,8 @@ def test_the_commands_of_the_readme(tmp_path: Path) -> None:
     # Blocks with make build an environment; CI and newcomers run them.
     blocks = [block for block in code_of("bash") if not re.search("make |docker ", block)]
     told = without_seconds("".join(finish(["bash", "-euo", "pipefail", "-c", block], cwd=tmp_path) for block in blocks))
-    shown = [line for line in without_seconds("".join(code_of("text"))).splitlines() if line != "..."]
-    assert len(shown) == 12
+    shown = shown_after("bash")
+    assert len(shown) == 6
     for line in shown:
         assert line in told
     assert result(tmp_path / "out" / "iris") == result(tmp_path / "out" / "submitted")
@@ -309,10 +317,14 @@ def test_the_commands_of_the_readme(tmp_path: Path) -> None:
 @pytest.mark.programs
 @pytest.mark.usefixtures("quick")
 def test_the_python_of_the_readme_and_of_the_page_on_choosing(tmp_path: Path) -> None:
+    """It works, and tells what README shows."""
     shutil.copytree(ROOT / "data", tmp_path / "data")
     blocks = code_of("python") + code_of("python", "docs/choosing.md")
     assert len(blocks) == 2
-    finish([sys.executable, "-c", "\n".join(blocks)], cwd=tmp_path)
+    told = finish([sys.executable, "-c", "\n".join(blocks)], cwd=tmp_path)
+    shown = shown_after("python")
+    assert len(shown) == 11
+    assert told.splitlines()[: len(shown)] == shown
 
 
 @pytest.mark.programs
