@@ -65,9 +65,8 @@ class Interrupts:
         self._handlers_before: dict[signal.Signals, Any] = {}  # what the program had set is restored at the end
         self._wakeup_before: int | None = None
         self._spark: SparkSession | None = None
-        self._group = (
-            f"{classic.GROUP_PREFIX}{uuid.uuid4()}"  # a new name: Spark refuses all later jobs of a cancelled group
-        )
+        # A new name, since Spark refuses all later jobs of a group that was cancelled.
+        self._group = f"{classic.GROUP_PREFIX}{uuid.uuid4()}"
         self._group_before: str | None = None
         self._over = threading.Event()
         self._java_waits = False
