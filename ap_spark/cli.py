@@ -39,6 +39,7 @@ from ap_spark.errors import (
     reason,
 )
 from ap_spark.graph.describe import Description
+from ap_spark.io.formats import check_format
 from ap_spark.io.paths import Place, conflict, places_read
 from ap_spark.io.readers import points_in, read_points, read_similarities
 from ap_spark.io.writer import OutputDirectory, OutputIsThere, claimed
@@ -293,6 +294,9 @@ def _job(
     interrupts.grace = run.grace
     if checkpoint is not None:
         interrupts.saved = lambda: f"the same command resumes from the last snapshot in {checkpoint}, if there is one"
+    check_format(given.input, source.format, source.encoding)
+    if source.points is not None:
+        check_format(source.points)
     started = time.perf_counter()
     ours = SparkSession.getActiveSession() is None
     spark = start_session(run.master, run.conf, short=is_small(given.input))
@@ -301,7 +305,7 @@ def _job(
         interrupts.attach(spark)
         with ExitStack() as held:
             held.callback(interrupts.detach)
-            apart = places_read(spark, {"INPUT": given.input[0], "--points": source.points})
+            apart = places_read(spark, {"INPUT": given.input, "--points": source.points})
             if checkpoint is not None:
                 place = Place.of("--checkpoint", writable_store(spark, checkpoint))
                 if found := conflict(place, apart):
@@ -352,8 +356,8 @@ def _read(spark: SparkSession, paths: Sequence[str], source: Input) -> tuple[Dat
     columns: dict[str, Any] = {"id_column": source.id_column, "preference_column": source.preference_column}
     if not source.edges:
         given: dict[str, Any] = {"feature_columns": source.feature_columns, "drop_missing": source.drop_missing}
-        return read_points(spark, paths[0], format=source.format, **form, **columns, **given), None
-    edges = read_similarities(spark, paths[0], format=source.format, **form)
+        return read_points(spark, paths, format=source.format, **form, **columns, **given), None
+    edges = read_similarities(spark, paths, format=source.format, **form)
     if source.points is None:
         return edges, None
     points = points_in(spark, source.points, **form, **columns)

@@ -2,7 +2,8 @@
 
 exemplars ──► promote ──► assign ──► refine ──► assign ──► labels, objective
 
-Twice: as passes over blocks, which give arrays with a value a point, and as joins of DataFrames.
+Each step is stated twice: on a `BlockGraph` by passes over its blocks, which give arrays with a value a point; on an
+`EdgeGraph` by joins of DataFrames.
 """
 
 from __future__ import annotations
@@ -36,13 +37,15 @@ class Clusters:
     Attributes
     ----------
     assignments : DataFrame
-        (id, exemplar, label, similarity); the similarity of an exemplar to itself is null.
+        (id, exemplar, label, similarity), a row a point. The similarity of an exemplar to itself is null.
     exemplars : DataFrame
-        (label, exemplar, size, preference, mean_similarity); the mean over the other members, null if there is none.
-    n_clusters, promoted : int
-        Clusters; points promoted because they store no edge to any exemplar.
+        (label, exemplar, size, preference, mean_similarity), a row a cluster. The mean is that of the other members,
+        null if there is none.
+    n_clusters : int
+    promoted : int
+        Points that became exemplars because they store no edge to any.
     dpsim, expref : float
-        The sum of the similarities to the exemplars, and of the preferences of the exemplars.
+        The sum of the similarities of points to their exemplars, and of the preferences of the exemplars.
     """
 
     assignments: DataFrame
@@ -60,43 +63,47 @@ def make_clusters(graph: EdgeGraph | BlockGraph, exemplars: Any) -> Clusters:
     ----------
     graph : EdgeGraph or BlockGraph
     exemplars : DataFrame (index), or bool of shape (n_points,)
-        The exemplars that the messages name, in the form that the graph has; none gives no clusters.
+        The exemplars that the messages name, as a DataFrame for an `EdgeGraph` and as an array for a `BlockGraph`.
+        Without any exemplar there are no clusters.
 
     Returns
     -------
     Clusters
-        Its tables are independent of the graph.
+        Its tables can still be read when the graph has been released.
     """
     if isinstance(graph, BlockGraph):
-        return clusters_of_blocks(graph, exemplars)
+        return _clusters_of_blocks(graph, exemplars)
     with ExitStack() as held, ExitStack() as result:
-        clusters = find_clusters(graph, exemplars, held, result)
+        clusters = _clusters_of_edges(graph, exemplars, held, result)
         result.pop_all()
         return clusters
 
 
-def clusters_of_blocks(graph: BlockGraph, exemplars: Flags) -> Clusters:
-    """`make_clusters`, by passes."""
-    exemplar, _ = assign_rows(graph, exemplars)
+# On a BlockGraph
+
+
+def _clusters_of_blocks(graph: BlockGraph, exemplars: Flags) -> Clusters:
+    """Make the clusters by passes; see `make_clusters`."""
+    exemplar, _ = _assign_rows(graph, exemplars)
     promoted = 0
     if exemplars.any() and (exemplar < 0).any():
         promoted = int(np.count_nonzero(exemplar < 0))
         exemplars = exemplars | (exemplar < 0)
-        exemplar, _ = assign_rows(graph, exemplars)
+        exemplar, _ = _assign_rows(graph, exemplars)
     if exemplars.any():
-        exemplars = refined(graph, exemplar)
-    exemplar, similarity = assign_rows(graph, exemplars)
+        exemplars = _refine_rows(graph, exemplar)
+    exemplar, similarity = _assign_rows(graph, exemplars)
     (heads,) = np.nonzero(exemplars)
     label = np.searchsorted(heads, exemplar)
-    member = (exemplar >= 0) & ~exemplars
+    is_member = (exemplar >= 0) & ~exemplars
     units = graph.report_units
     size = np.bincount(label[exemplar >= 0], minlength=len(heads))
     words = np.zeros((units.words, len(heads)), np.int64)
-    for word, addends in zip(words, in_units(similarity[member], units), strict=True):
-        np.add.at(word, label[member], addends)
+    for word, addends in zip(words, in_units(similarity[is_member], units), strict=True):
+        np.add.at(word, label[is_member], addends)
     total = in_floats(words, units)
-    alone = size == 1
-    mean = np.where(alone, np.nan, total / np.maximum(size - 1, 1))
+    is_alone = size == 1
+    mean = np.where(is_alone, np.nan, total / np.maximum(size - 1, 1))
     preference = graph.preferences[heads]
     ids = graph.ids_at(heads)
     exemplar_rows = pa.table(
@@ -105,21 +112,21 @@ def clusters_of_blocks(graph: BlockGraph, exemplars: Flags) -> Clusters:
             "exemplar": ids,
             "size": size,
             "preference": preference,
-            "mean_similarity": pa.array(mean, mask=alone),
+            "mean_similarity": pa.array(mean, mask=is_alone),
         }
     )
     return Clusters(
-        with_names(graph, ids, label if len(heads) else None, np.where(member, similarity, np.nan)),
+        _assignments(graph, ids, label if len(heads) else None, np.where(is_member, similarity, np.nan)),
         graph.spark.createDataFrame(exemplar_rows),
         len(heads),
         promoted,
-        summed(total[~alone], units),
+        summed(total[~is_alone], units),
         summed(preference, units),
     )
 
 
-def assign_rows(graph: BlockGraph, exemplars: Flags) -> tuple[Integers, Floats]:
-    """The exemplar of each point, -1 for none, and its similarity to it, which has no meaning for exemplars."""
+def _assign_rows(graph: BlockGraph, exemplars: Flags) -> tuple[Integers, Floats]:
+    """Return the exemplar of each point, -1 for none, and its similarity to it, which has no meaning for exemplars."""
     exemplar, similarity = np.full(graph.n_points, -1), np.full(graph.n_points, -np.inf)
     for found in graph.blocks.visit(passes.assign, exemplars) if graph.n_edges else ():
         exemplar[found.rows], similarity[found.rows] = found.exemplar, found.similarity
@@ -127,15 +134,16 @@ def assign_rows(graph: BlockGraph, exemplars: Flags) -> tuple[Integers, Floats]:
     return exemplar, similarity
 
 
-def refined(graph: BlockGraph, cluster: Integers) -> Flags:
-    """The best exemplar of each cluster: the member j with the largest sum of s(i, j) over the members i, p(j) for j.
+def _refine_rows(graph: BlockGraph, cluster: Integers) -> Flags:
+    """Return the best exemplar of each cluster: the member j with the largest sum of s(i, j) over the members i.
 
-    Every other member has to store an edge to j. An forced exemplar stores none, so its cluster keeps it.
+    p(j) counts as s(j, j), and every other member has to store an edge to j. A forced exemplar stores no edge itself,
+    so its cluster keeps it.
     """
     units = graph.report_units
     sums, counts = graph.sums_in(cluster, units)
     sums += np.stack(in_units(np.asarray(graph.preferences), units))
-    if units.words == 2:  # as one number: the second word is less than a unit of the first
+    if units.words == 2:  # carry, so that the second word is less than a unit of the first and sums can be compared
         ratio = round(units.coarse / units.fine)
         carried, sums[1] = np.divmod(sums[1], ratio)
         sums[0] += carried
@@ -143,53 +151,55 @@ def refined(graph: BlockGraph, cluster: Integers) -> Flags:
     (best,) = np.nonzero((counts == size[cluster] - 1) & ~graph.forced)
     order = np.lexsort((best, *(-word[best] for word in sums[::-1]), cluster[best]))
     best = best[order]
-    first = np.diff(cluster[best], prepend=-1) != 0
+    is_first = np.diff(cluster[best], prepend=-1) != 0
     exemplars = graph.forced.copy()
-    exemplars[best[first]] = True
+    exemplars[best[is_first]] = True
     return exemplars
 
 
-def with_names(graph: BlockGraph, ids: pa.Array, label: Integers | None, similarity: Floats) -> DataFrame:
-    """(id, exemplar, label, similarity) of all points; ``ids`` are those of the exemplars."""
+def _assignments(graph: BlockGraph, exemplar_ids: pa.Array, label: Integers | None, similarity: Floats) -> DataFrame:
+    """Return (id, exemplar, label, similarity) of all points; no rows where there is no label."""
     points, kind = graph.numbering.points, dict(graph.numbering.points.dtypes)["id"]
     schema = f"id {kind}, exemplar {kind}, label bigint, similarity double"
     if label is None:
         return graph.spark.createDataFrame([], schema)
 
     if graph.numbering.ids is not None:
-        rows = named(graph.numbering.ids, ids, label, similarity)
+        rows = _assignment_rows(graph.numbering.ids, exemplar_ids, label, similarity)
         return graph.spark.createDataFrame(pa.Table.from_batches([rows]))
     with sent(graph.spark, label, similarity) as (labels, similarities):
 
-        def name_rows(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        def assign(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             for batch in batches:
                 index = batch["index"].to_numpy()
-                yield named(batch["id"], ids, labels.value[index], similarities.value[index])
+                yield _assignment_rows(batch["id"], exemplar_ids, labels.value[index], similarities.value[index])
 
-        return classic.replicated_checkpoint(points.mapInArrow(name_rows, schema))
+        return classic.replicated_checkpoint(points.mapInArrow(assign, schema))
 
 
-def named(id_: pa.Array, ids: pa.Array, label: Integers, similarity: Floats) -> pa.RecordBatch:
-    columns = [id_, ids.take(pa.array(label)), pa.array(label), pa.array(similarity, mask=np.isnan(similarity))]
+def _assignment_rows(ids: pa.Array, exemplar_ids: pa.Array, label: Integers, similarity: Floats) -> pa.RecordBatch:
+    """Return (id, exemplar, label, similarity) of some points; a similarity that is NaN becomes null."""
+    exemplar = exemplar_ids.take(pa.array(label))
+    columns = [ids, exemplar, pa.array(label), pa.array(similarity, mask=np.isnan(similarity))]
     return pa.RecordBatch.from_arrays(columns, names=["id", "exemplar", "label", "similarity"])
 
 
-def kept(table: DataFrame, until: ExitStack) -> DataFrame:
-    """A local checkpoint of the table, released with the stack."""
-    checkpoint = classic.replicated_checkpoint(table)
-    until.callback(classic.release, checkpoint)
-    return checkpoint
+# On an EdgeGraph
 
 
-def find_clusters(graph: EdgeGraph, exemplars: DataFrame, held: ExitStack, result: ExitStack) -> Clusters:
-    candidates = kept(exemplars, held)
-    assigned = kept(assign(graph, candidates), held)
-    reached = assigned.count()
-    promoted = graph.n_points - reached if reached else 0  # without any exemplar there are no clusters
+def _clusters_of_edges(graph: EdgeGraph, exemplars: DataFrame, held: ExitStack, result: ExitStack) -> Clusters:
+    """Make the clusters by joins; see `make_clusters`.
+
+    What is needed on the way is released with ``held``, the tables of the result with ``result``.
+    """
+    candidates = _checkpointed(exemplars, held)
+    assigned = _checkpointed(_assign(graph, candidates), held)
+    n_assigned = assigned.count()
+    promoted = graph.n_points - n_assigned if n_assigned else 0  # without any exemplar there are no clusters
     if promoted:
-        unreached = graph.points.select("index").join(assigned.select("index"), "index", "left_anti")
-        assigned = kept(assign(graph, candidates.union(unreached)), held)
-    refined = kept(refine(graph, assigned), held)
+        unassigned = graph.points.select("index").join(assigned.select("index"), "index", "left_anti")
+        assigned = _checkpointed(_assign(graph, candidates.union(unassigned)), held)
+    refined = _checkpointed(_refine(graph, assigned), held)
     n_clusters = refined.count()
 
     names = graph.small(graph.points.select("index", "id", "preference"))
@@ -198,8 +208,8 @@ def find_clusters(graph: EdgeGraph, exemplars: DataFrame, held: ExitStack, resul
     )
     labelled = numbered(heads, "label", "exemplar", count=n_clusters)
     held.callback(labelled.unpersist)
-    assignments = kept(
-        assign(graph, refined)
+    assignments = _checkpointed(
+        _assign(graph, refined)
         .join(names.drop("preference"), "index")
         .join(graph.small(labelled), "exemplar")
         .select("id", F.col("name").alias("exemplar"), "label", "similarity"),
@@ -207,7 +217,7 @@ def find_clusters(graph: EdgeGraph, exemplars: DataFrame, held: ExitStack, resul
     )
     similarity = exact_sum(F.col("similarity"), graph.report_units)
     sums = assignments.groupBy("label").agg(F.count("*").alias("size"), similarity.alias("sum"))
-    exemplar_rows = kept(
+    exemplar_rows = _checkpointed(
         labelled.join(sums, "label")
         .withColumn("mean_similarity", F.col("sum") / F.nullif(F.col("size") - 1, F.lit(0)))
         .select("label", F.col("name").alias("exemplar"), "size", "preference", "mean_similarity", "sum"),
@@ -222,16 +232,17 @@ def find_clusters(graph: EdgeGraph, exemplars: DataFrame, held: ExitStack, resul
     )
 
 
-def largest(value: Column, name: Column) -> Column:
-    """Aggregate: the name with the largest value, on ties the smallest; as a struct (value, name)."""
-    best = F.max(F.struct(value.alias("value"), (-name).alias("minus_name")))
-    return F.struct(best["value"].alias("value"), (-best["minus_name"]).alias("name"))
+def _checkpointed(table: DataFrame, until: ExitStack) -> DataFrame:
+    """Return a local checkpoint of the table, released with the stack."""
+    checkpoint = classic.replicated_checkpoint(table)
+    until.callback(classic.release, checkpoint)
+    return checkpoint
 
 
-def assign(graph: EdgeGraph, candidates: DataFrame) -> DataFrame:
-    """(index, exemplar, similarity): candidates to themselves, the others to the most similar candidate they reach.
+def _assign(graph: EdgeGraph, candidates: DataFrame) -> DataFrame:
+    """Return (index, exemplar, similarity): candidates are assigned to themselves, the others to the most similar.
 
-    Points that reach none are left out.
+    Points that store no edge to a candidate are left out.
     """
     to = graph.small(candidates.select(F.col("index").alias("k")))
     themselves = graph.small(candidates.select(F.col("index").alias("i")))
@@ -239,21 +250,17 @@ def assign(graph: EdgeGraph, candidates: DataFrame) -> DataFrame:
         graph.edges.join(to, "k")
         .join(themselves, "i", "left_anti")
         .groupBy("i")
-        .agg(largest(F.col("similarity"), F.col("k")).alias("best"))
+        .agg(_largest(F.col("similarity"), F.col("k")).alias("best"))
         .select(
             F.col("i").alias("index"), F.col("best.name").alias("exemplar"), F.col("best.value").alias("similarity")
         )
     )
-    own = candidates.select("index", F.col("index").alias("exemplar"), F.lit(None).cast("double").alias("similarity"))
-    return others.union(own)
+    none = F.lit(None).cast("double").alias("similarity")
+    return others.union(candidates.select("index", F.col("index").alias("exemplar"), none))
 
 
-def refine(graph: EdgeGraph, assigned: DataFrame) -> DataFrame:
-    """(index) of each cluster's best exemplar: the member j with the largest sum of s(i, j) over the members i.
-
-    p(j) counts as s(j, j), and every other member has to store an edge to j. An exemplar that is similar to nobody
-    stores none, so its cluster keeps it.
-    """
+def _refine(graph: EdgeGraph, assigned: DataFrame) -> DataFrame:
+    """Return (index) of the best exemplar of each cluster; see `_refine_rows`."""
     of_i = graph.small(assigned.select(F.col("index").alias("i"), F.col("exemplar").alias("cluster")))
     of_k = graph.small(assigned.select(F.col("index").alias("k"), F.col("exemplar").alias("cluster")))
     sizes = assigned.groupBy(F.col("exemplar").alias("cluster")).agg(F.count("*").alias("size"))
@@ -261,12 +268,18 @@ def refine(graph: EdgeGraph, assigned: DataFrame) -> DataFrame:
         graph.edges.join(of_i, "i")
         .join(of_k, ["k", "cluster"])
         .groupBy("cluster", "k")
-        .agg(sum_in_units(F.col("similarity"), graph.report_units).alias("sum"), F.count("*").alias("reached"))
+        .agg(sum_in_units(F.col("similarity"), graph.report_units).alias("sum"), F.count("*").alias("stored"))
         .join(graph.small(sizes), "cluster")
-        .where("reached = size")
+        .where("stored = size")
         .groupBy("cluster")
-        .agg(largest(F.col("sum"), F.col("k")).alias("best"))
+        .agg(_largest(F.col("sum"), F.col("k")).alias("best"))
         .select(F.col("best.name").alias("index"))
     )
     forced = graph.points.where("forced").select("index")
     return best.union(forced)
+
+
+def _largest(value: Column, name: Column) -> Column:
+    """Aggregate: the largest value and its name, on ties the smallest name; as a struct (value, name)."""
+    best = F.max(F.struct(value.alias("value"), (-name).alias("minus_name")))
+    return F.struct(best["value"].alias("value"), (-best["minus_name"]).alias("name"))

@@ -3,21 +3,46 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from dataclasses import asdict
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import Field, asdict
 from typing import Any, NoReturn
 
 from ap_spark.errors import SettingError
-from ap_spark.settings import Checked, Input, Settings, Similarity, is_required, option, parameters
+from ap_spark.schema import did_you_mean
+from ap_spark.settings import (
+    Checked,
+    Input,
+    Output,
+    Run,
+    Settings,
+    Similarity,
+    Snapshots,
+    is_required,
+    option,
+    parameters,
+)
 from ap_spark.similarity.metrics import metric_of
 
 __all__ = ["Parser", "add_options", "check_together", "record"]
+
+
+def _declared() -> Iterator[Field[Any]]:
+    """Yield all parameters that are options of a command."""
+    for group in (Settings, Input, Similarity, Output, Snapshots, Run):
+        for declared, _ in parameters(group):
+            yield declared
 
 
 class Parser(argparse.ArgumentParser):
     """Tells of a mistake in one line, as of all others, and not with the whole usage."""
 
     def error(self, message: str) -> NoReturn:
+        unknown = re.match(r"unrecognized arguments: (--[^ =]+)|argument .*: invalid choice: '(.*?)'", message)
+        if unknown and unknown[1]:
+            message += did_you_mean(unknown[1], map(option, _declared()))
+        elif unknown:
+            message += did_you_mean(unknown[2], re.findall(r"[\w-]+", message.rpartition("(choose from ")[2]))
         self.exit(2, f"ap-spark: {message} (see {self.prog} --help)\n")
 
 
@@ -35,6 +60,8 @@ def add_options(to: argparse._ArgumentGroup, group: type[Checked]) -> None:
             if declared.default is True:  # --X is what happens anyhow
                 keywords |= {"action": argparse.BooleanOptionalAction, "help": f"{names[0]}: {text}"}
                 names[0] = names[0].replace("--no-", "--")
+            elif declared.default is None:
+                keywords["action"] = argparse.BooleanOptionalAction
         elif kind in (int, float, str):
             keywords |= {
                 "type": _number_or(about["none"]) if about["none"] else kind,

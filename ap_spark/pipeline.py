@@ -356,11 +356,7 @@ def _settings(
     by_point = None if preference is None or isinstance(preference, Real) else to_spark(preference, "preference")
     others["preference"] = preference if by_point is None else None
     others |= {"jitter": False} if seed is None else {"seed": seed}
-    settings = Settings(
-        **others,
-        **asdict(sparsification),
-        **asdict(execution),
-    )
+    settings = Settings(**others, **asdict(sparsification), **asdict(execution))
     if by_point is not None and (settings.preference_quantile, settings.clusters) != (None, None):
         raise SettingError("give the preference in one way: a table, preference_quantile or clusters")
     return settings, by_point
@@ -399,31 +395,25 @@ def _compared(
         settings = replace(settings, symmetrize="union")
     table = as_points(to_spark(points, "points"))
     spark = table.sparkSession
-    if "preference" in table.columns:
-        if preferences is not None or settings.steers:
-            raise SettingError(
-                "give the preference in one way: the column 'preference' of the points, or preference, "
-                "preference_quantile or clusters"
-            )
-        preferences = table.select("id", "preference")
+    preferences = _own_preferences(table, preferences, settings)
     if settings.clusters is not None:
         refuse_more_clusters(settings.clusters, table.count())
     started = time.perf_counter()
     with ExitStack() as held:
 
-        def kept(rows: DataFrame) -> DataFrame:
+        def persisted(rows: DataFrame) -> DataFrame:
             held.callback(rows.persist().unpersist)
             return rows
 
         with _stage(callback, "similarities", spark):
             if similarity.scale != "none":
-                table = scale(kept(table), similarity.scale)
+                table = scale(persisted(table), similarity.scale)
             numbering, named = None, table
             if engine_of(spark, settings) == "resident":
                 both = 1 if settings.symmetrize in (None, "none") else 2
                 numbering, named = number_points(table, both * similarity.neighbors if similarity.neighbors else None)
             if similarity.neighbors is not None:
-                named = kept(named)  # the search reads it more than once
+                named = persisted(named)  # the search reads it more than once
             try:
                 pairs, about = _similarities(named, similarity)
             except InputError:
@@ -432,6 +422,18 @@ def _compared(
                 raise
         seconds = {"similarities": round(time.perf_counter() - started, 3)}
         yield Source(pairs, table.select("id"), preferences, numbering, asdict(similarity), about, seconds), settings
+
+
+def _own_preferences(points: DataFrame, preferences: DataFrame | None, settings: Settings) -> DataFrame | None:
+    """Return the preferences that were given, or those that stand beside the features."""
+    if "preference" not in points.columns:
+        return preferences
+    if preferences is not None or settings.steers:
+        raise SettingError(
+            "give the preference in one way: the column 'preference' of the points, or preference, "
+            "preference_quantile or clusters"
+        )
+    return points.select("id", "preference")
 
 
 def _similarities(points: DataFrame, similarity: Similarity) -> tuple[Pairs, dict[str, Any] | None]:
@@ -464,7 +466,7 @@ def _watch(
     watch = Watch(callback or Watch.callback, stage=partial(_stage, callback, spark=spark))
     if snapshots.checkpoint is None:
         return watch
-    kept = Checkpoint(spark, settings, snapshots)
+    watch = replace(watch, checkpoint=Checkpoint(spark, settings, snapshots))
     if resumes_from := getattr(callback, "resumes_from", None):
-        resumes_from(kept)
-    return replace(watch, checkpoint=kept)
+        resumes_from(watch.checkpoint)
+    return watch

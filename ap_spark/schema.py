@@ -12,7 +12,8 @@ An id is a bigint or a string, the same throughout a run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from typing import NoReturn
 
 import pyspark.sql.functions as F
@@ -32,6 +33,7 @@ from ap_spark.errors import InputError
 __all__ = [
     "check_unique",
     "count_of",
+    "did_you_mean",
     "edge_table",
     "examples",
     "finite",
@@ -71,6 +73,19 @@ def has_have(number: int) -> str:
     return "has" if number == 1 else "have"
 
 
+def did_you_mean(wanted: str, names: Iterable[str]) -> str:
+    """Return the question after the name that is closest to a wrong one; nothing if none is close.
+
+    >>> did_you_mean("Customer_ID", ["customer_id", "x", "y"])
+    " (did you mean 'customer_id'?)"
+    >>> did_you_mean("z", ["customer_id", "x", "y"])
+    ''
+    """
+    spellings = {name.strip().lower(): name for name in names}
+    close = get_close_matches(wanted.strip().lower(), spellings, n=1)
+    return f" (did you mean {spellings[close[0]]!r}?)" if close else ""
+
+
 def examples(rows: DataFrame, order: Sequence[str], shown: Sequence[str] | None = None) -> str:
     """Up to three rows in words, the same ones every time."""
     first = rows.orderBy(*order).select(*(shown or order)).limit(3).collect()
@@ -105,7 +120,7 @@ def require_columns(table: DataFrame, names: Sequence[str], what: str) -> None:
     if missing:
         raise InputError(
             f"{what} must have the columns {', '.join(names)}, but {', '.join(missing)} "
-            f"{is_are(len(missing))} missing; it has {', '.join(table.columns)}"
+            f"{is_are(len(missing))} missing; it has {', '.join(table.columns)}{_how_to_rename(table, names, missing)}"
         )
     alike = [name for name in table.columns if name.lower() in names]
     if len(alike) > len(names):  # Spark tells no capitals from small letters
@@ -113,6 +128,26 @@ def require_columns(table: DataFrame, names: Sequence[str], what: str) -> None:
             f"{what} must have the columns {', '.join(names)} once each, capitals aside, but there are "
             f"{', '.join(alike)}: rename or drop those in excess"
         )
+
+
+def _how_to_rename(table: DataFrame, names: Sequence[str], missing: Sequence[str]) -> str:
+    """Return the call that gives a table the missing columns: of its other ones, those of the right type in order."""
+    others = [field for field in table.schema.fields if field.name not in names]
+    renamed: dict[str, str] = {}
+    for name in missing:
+        if name in ("s", "preference"):
+            fitting = [field.name for field in others if isinstance(field.dataType, NumericType)]
+            fitting.sort(
+                key=lambda other: dict(table.dtypes)[other] not in ("double", "float")
+            )  # ids are whole numbers
+        else:
+            fitting = [field.name for field in others if isinstance(field.dataType, (*INTEGERS, StringType))]
+        chosen = next((other for other in fitting if other not in renamed), None)
+        if chosen is None:
+            return ""
+        renamed[chosen] = name
+    words = ", ".join(f'"{other}": "{name}"' for other, name in renamed.items())
+    return f": rename them, such as .withColumnsRenamed({{{words}}})"
 
 
 def number(table: DataFrame, column: str) -> Column:

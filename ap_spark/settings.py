@@ -272,7 +272,7 @@ class Input(Checked):
     )
     format: str = parameter(
         "auto",
-        "format of INPUT; auto goes by the file's name",
+        "format of INPUT; auto goes by the names of the files (.txt: tsv if its first line has a tab, else csv)",
         choices=("auto", "csv", "tsv", "parquet", "json", "orc"),
     )
     encoding: str = parameter(
@@ -281,14 +281,20 @@ class Input(Checked):
         rule="an encoding that Python knows",
         holds=is_encoding,
     )
-    header: bool = parameter(True, "csv and tsv files have no header: columns are named by their positions, from 0")
+    header: bool | None = parameter(
+        None,
+        "whether the first line of csv and tsv files names the columns; with --no-header they are named by their "
+        "positions, from 0 (default: it does, and one that looks like a row of numbers is refused)",
+    )
     id_column: str | None = parameter(
-        None, "column with the points' ids, by name or position (default: the row number, from 0)"
+        None,
+        "column with the points' ids, by name or position; '' numbers the rows, from 0 (default: the column called id; "
+        "without one, rows are numbered)",
     )
     feature_columns: str | None = parameter(
         None,
-        "columns with the features: names or positions counted from 0, such as 'x,y' or '0-3,7', "
-        "or one array or vector column (default: all but the id and the preference)",
+        "columns with the features: names or positions counted from 0, such as 'x,y' or '0-3,7', or one array or "
+        "vector column (default: the only array or vector column, else all but the id and the preference)",
     )
     preference_column: str | None = parameter(None, "column with each point's own preference, by name or position")
     drop_missing: bool = parameter(False, "leave out points with missing features, which are an error otherwise")

@@ -52,6 +52,69 @@ def nothing_left(tmp_path: Path, *inputs: str) -> bool:
     return {path.name for path in tmp_path.iterdir()} == {*inputs}
 
 
+def test_single_files_json_and_quiet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What programs read, and what a spreadsheet opens."""
+    options = ["--output-format", "csv", "--single-file", "-p", "-1"]
+    assert run(tmp_path, POINTS, *options, "--json") == 0
+    told = capsys.readouterr()
+    written = json.loads((tmp_path / "out" / "summary.json").read_text())
+    printed = json.loads(told.out)
+    seconds = printed.pop("seconds")
+    assert {"start", "write", "all"} <= seconds.keys()
+    assert printed == {name: written[name] for name in printed}
+    assert {path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")} == {
+        *("assignments.csv", "exemplars.csv", "trace.csv", "summary.json", "_SUCCESS"),
+    }
+    assignments = pd.read_csv(tmp_path / "out" / "assignments.csv")
+    assert assignments.exemplar.tolist() == ["a"] * 3 + ["d"] * 3
+    assert run(tmp_path, POINTS, *options, "--quiet", "--overwrite") == 0
+    assert capsys.readouterr() == ("", "")
+    assert run(tmp_path, POINTS, *options, "--quiet", "--if-exists", "skip") == 0
+    assert main(["graph", str(tmp_path / "input.csv"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["graph"]["n_points"] == 6
+
+
+def test_several_inputs_are_one_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = POINTS.splitlines(keepends=True)
+    (tmp_path / "more.csv").write_text(lines[0] + "".join(lines[4:]))
+    (tmp_path / "input.csv").write_text("".join(lines[:4]))
+    inputs = [str(tmp_path / name) for name in ("input.csv", "more.csv")]
+    assert main(["cluster", *inputs, "--output", str(tmp_path / "out"), "-p", "-1", "--single-file"]) == 0
+    assert "6 points, 30 similarities: 2 clusters" in capsys.readouterr().out
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["settings"]["input"] == inputs
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["points.xyz"], "--format"),
+        (["a.csv", "b.parquet"], "all files must have one format"),
+        (["a.csv", "--neighbours", "5"], "did you mean '--neighbors'?"),
+        (["a.csv", "--metric", "cosin"], "did you mean 'cosine'?"),
+        (["a.csv", "--damping", "1"], "damping must be in [0.5, 1), got 1.0"),
+    ],
+)
+def test_what_is_known_beforehand_is_said_before_java_starts(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.setattr("ap_spark.cli.start_session", None)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "points.xyz").touch()
+    try:
+        code: object = main(["cluster", *arguments, "--output", "out"])
+    except SystemExit as ended:  # as argparse ends
+        code = ended.code
+    told = capsys.readouterr().err
+    assert code == 2, told
+    assert message in told
+    assert len(told.splitlines()) == 1
+
+
 def test_points_in_clusters_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(tmp_path, POINTS, "--id-column", "id", "--output-format", "csv", "-p", "-1") == 0
     told = capsys.readouterr().out

@@ -16,12 +16,10 @@ from sklearn.cluster import affinity_propagation as sklearn_affinity_propagation
 from sklearn.datasets import make_blobs
 
 from ap_spark import InputError, Iteration, SettingError, cluster_points, describe
-from ap_spark._spark.session import with_settings
 from ap_spark.clusters import make_clusters
 from ap_spark.convergence import Stability
 from ap_spark.engines.dataframe import DataFrameEngine
 from ap_spark.graph.edge_graph import build_edge_graph
-from ap_spark.graph.numbering import numbered
 from ap_spark.settings import EngineName, Settings
 from tests import oracle
 from tests.conftest import (
@@ -223,32 +221,6 @@ def test_random_sparse_graphs_cluster_as_the_oracle(frame: Frame) -> None:
         assert assigned(clustering) == oracle.clusters(s, found).tolist()
 
 
-def test_points_that_reach_no_exemplar_are_promoted(frame: Frame) -> None:
-    rng = np.random.default_rng(4)
-    n = 40
-    edges = random_edges(rng, n, 0.08, symmetric=False)
-    s = oracle.dense(n, edges, -3.0)
-    found, _, _ = oracle.run(s, 0.5, 6, 15)
-    points = frame([(p, p, 0.0) for p in range(n)]).selectExpr("i as id")
-    clustering = affinity_propagation(
-        frame(edges), points=points, preference=-3.0, damping=0.5, max_iter=6, jitter=False
-    )
-    unreached = [p for p in range(n) if not found[p] and not np.isfinite(np.where(found, s[p], -np.inf)).any()]
-    assert clustering.summary.promoted == len(unreached) > 0
-    assert assigned(clustering) == oracle.clusters(s, found).tolist()
-
-
-def test_exemplars_by_definition_are_an_answer_where_they_serve_all(frame: Frame) -> None:
-    """Queries matched to a catalogue: no edge between queries, none from the catalogue."""
-    rng = np.random.default_rng(6)
-    edges = [(q, 100 + c, -float(rng.gamma(2.0))) for q in range(12) for c in rng.choice(5, 3, replace=False).tolist()]
-    clustering = affinity_propagation(frame(edges), preference=-50.0)
-    assert (clustering.converged, clustering.n_iter) == (True, 51)
-    best = {q: max((s, k) for i, k, s in edges if i == q)[1] for q in range(12)}
-    assert assigned(clustering)[:12] == list(best.values())
-    assert assigned(clustering)[12:] == sorted({k for _, k, _ in edges})
-
-
 @pytest.mark.parametrize(("window", "least"), [(None, -1715.0), (15, -1800.0)])
 def test_a_run_has_not_converged_while_points_are_without_an_exemplar(
     frame: Frame, window: int | None, least: float
@@ -308,26 +280,6 @@ def test_a_number_for_too_far_is_as_good_as_no_edge(frame: Frame, scale: float) 
     apart, together = (affinity_propagation(frame(edges), preference=-10.0) for edges in (near, near + far))
     assert assigned(together) == assigned(apart)
     assert together.summary.netsim == pytest.approx(apart.summary.netsim, rel=1e-12)
-
-
-def test_similarities_too_far_apart_to_be_added_are_named(spark: SparkSession, frame: Frame) -> None:
-    edges = [(i, k, -1e40 if (i, k) == (2, 5) else -1.0 - i) for i in range(6) for k in range(6) if i != k]
-    with pytest.raises(
-        InputError, match=r"1 row has one beyond .*: i=2, k=5, s=-1e\+40 \(leave out .*--min-similarity"
-    ):
-        affinity_propagation(frame(edges), preference=-3.0)
-    table = spark.createDataFrame([(p, -1e40 if p == 3 else -3.0) for p in range(6)], "id bigint, preference double")
-    with pytest.raises(InputError, match=r"but they reach from -1e\+40 to -3: bring them closer"):
-        affinity_propagation(frame([(i, k, max(s, -9.0)) for i, k, s in edges]), preference=table)
-
-
-def test_the_one_outlier_does_not_swallow_the_sum(frame: Frame) -> None:
-    """A feature of 1e8: similarities of 1e16 beside such of 1."""
-    x = np.append(np.random.default_rng(0).normal(size=(60, 2)), [[1e8, 0.0]], axis=0)
-    clustering = affinity_propagation(frame(all_pairs(x)), preference=-4.0)
-    total = sum(row.similarity or 0.0 for row in clustering.assignments.collect())
-    assert clustering.summary.dpsim == pytest.approx(total, rel=1e-12)
-    assert -100.0 < total < -10.0
 
 
 # What scikit-learn's own tests pin down
@@ -427,16 +379,6 @@ def test_the_seed_decides_ties_and_the_run_repeats(frame: Frame) -> None:
     assert len({tuple(answer) for answer in found.values()}) > 1
 
 
-def test_sparse_similarities_never_join_what_is_not_stored(frame: Frame) -> None:
-    # scikit-learn refuses sparse input: test_affinity_propagation_precomputed_with_sparse_input
-    rng = np.random.default_rng(5)
-    edges = random_edges(rng, 40, 0.35, symmetric=True)
-    clustering = affinity_propagation(frame(edges), preference_quantile=0.2)
-    stored = {(i, k) for i, k, _ in edges}
-    for row in clustering.assignments.collect():
-        assert row.id == row.exemplar or (row.id, row.exemplar) in stored
-
-
 def test_a_lonely_point_does_not_stop_the_others(frame: Frame) -> None:
     fixture, edges = load(next(path for path in FIXTURES if path.stem == "toy25"))
     settings = {"preference": fixture["preference"], "convergence_iter": 15}
@@ -445,45 +387,6 @@ def test_a_lonely_point_does_not_stop_the_others(frame: Frame) -> None:
     assert assigned(beside)[:25] == assigned(alone)
     assert assigned(beside)[25] == 98
     assert alone.n_iter > 16
-
-
-def test_minus_infinity_is_a_pair_that_is_not_stored(frame: Frame) -> None:
-    edges = [(0, 1, -1.0), (1, 0, -1.0), (2, 3, -1.0), (3, 2, -1.5)]
-    given = [*edges, (0, 2, float("-inf")), (4, 0, float("-inf"))]
-    clustering = affinity_propagation(frame(given), preference=-2.0)
-    assert clustering.summary.n_edges == 4
-    assert assigned(clustering)[4] == 4
-
-
-@pytest.mark.parametrize("rows_a_task", [10**6, 4])
-def test_string_ids_cluster_as_numbers_do(
-    spark: SparkSession, monkeypatch: pytest.MonkeyPatch, rows_a_task: int
-) -> None:
-    monkeypatch.setattr("ap_spark.graph.numbering._ROWS_A_TASK", rows_a_task)
-    fixture, edges = load(next(path for path in FIXTURES if path.stem == "toy25"))
-    named = spark.createDataFrame([(f"p{i:02}", f"p{k:02}", s) for i, k, s in edges], "i string, k string, s double")
-    clustering = affinity_propagation(named, preference=fixture["preference"])
-    assert assigned(clustering) == [f"p{k:02}" for k in fixture["expected"]["assignment"]]
-
-
-def test_rows_are_numbered_in_order_over_several_partitions(
-    spark: SparkSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ap_spark.graph.numbering._ROWS_A_TASK", 4)
-    with with_settings(spark, {"spark.sql.adaptive.enabled": "false"}):  # which would make one partition of them
-        rows = numbered(spark.range(200).select((F.col("id") * 77 % 200).alias("value")), "number", "value", count=200)
-    assert rows.rdd.getNumPartitions() > 1
-    assert all(row.number == row.value for row in rows.collect())
-    rows.unpersist()
-
-
-def test_reports_never_contain_jitter(frame: Frame) -> None:
-    edges = all_pairs(np.array([[0.0], [1.0], [3.0], [10.0], [11.0]]))
-    clustering = affinity_propagation(frame(edges), preference=-4.0)
-    stored = {(i, k): s for i, k, s in edges}
-    for row in clustering.assignments.collect():
-        assert row.similarity == (None if row.id == row.exemplar else stored[row.id, row.exemplar])
-    assert {row.preference for row in clustering.exemplars.collect()} == {-4.0}
 
 
 def test_everything_is_released(spark: SparkSession, frame: Frame) -> None:

@@ -82,7 +82,7 @@ def test_the_job_takes_the_arguments(
     example: Callable[..., list[str]], run: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     given = make_parser().parse_args(["cluster", *example(run, tmp_path)])
-    assert DAY in given.input
+    assert DAY in given.input[0]
     assert DAY in given.output
     assert DAY in given.checkpoint, "one day's messages are not another's"
     assert given.if_exists == "skip", "to start again what is done does no harm"

@@ -227,7 +227,9 @@ def quick(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 CONNECT = """
 import sys
 from pyspark.sql import SparkSession
-from ap_spark import SettingError, describe, nearest_neighbors, scale
+from ap_spark import (
+    Execution, SettingError, Similarity, affinity_propagation, cluster_points, describe, nearest_neighbors, scale
+)
 spark = SparkSession.builder.remote("local[2]").config("spark.sql.shuffle.partitions", 2).getOrCreate()
 assert type(spark).__module__.startswith("pyspark.sql.connect")
 x = [1, 2, 3, 7, 8, 9]
@@ -237,7 +239,7 @@ found = affinity_propagation(similarities, preference=-25.0, damping=0.5, conver
 exemplars = [row.exemplar for row in found.assignments.orderBy("id").collect()]
 print(found.summary.engine, found.converged, found.n_iter, found.summary.netsim, exemplars)
 try:
-    affinity_propagation(similarities, engine="resident")
+    affinity_propagation(similarities, execution=Execution(engine="resident"))
 except SettingError as error:
     print(error)
 points = spark.createDataFrame([(n, [float(a), 1.0]) for n, a in enumerate(x)], "id int, features array<double>")
@@ -245,6 +247,8 @@ for search in ("exact", "approximate"):
     edges = nearest_neighbors(scale(points), 2, search=search).edges
     print(search, sorted((row.i, row.k) for row in edges.collect()))
 print("components", describe(edges).n_components)
+found = cluster_points(points, similarity=Similarity(neighbors=2), preference=-25.0)
+print("points", [row.exemplar for row in found.assignments.orderBy("id").collect()])
 spark.stop()
 """
 
@@ -259,6 +263,23 @@ def test_everything_runs_on_spark_connect(tmp_path: Path) -> None:
     assert f"exact {pairs}\n" in told
     assert f"approximate {pairs}\n" in told
     assert "components 2" in told
+    assert "points [1, 1, 1, 4, 4, 4]" in told
+
+
+QUIET = """
+import pandas as pd
+from ap_spark import Similarity, cluster_points
+points = pd.DataFrame({"x": [1.0, 2.0, 3.0, 7.0, 8.0, 9.0]})
+found = cluster_points(points, similarity=Similarity(neighbors=2), preference=-25.0)
+print(found.assignments.toPandas().sort_values("id").exemplar.tolist())
+"""
+
+
+@pytest.mark.programs
+@pytest.mark.usefixtures("quick")
+def test_python_from_pandas_says_nothing_on_the_terminal(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", QUIET], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert (done.stdout, done.stderr, done.returncode) == ("[1, 1, 1, 4, 4, 4]\n", "", 0)
 
 
 def code_of(language: str, page: str = "README.md") -> list[str]:

@@ -1,4 +1,4 @@
-"""The preference s(k,k): how many clusters, in one number (docs/semantics.md, section 6)."""
+"""Preferences: a quantile of the similarities, or a range in which to look (docs/semantics.md, section 6)."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from ap_spark.settings import Settings
 
 __all__ = ["PreferenceRange", "preference_quantile", "preference_range", "quantiles_of"]
 
-COLLECTED_EDGES = 10_000_000  # up to this many similarities (80 MB) the driver sorts them, beyond it the cluster counts
-BUCKETS = 4096  # at once
+_DRIVER_SIMILARITIES = 10_000_000  # up to so many (80 MB) the driver sorts them; beyond, the cluster counts
+_BUCKETS = 4096  # of a histogram
 
 
 def preference_quantile(similarities: DataFrame, quantile: float = 0.5) -> float:
-    """A quantile of the stored off-diagonal similarities, to be used as the preference.
+    """Return a quantile of the stored similarities, to be used as the preference.
 
-    Exact at any size, with linear interpolation.
+    It is exact at any size, with linear interpolation.
 
     Parameters
     ----------
@@ -41,6 +41,13 @@ def preference_quantile(similarities: DataFrame, quantile: float = 0.5) -> float
     float
         0.0 where there is no similarity at all.
 
+    Raises
+    ------
+    InputError
+        If a column is missing, or a similarity is null, NaN or +infinite.
+    SettingError
+        If the quantile is outside [0, 1].
+
     Examples
     --------
     >>> pairs = spark.createDataFrame([(0, 1, -1.0), (1, 0, -2.0), (1, 2, -4.0)], "i int, k int, s double")
@@ -49,34 +56,35 @@ def preference_quantile(similarities: DataFrame, quantile: float = 0.5) -> float
     """
     if quantile is None:
         raise SettingError("quantile must be in [0, 1], got None")
-    Settings(preference_quantile=quantile)
-    stored = off_diagonal(similarities)
-    return quantiles_of(stored, stored.count(), [quantile])[0]
+    checked = Settings(preference_quantile=quantile).preference_quantile
+    assert checked is not None
+    stored = _off_diagonal(similarities)
+    return quantiles_of(stored, stored.count(), [checked])[0]
 
 
 def quantiles_of(stored: DataFrame, count: int, quantiles: Sequence[float]) -> list[float]:
-    """Quantiles of the column s of a table of known length."""
+    """Return quantiles of the column s of a table of known length; 0 where it has no rows."""
     if not count:
         return [0.0 for _ in quantiles]
-    if count <= COLLECTED_EDGES:
+    if count <= _DRIVER_SIMILARITIES:
         return [float(value) for value in np.quantile(stored.select("s").toArrow()["s"].to_numpy(), quantiles)]
     places = [divmod(quantile * (count - 1), 1) for quantile in quantiles]
-    ends = [(*at_rank(stored, int(rank)), beyond) for rank, beyond in places]
+    ends = [(*_at_rank(stored, int(rank)), beyond) for rank, beyond in places]
     return [float(np.quantile([low, high], beyond)) if beyond else low for low, high, beyond in ends]
 
 
-def at_rank(stored: DataFrame, rank: int) -> tuple[float, float]:
-    """The s of a rank from 0, and of the next rank.
+def _at_rank(stored: DataFrame, rank: int) -> tuple[float, float]:
+    """Return the value of s of a rank, counted from 0, and that of the next rank.
 
-    Nothing is sorted: how many lie in each of many buckets tells in which one the rank is, and so on, until there are
-    few enough left for the driver.
+    Nothing is sorted at first: the counts of a histogram tell in which bucket the rank lies. That bucket gets a
+    histogram of its own, and so on, until the values left are few enough for the driver.
     """
     low, high, count = stored.agg(F.min("s"), F.max("s"), F.count("s")).first() or (0.0, 0.0, 0)
     after = high
-    while count > COLLECTED_EDGES and low < high:
+    while count > _DRIVER_SIMILARITIES and low < high:
         scale = 1.0 if math.isfinite(high - low) else 0.25
         place = (F.col("s") * scale - low * scale) / (high * scale - low * scale)
-        bucket = F.floor(place * BUCKETS).alias("bucket")
+        bucket = F.floor(place * _BUCKETS).alias("bucket")
         inside = stored.where(F.col("s").between(low, high)).groupBy(bucket)
         found = inside.agg(F.min("s"), F.max("s"), F.count("s")).orderBy("bucket").drop("bucket").collect()
         before = list(accumulate((row[2] for row in found), initial=0))
@@ -97,7 +105,8 @@ class PreferenceRange:
     Attributes
     ----------
     p_min : float
-        Below it there is one cluster; a bound, -infinity if no point is similar to all others.
+        Below it there is one cluster. It is a bound: there may be one cluster above it, too. It is -infinity where no
+        point has edges from all others.
     p_max : float
         Above it every point is an exemplar.
     """
@@ -107,17 +116,28 @@ class PreferenceRange:
 
 
 def preference_range(similarities: DataFrame) -> PreferenceRange:
-    """The range in which to look for a preference: R's ``preferenceRange`` with its bound for p_min.
-
-    p_max is the largest similarity; p_min = d1 - sum of m_i + the two smallest m_i, where m_i is the largest
-    similarity of row i, and d1 the largest column sum over columns that every other row stores.
+    """Return the range in which to look for a preference.
 
     Parameters
     ----------
     similarities : DataFrame
         (i, k, s); rows with i = k or s = -infinity are left out.
 
-    Source: Bodenhofer, Kothmeier & Hochreiter, APCluster, Bioinformatics 27 (2011); docs/semantics.md, section 6.
+    Returns
+    -------
+    PreferenceRange
+
+    Raises
+    ------
+    InputError
+        If a column is missing, or a similarity is null, NaN or +infinite.
+
+    Notes
+    -----
+    This is R's ``preferenceRange`` with its bound for p_min: Bodenhofer, Kothmeier & Hochreiter, APCluster,
+    Bioinformatics 27 (2011); docs/semantics.md, section 6. p_max is the largest similarity. p_min is
+    d1 - sum of m_i + the two smallest m_i, where m_i is the largest similarity of row i. d1 is the largest sum of a
+    column, among the columns that every other row stores.
 
     Examples
     --------
@@ -126,10 +146,10 @@ def preference_range(similarities: DataFrame) -> PreferenceRange:
     >>> preference_range(spark.createDataFrame(pairs, "i int, k int, s double"))
     PreferenceRange(p_min=-78.0, p_max=-1.0)
     """
-    stored = off_diagonal(similarities)
-    largest = stored.agg(F.max(F.abs("s")), F.count("s")).first()
-    assert largest is not None
-    units = units_of(largest[0] or 0.0, largest[1])
+    stored = _off_diagonal(similarities)
+    sizes = stored.agg(F.max(F.abs("s")), F.count("s")).first()
+    assert sizes is not None
+    units = units_of(sizes[0] or 0.0, sizes[1])
     rows = stored.groupBy("i").agg(F.max("s").alias("m")).persist()
     columns = stored.groupBy("k").agg(exact_sum(F.col("s"), units).alias("d"), F.count("s").alias("n"))
     found = rows.agg(exact_sum(F.col("m"), units), F.max("m"), F.count("m")).first()
@@ -144,8 +164,14 @@ def preference_range(similarities: DataFrame) -> PreferenceRange:
     return PreferenceRange(best[0] - total + sum(two_smallest), p_max)
 
 
-def off_diagonal(similarities: DataFrame) -> DataFrame:
-    """The stored similarities of pairs of different points; InputError if some are no numbers below infinity."""
+def _off_diagonal(similarities: DataFrame) -> DataFrame:
+    """Return the stored similarities of pairs of different points.
+
+    Raises
+    ------
+    InputError
+        If a similarity is null, NaN or +infinite.
+    """
     edges = edge_table(similarities)
     bad = edges.where(no_similarity(F.col("s")))
     with from_tasks():

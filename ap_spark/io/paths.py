@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from pyspark.sql import SparkSession
 
+from ap_spark.io.formats import path_list
 from ap_spark.io.stores import Store
 
 __all__ = ["Place", "conflict", "irreplaceable", "places_read"]
@@ -86,19 +87,19 @@ def conflict(place: Place, others: Sequence[Place]) -> str | None:
     return None
 
 
-def places_read(spark: SparkSession, paths: dict[str, str | None]) -> list[Place]:
-    """All that a command reads, with patterns expanded, and what links in a directory lead to.
+def places_read(spark: SparkSession, paths: Mapping[str, str | Sequence[str] | None]) -> list[Place]:
+    """Return all that a command reads, with patterns expanded, and what links in a directory lead to.
 
     Parameters
     ----------
     spark : SparkSession
-    paths : dict
-        By their name to the user, such as "--points". Those that are no paths are left out: reading them will tell.
+    paths : mapping
+        One path or several, by their name to the user, such as "--points". Those that are no paths are left out:
+        reading them will tell.
     """
     found: list[Place] = []
-    for what, path in paths.items():
-        if path is None:
-            continue
+    named = [(what, one) for what, path in paths.items() if path is not None for one in path_list(path)]
+    for what, path in named:
         try:
             given = Store(spark, path, dangling=True)
             matching = given.matching()

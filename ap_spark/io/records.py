@@ -1,4 +1,7 @@
-"""Text into records, as RFC 4180 and pandas have them: what a task does with a whole file, and with a header."""
+"""Text into records, as RFC 4180 and pandas have them: what a task does with a whole file, and with a header.
+
+Nothing in here needs a Spark session.
+"""
 
 from __future__ import annotations
 
@@ -20,43 +23,55 @@ __all__ = [
     "COMPRESSIONS",
     "LONGEST_EXAMPLE",
     "Dialect",
-    "begins",
+    "encoding_error",
+    "first_records",
+    "format_text",
+    "lines_with_more",
     "parse",
-    "records",
-    "shown",
-    "with_more",
-    "wrong_encoding",
+    "whole_records",
 ]
 
 COMPRESSIONS = (".gz", ".bz2", ".zst", ".lz4", ".snappy", ".deflate")
-LONGEST_EXAMPLE = 200  # characters of a line that are shown
+LONGEST_EXAMPLE = 200  # characters of a line, or of a name, in a message
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dialect:
-    """How a text file is to be read."""
+    """How text files are read.
 
-    path: str
+    Attributes
+    ----------
+    source : str
+        What a message calls the files.
+    separator : str
+        The character between two cells.
+    header : bool
+        Whether the first record names the columns.
+    encoding : str
+    """
+
+    source: str
     separator: str
     header: bool = True
     encoding: str = "utf-8"
 
     @property
     def blanks(self) -> str:
-        """What a line of nothing else counts as empty for."""
+        """The characters that do not fill a line: one of nothing else counts as empty."""
         return " \t".replace(self.separator, "")
 
     @property
     def whole_line(self) -> str:
-        """A pattern: lines of whole cells, be they quoted or not; the last cell of others may go on in the next line.
+        """The pattern of lines whose cells all end in them, be they quoted or not.
 
-        Nothing in it is tried again (++), or long lines would exhaust Java's stack.
+        A line that does not match may go on in the next one. Nothing in the pattern is tried again (++): long lines
+        would exhaust Java's stack.
         """
         cell = f'(?:"[^"]*+(?:""[^"]*+)*+"|[^"{self.separator}][^{self.separator}]*+|)'
         return f"{cell}(?:{self.separator}{cell})*+"
 
     def first_record(self, text: str, file: str) -> list[str]:
-        """The cells of the first record of a text."""
+        """Return the cells of the first record of a text; ``file`` is for the message."""
         try:
             return next(csv.reader(io.StringIO(text, newline=""), delimiter=self.separator))
         except csv.Error as error:
@@ -65,18 +80,31 @@ class Dialect:
             ) from error
 
     def names(self, first: list[str]) -> list[str]:
-        """The names of the columns: the first record, or the positions."""
+        """Return the names of the columns: the first record, or the positions.
+
+        Raises
+        ------
+        InputError
+            If the first record is one cell that looks like several with another separator.
+        """
+        if len(first) == 1 and (other := self._other_separator(first[0])):
+            raise InputError(
+                f"cells must be separated by {_in_words(self.separator)}, but the first line of {self.source} is "
+                f"{format_text(first[0])}, as if {_in_words(other)} were the separator: write the file with another one"
+            )
         if not self.header:
             return [str(n) for n in range(len(first))]
-        if len(first) == 1 and ";" in first[0]:
-            raise InputError(
-                f"cells must be separated by {self.separator!r}, but the header of {self.path!r} is "
-                f"{shown(first[0])}, as if ';' were the separator: write the file with another one"
-            )
         return [name.strip() for name in first]
 
+    def _other_separator(self, text: str) -> str | None:
+        """Return the separator that a text seems to have; None if there is none."""
+        if self.header and ";" in text:
+            return ";"
+        numbers = re.fullmatch(r"[-+.\deE]*\d(?:([ \t]*[,;\t ])[ \t]*[-+]?\.?\d[-+.\deE]*)+", text.strip())
+        return numbers and (numbers[1].strip(" ") or " ")
+
     def order(self, names: list[str], file: str, other: list[str], other_file: str) -> tuple[int, ...]:
-        """Which of the table's columns each of another file's is.
+        """Return which of the table's columns each of another file's is.
 
         Raises
         ------
@@ -87,19 +115,34 @@ class Dialect:
             return tuple(range(len(names)))
         if sorted(other) != sorted(names) or len(set(names)) < len(names):
             raise InputError(
-                f"all files of {self.path!r} must have the same columns, but {unquote(file)} has "
-                f"{shown(','.join(names))} and {unquote(other_file)} has {shown(','.join(other))}"
+                f"all files of {self.source} must have the same columns, but {unquote(file)} has "
+                f"{format_text(','.join(names))} and {unquote(other_file)} has {format_text(','.join(other))}"
             )
         return tuple(map(names.index, other))
 
 
-def shown(text: str) -> str:
-    """A text that may be long."""
+def _in_words(separator: str) -> str:
+    return {"\t": "a tab", " ": "a blank"}.get(separator, repr(separator))
+
+
+def format_text(text: str) -> str:
+    """Return a text in quotes, cut off where it is long."""
     return repr(text if len(text) <= LONGEST_EXAMPLE else text[:LONGEST_EXAMPLE] + "...")
 
 
-def wrong_encoding(encoding: str, file: str, line: int, content: bytes, count: int = 0) -> InputError:
-    """What to say of bytes that stand for no characters."""
+def encoding_error(encoding: str, file: str, line: int, content: bytes, count: int = 0) -> InputError:
+    """Return the error for bytes that stand for no characters.
+
+    Parameters
+    ----------
+    encoding, file : str
+    line : int
+        The number of the first line with such bytes, from 1.
+    content : bytes
+        The line.
+    count : int
+        How many such lines there are, if that is known.
+    """
     marks = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
     likely = "utf-16" if line == 1 and content.startswith(marks) else "windows-1252"
     return InputError(
@@ -109,8 +152,8 @@ def wrong_encoding(encoding: str, file: str, line: int, content: bytes, count: i
     )
 
 
-def with_more(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The lines that have more behind their first JSON value."""
+def lines_with_more(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Return the lines that have more behind their first JSON value."""
     decoder = json.JSONDecoder()
 
     def has_more(line: str) -> bool:
@@ -124,21 +167,31 @@ def with_more(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield pa.RecordBatch.from_pydict({"value": pa.array(lines, pa.string())})
 
 
-def decoded(content: bytes, dialect: Dialect) -> str:
-    """The text of a file, from its first line that is more than blanks."""
+def _decoded(content: bytes, dialect: Dialect) -> str:
+    """Return the text of a file, from its first line that is more than blanks."""
     text = content.decode(dialect.encoding).removeprefix("\ufeff")
     return re.sub(rf"\A([{dialect.blanks}]*(\r\n|\r|\n))+", "", text)
 
 
-def begins(dialect: Dialect, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The first record of each file; or the line that is not in its encoding, and its number; or another problem.
+def first_records(dialect: Dialect, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Find the first record of each file, or what is wrong with the file.
 
-    The batches returned have the columns path, cells, line, wrong, problem.
+    Parameters
+    ----------
+    dialect : Dialect
+    batches : iterable of RecordBatch
+        Content and path of each file.
+
+    Yields
+    ------
+    RecordBatch
+        path, cells, line, wrong, problem. Cells are the first record. Wrong is a line that is not in the encoding, and
+        line is its number. Problem is a message of anything else.
     """
-    for content, path, _ in files_of(batches):
+    for content, path, _ in _files_of(batches):
         cells, line, wrong, problem = None, None, None, None
         try:
-            text = decoded(content, dialect)
+            text = _decoded(content, dialect)
         except UnicodeDecodeError as error:
             before = content[: error.start].decode(dialect.encoding, "ignore")
             line, wrong = len(re.findall(r"\r\n|\r|\n", before)) + 1, content[error.start : error.start + 20]
@@ -154,19 +207,31 @@ def begins(dialect: Dialect, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.R
         yield pa.RecordBatch.from_arrays(columns, names=["path", "cells", "line", "wrong", "problem"])
 
 
-def files_of(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[bytes, str, list[str]]]:
-    """The content of each file, its path, and what its directories add."""
+def _files_of(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[bytes, str, list[str]]]:
+    """Return the content of each file, its path, and what its directories add."""
     for batch in batches:
         for content, path, *parts in zip(*batch.columns, strict=True):
             yield content.as_py(), path.as_py(), [part.as_py() for part in parts]
 
 
 def parse(text: str, dialect: Dialect, width: int) -> tuple[pa.Table, list[str]]:
-    r"""The records of a text without its header: those of so many cells as columns 0, 1, ..., and the others' text.
+    r"""Return the records of a text, without its header.
 
-    An empty cell is null, and empty if it is quoted.
+    Parameters
+    ----------
+    text : str
+    dialect : Dialect
+    width : int
+        How many cells a record should have.
 
-    >>> table, others = parse('a,b\n"1""\n",""\n2\n', Dialect(path="x.csv", separator=","), 2)
+    Returns
+    -------
+    pyarrow.Table
+        The records of so many cells, in columns 0, 1, ... of text. An empty cell is null; in quotes it is "".
+    list of str
+        The text of all other records.
+
+    >>> table, others = parse('a,b\n"1""\n",""\n2\n', Dialect(source="x.csv", separator=","), 2)
     >>> table.to_pylist(), others
     ([{'0': '1"\n', '1': ''}], ['2'])
     """
@@ -200,10 +265,10 @@ def parse(text: str, dialect: Dialect, width: int) -> tuple[pa.Table, list[str]]
     return table.slice(1 if dialect.header else 0), [row for row in others if row.strip(dialect.blanks)]
 
 
-def records(
+def whole_records(
     dialect: Dialect, orders: Mapping[str, Iterable[int]], width: int, batches: Iterable[pa.RecordBatch]
 ) -> Iterator[pa.RecordBatch]:
-    """The records of whole files.
+    """Return the records of whole files.
 
     Parameters
     ----------
@@ -220,8 +285,8 @@ def records(
     RecordBatch
         c0, c1, ..., broken, path.
     """
-    for content, path, parts in files_of(batches):
-        table, others = parse(decoded(content, dialect), dialect, width)
+    for content, path, parts in _files_of(batches):
+        table, others = parse(_decoded(content, dialect), dialect, width)
         found = dict(zip(orders.get(path, range(width)), table.columns, strict=True))
         none = pa.nulls(len(others), pa.string())
         rows = len(table) + len(others)

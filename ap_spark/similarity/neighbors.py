@@ -120,16 +120,16 @@ def find_neighbors(
     recall : float
         See `Neighbors`.
     """
-    asked = Similarity(neighbors=neighbors, search=search, recall=recall)
+    checked = Similarity(neighbors=neighbors, search=search, recall=recall)
     measure = metric_of(metric, width)
-    if asked.neighbors is None:
+    if checked.neighbors is None:
         raise SettingError("neighbors must be at least 1, got None: `similarities` computes all pairs")
     points, count, dimensions = check_vectors(points, measure)
-    n = max(1, min(asked.neighbors, count - 1))
-    if _choose_search(asked.search, measure, count, dimensions) == "exact":
+    n = max(1, min(checked.neighbors, count - 1))
+    if _choose_search(checked.search, measure, count, dimensions) == "exact":
         return search_exactly(points, count, dimensions, n, measure), "exact", 1.0
     assert isinstance(measure, Metric)
-    pairs, reached = search_approximately(points, count, dimensions, n, measure, asked.recall)
+    pairs, reached = search_approximately(points, count, dimensions, n, measure, checked.recall)
     return pairs, "approximate", reached
 
 

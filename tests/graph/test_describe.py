@@ -50,9 +50,13 @@ def test_a_graph_described(spark: SparkSession, frame: Frame) -> None:
     assert (found.n_points, found.n_edges, found.n_components) == (n, len(edges), number)
     assert found.largest_components == sorted(np.bincount(label).tolist(), reverse=True)[:5]
     into, out = (np.bincount(end.astype(int), minlength=n) for end in (k, i))
-    for degrees, told in ((into, found.degrees_in), (out, found.degrees_out)):
-        assert (told.smallest, told.median, told.largest) == (degrees.min(), np.median(degrees), degrees.max())
-        assert told.mean == pytest.approx(degrees.mean())
+    for degrees, stats in ((into, found.degrees_in), (out, found.degrees_out)):
+        assert (stats.smallest, stats.median, stats.largest) == (
+            degrees.min(),
+            np.median(degrees),
+            degrees.max(),
+        )
+        assert stats.mean == pytest.approx(degrees.mean())
     assert list(found.hubs.items()) == sorted(enumerate(into.tolist()), key=lambda hub: (-hub[1], hub[0]))[:5]
     assert found.n_isolated == np.count_nonzero(into + out == 0)
     assert found.n_forced == np.count_nonzero(out == 0)
@@ -81,9 +85,9 @@ def test_the_arguments_are_those_of_a_run(spark: SparkSession, frame: Frame) -> 
 def test_the_graph_command(tmp_path: Path, spark: SparkSession, capsys: pytest.CaptureFixture[str]) -> None:
     iris = [str(ROOT / "data" / "iris.csv"), "--feature-columns", "0-3", "--neighbors", "10"]
     assert main(["graph", *iris]) == 0
-    told = capsys.readouterr().out
-    assert "connected components: 2, the largest of 100, 50 points" in told
-    assert "neighbours: 10 a point, exact search" in told
+    output = capsys.readouterr().out
+    assert "connected components: 2, the largest of 100, 50 points" in output
+    assert "neighbours: 10 a point, exact search" in output
     assert list(tmp_path.iterdir()) == []
     assert main(["graph", *iris, "--symmetrize", "none", "--output", str(tmp_path / "out")]) == 0
     assert f"written to {tmp_path / 'out'}: similarities, summary.json" in capsys.readouterr().out

@@ -19,13 +19,14 @@ import pyarrow.orc as orc
 import pyarrow.parquet as pq
 import pytest
 from py4j.protocol import MEMORY_COMMAND_NAME
+from pyspark.ml.feature import VectorAssembler
 from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark import InputError, SettingError, describe, make_points, read_points, read_similarities
 from ap_spark.cli import main
 from ap_spark.io.records import Dialect, parse
 from ap_spark.io.tables import BROKEN, PATH, START
-from ap_spark.io.text_files import LINE, Layout, LinesTable, cells
+from ap_spark.io.text_files import _LINE, Layout, LinesTable, cells
 from ap_spark.io.writer import WRITERS
 
 SEPARATORS = {"csv": ",", "tsv": "\t"}
@@ -101,13 +102,13 @@ def test_records_are_what_was_written(separator: str, end: str) -> None:
         rows = [["h", "i"], [first, second], [second, first]]
         text = io.StringIO(newline="")
         csv.writer(text, delimiter=separator, lineterminator=end, quoting=csv.QUOTE_ALL).writerows(rows)
-        table, others = parse(text.getvalue(), Dialect(path="x", separator=separator), 2)
+        table, others = parse(text.getvalue(), Dialect(source="x", separator=separator), 2)
         assert ([list(row.values()) for row in table.to_pylist()], others) == (rows[1:], [])
 
 
 def test_a_record_that_never_ends_is_none() -> None:
     for text in ('a,"b\nc,d\n', 'a,"b', '"a\n', 'a,b\n"'):
-        assert parse(text, Dialect(path="x", separator=",", header=False), 2)[1], text
+        assert parse(text, Dialect(source="x", separator=",", header=False), 2)[1], text
 
 
 @pytest.mark.usefixtures("compiled")
@@ -115,11 +116,11 @@ def test_lines_mean_what_pandas_says_or_are_not_taken_for_records(spark: SparkSe
     """Every text of up to four letters, a file each, between two lines of two cells."""
     texts = ["q,q\n" + "".join(text) + "\nz,z" for n in range(1, 5) for text in itertools.product('a,"\n', repeat=n)]
     lines = [(str(n), at, line) for n, text in enumerate(texts) for at, line in enumerate(text.split("\n"))]
-    frame = spark.createDataFrame(pa.table(list(map(list, zip(*lines, strict=True))), names=[PATH, START, LINE]))
-    dialect = Dialect(path="x", separator=",", header=False)
+    frame = spark.createDataFrame(pa.table(list(map(list, zip(*lines, strict=True))), names=[PATH, START, _LINE]))
+    dialect = Dialect(source="x", separator=",", header=False)
     rows = cells(frame, dialect, [Layout(header=None, order=(0, 1))], 0)
     table = LinesTable(
-        rows=rows, names=["0", "1"], source="x", is_text=True,
+        rows=rows, names=["0", "1"], source="x", is_text=True, paths=("x",),
         lines=frame, dialect=dialect, width=2, first=("", ""), with_header=frozenset(),
     )  # fmt: skip
     doubts = {row[PATH]: row.open for row in rows.groupBy(PATH).agg(*table.watched()).collect()}
@@ -362,9 +363,9 @@ BAD: dict[str, tuple[str, str | bytes, dict[str, Any], str]] = {
     "fields of an unread column": ("x.csv", "x,y,z\n0,1\n", {"feature_columns": "x"}, "every line must have 3 fields, but in"),
     "java's double": ("x.csv", "id,x\na,1d\nb,1F\nc,0x1p3\nd,2\n", {"id_column": "id"}, "in 3 rows it is missing, no number, NaN, infinite or beyond 1e150: id='a', x='1d'; id='b', x='1F'; id='c', x='0x1p3'"),
     "wrong cells of two columns": ("x.csv", "x,y,x\n1,1,no\n1,b,no\n1,a,1\n", {}, "column 'y' must hold finite numbers, but in 2 rows it is missing, no number, NaN, infinite or beyond 1e150: id=1, y='b'; id=2, y='a'"),
-    "semicolons": ("x.csv", "id;x\na;1,5\n", {"id_column": "id"}, "cells must be separated by ',', but the header of 'DIR/x.csv' is 'id;x', as if ';' were the separator"),
+    "semicolons": ("x.csv", "id;x\na;1,5\n", {"id_column": "id"}, "cells must be separated by ',', but the first line of 'DIR/x.csv' is 'id;x', as if ';' were the separator"),
     "name twice": ("x.csv", "id,x,x\na,1,2\n", {"id_column": "x"}, "2 are called 'x': give the position, one of 1, 2"),
-    "names as they are": ("x.csv", "id,ID,x\na,1,2\n", {"id_column": "Id"}, "there is no column 'Id'; there are id, ID, x (or positions 0-2)"),
+    "names as they are": ("x.csv", "id,ID,x\na,1,2\n", {"id_column": "Id"}, "there is no column 'Id' (did you mean 'ID'?); there are id, ID, x (or positions 0-2)"),
     "superscript": ("x.csv", "id,x\na,1\n", {"id_column": "id", "feature_columns": "²"}, "there is no column '²'; there are id, x"),
     "superscript range": ("x.csv", "id,x\na,1\n", {"feature_columns": "0-²"}, "there is no column '0-²'"),
     "descending": ("x.csv", "id,x\na,1\n", {"feature_columns": "1-0"}, "a range of columns must ascend, got '1-0'"),
@@ -402,7 +403,7 @@ def test_java_numbers_are_no_similarities(spark: SparkSession, tmp_path: Path) -
 def test_a_file_too_large_to_be_read_whole(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ap_spark.io.text_files.LARGEST_WHOLE_FILE", 20)
+    monkeypatch.setattr("ap_spark.io.text_files._LARGEST_WHOLE_FILE", 20)
     (tmp_path / "x.csv").write_text('id,x\n"a\n",1\n' + "b,2\n" * 9)
     with pytest.raises(InputError, match=r"must have at most 0 MiB, but file:.*x\.csv has 0: split it"):
         points(spark, tmp_path / "x.csv", id_column="id")
@@ -504,3 +505,68 @@ def test_wide_tables_are_read_in_as_many_steps_as_narrow_ones(
         path.write_text(f"{','.join(map('x{}'.format, range(width)))}\n" + f"{','.join('1' * width)}\n" * 2)
         taken.append(steps(lambda path=path: read_points(spark, str(path))))  # type: ignore[misc]
     assert taken[1] < taken[0] + 100
+
+
+def test_id_and_features_are_taken_as_they_are(
+    spark: SparkSession, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """From a file and from a table alike: an embedding in Parquet, and what VectorAssembler adds to a table."""
+    path = str(tmp_path / "x.parquet")
+    table = spark.createDataFrame([("a", 1.0, 2.0), ("b", 3.0, 4.0)], "id string, x double, y double")
+    meant = [("a", [1.0, 2.0]), ("b", [3.0, 4.0])]
+    for table_with_vectors in (
+        table.selectExpr("id", "array(x, y) AS embedding"),
+        VectorAssembler(inputCols=["x", "y"], outputCol="features").transform(table),
+    ):
+        table_with_vectors.write.mode("overwrite").parquet(path)
+        assert points(spark, Path(path)) == meant
+        assert make_points(table_with_vectors).orderBy("id").collect() == meant
+    assert "columns x, y are left out beside the vectors of column 'features'" in caplog.text
+    with pytest.raises(InputError, match=r"there is no column 'id' \(did you mean 'Id'\?\); there are Id, x, y: name"):
+        make_points(table.toDF("Id", "x", "y"))
+
+
+def test_text_beside_the_features(spark: SparkSession, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """With an id it is left out by name; without one it may be the id. A number with a slip is no text."""
+    (tmp_path / "x.csv").write_text("id,city,x,note\n7,Bern,1,\n8,,2,new\n")
+    assert points(spark, tmp_path / "x.csv") == [(7, [1.0]), (8, [2.0])]
+    assert "columns city, note have no numbers and are left out" in caplog.text
+    table = spark.createDataFrame([("a", "Bern", "1")], "id string, city string, x string")
+    assert make_points(table).collect() == [("a", [1.0])]
+    (tmp_path / "x.csv").write_text("customer_id,x\nC1,1\nC2,2\n")
+    with pytest.raises(InputError, match="column 'customer_id' is text: if it is the id, give --id-column customer_id"):
+        points(spark, tmp_path / "x.csv")
+    assert points(spark, tmp_path / "x.csv", id_column="", feature_columns="x") == [(0, [1.0]), (1, [2.0])]
+    (tmp_path / "x.csv").write_text("id,x,y\n1,1,1\n2,n/a,2\n")
+    with pytest.raises(InputError, match=r"'x' must hold finite numbers.*x='n/a'; if it is no feature, choose those"):
+        points(spark, tmp_path / "x.csv")
+
+
+def test_a_file_without_a_header_loses_no_point(spark: SparkSession, tmp_path: Path) -> None:
+    iris = "5.1,3.5,1.4,0.2,Iris-setosa\n4.9,3.0,1.4,0.2,Iris-setosa\n"
+    (tmp_path / "x.csv").write_text(iris)
+    for options in ({}, {"feature_columns": "0-3"}):
+        with pytest.raises(InputError, match=r"the first line .*x\.csv' holds numbers: '5\.1, .*give --no-header"):
+            points(spark, tmp_path / "x.csv", **options)
+    assert len(points(spark, tmp_path / "x.csv", feature_columns="0-3", header=False)) == 2
+    assert len(points(spark, tmp_path / "x.csv", feature_columns="0-3", header=True)) == 1
+    pd.DataFrame([[1.5, 2.5], [3.5, 4.5]]).to_csv(tmp_path / "x.csv", index=False)
+    assert points(spark, tmp_path / "x.csv") == [(0, [1.5, 2.5]), (1, [3.5, 4.5])]
+    (tmp_path / "x.csv").write_text("a,b,0.9\nb,a,0.8\n")
+    with pytest.raises(InputError, match=r"holds numbers: 'a, b, 0\.9'\. If the file has no header, give --no-header"):
+        similarities(spark, tmp_path / "x.csv")
+    for text, separator in (("0.5 1.5 -2e3\n1 2 3\n", "a blank"), ("1;2;3\n", "';'"), ("1\t2.5\n", "a tab")):
+        (tmp_path / "x.csv").write_text(text)
+        with pytest.raises(InputError, match=f"cells must be separated by ',', but .* as if {separator} were"):
+            points(spark, tmp_path / "x.csv", header=False)
+
+
+def test_similarities_by_other_names(spark: SparkSession, tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("source,target,score,day\na,b,1,2\n")
+    with pytest.raises(InputError, match="has source, target, score, day: rename three of them, or write a file of"):
+        similarities(spark, tmp_path / "x.csv")
+    table = spark.createDataFrame([("a", "b", 3, 0.9)], "source string, target string, n int, score double")
+    with pytest.raises(InputError) as refused:
+        describe(table)
+    assert "it has source, target, n, score: rename them" in str(refused.value)
+    assert '.withColumnsRenamed({"source": "i", "target": "k", "score": "s"})' in str(refused.value)

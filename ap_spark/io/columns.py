@@ -1,0 +1,314 @@
+"""Which columns of a table are the id, the features and the preference.
+
+Columns are positions from 0: names may be equal, and a table of text may have none.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import shlex
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+from pyspark.sql.types import ArrayType, NumericType, StringType
+
+from ap_spark.errors import InputError, SettingError
+from ap_spark.io.records import LONGEST_EXAMPLE, format_text
+from ap_spark.io.tables import Table
+from ap_spark.schema import did_you_mean, has_have, is_are
+
+__all__ = [
+    "Columns",
+    "check_header",
+    "choose_columns",
+    "format_names",
+    "format_option",
+    "is_number",
+    "is_text",
+    "leave_out",
+    "one_column",
+    "some_columns",
+]
+
+logger = logging.getLogger(__name__)
+
+ID = "id"  # a column of this name is the id, where no other one is named
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_FEW = 4  # names such as 0, 1, 2 that might as well be a row of small numbers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """The columns chosen.
+
+    Attributes
+    ----------
+    identity : int, optional
+        The column with the ids; rows are numbered without one.
+    is_id_settled : bool
+        Whether there is one, or the user has said that there is none.
+    features : tuple of int
+        One vector column, or number columns.
+    preference : int, optional
+    is_vector : bool
+        Whether the features are one vector column.
+    by_default : bool
+        Whether nobody has named the features.
+    """
+
+    identity: int | None
+    is_id_settled: bool
+    features: tuple[int, ...]
+    preference: int | None
+    is_vector: bool
+    by_default: bool
+
+    @property
+    def numbers(self) -> list[int]:
+        """The columns that have to hold numbers, or vectors of them."""
+        return [*self.features] if self.preference is None else [*self.features, self.preference]
+
+
+def choose_columns(
+    table: Table,
+    id_column: str | None,
+    feature_columns: str | Sequence[str] | None,
+    preference_column: str | None,
+) -> Columns:
+    """Choose columns by what a user has named, and by the rules for the rest.
+
+    A column called id is the id, unless another one is named or it is named as a feature. The only array or vector
+    column holds the features; without one, all columns but the id and the preference do.
+
+    Raises
+    ------
+    InputError
+        If a column does not exist, is of no type for its purpose, or cannot be told from another one.
+    SettingError
+        If ``feature_columns`` is neither a string nor a list of strings.
+    """
+    names = table.names
+    named = _named_features(names, feature_columns)
+    preference = None if preference_column is None else one_column(names, preference_column)
+    if id_column:
+        identity: int | None = one_column(names, id_column)
+    else:
+        identity = one_column(names, ID) if id_column is None and ID in names else None
+        if identity is not None and named is not None and identity in named:
+            logger.warning(
+                "column 'id' is a feature, so that rows are numbered: if it is the id, give %s, and leave it out of "
+                "the features",
+                format_option("id_column", ID),
+            )
+            identity = None
+    is_id_settled = identity is not None or id_column == ""
+    features = _default_features(table, identity, preference, is_id_settled) if named is None else named
+    vectors = [column for column in features if not is_number(table, column)]
+    if vectors and len(features) > 1:
+        raise InputError(
+            f"features must be number columns or one vector column, but these are mixed: "
+            f"{format_names([names[column] for column in features])}; to choose among them: "
+            f"{format_option('feature_columns', names[vectors[0]])}"
+        )
+    if preference is not None and not is_number(table, preference):
+        raise InputError(f"column {names[preference]!r} must hold a number for each point, but it holds vectors")
+    return Columns(
+        identity=identity,
+        is_id_settled=is_id_settled,
+        features=tuple(features),
+        preference=preference,
+        is_vector=bool(vectors),
+        by_default=named is None,
+    )
+
+
+def _named_features(names: Sequence[str], wanted: str | Sequence[str] | None) -> list[int] | None:
+    """Return the features that a user has named; None if that is nobody's choice."""
+    wanted = getattr(wanted, "tolist", lambda: wanted)()  # of an array, or an index of pandas
+    if wanted is None:
+        return None
+    if not isinstance(wanted, Sequence) or not all(isinstance(part, str) for part in wanted):
+        raise SettingError(f"feature_columns must be a string, or a list of strings, got {wanted!r}")
+    parts = wanted.split(",") if isinstance(wanted, str) else wanted
+    return [column for part in parts if part for column in some_columns(names, part)]
+
+
+def _default_features(table: Table, identity: int | None, preference: int | None, is_id_settled: bool) -> list[int]:
+    """Return the only vector column, or all columns but the id and the preference."""
+    names = table.names
+    others = [column for column in range(len(names)) if column not in (identity, preference)]
+    if not others:
+        raise InputError(f"there must be at least one feature column, but the table has only {format_names(names)}")
+    vectors = [column for column in others if _is_vector(table, column)]
+    if not vectors:
+        return others
+    if len(vectors) > 1:
+        raise InputError(
+            "features must be number columns or one vector column, but there are several vector columns: "
+            f"{format_names([names[column] for column in vectors])}; to choose one: "
+            f"{format_option('feature_columns', names[vectors[0]])}"
+        )
+    if beside := [column for column in others if column not in vectors]:
+        texts = [column for column in beside if is_text(table, column)]
+        if texts and not is_id_settled:
+            raise InputError(_ask_for_id(names, texts, vectors))
+        logger.warning(
+            "%s %s left out beside the vectors of column %r%s",
+            _count_names([names[column] for column in beside]),
+            is_are(len(beside)),
+            names[vectors[0]],
+            "" if is_id_settled else "; rows are numbered: " + format_option("id_column", "NAME") + " names ids",
+        )
+    return vectors
+
+
+def leave_out(columns: Columns, texts: Collection[int], names: Sequence[str]) -> Columns:
+    """Leave columns of text out of the features that nobody has chosen, with a warning.
+
+    Raises
+    ------
+    InputError
+        If nothing else is left; or if no column is known as the id, since a column of text may be it.
+    """
+    features = tuple(column for column in columns.features if column not in texts)
+    if not columns.is_id_settled:
+        raise InputError(_ask_for_id(names, sorted(texts), features))
+    texts_named = _count_names([names[column] for column in sorted(texts)])
+    if not features:
+        raise InputError(f"there must be at least one feature column of numbers, but {texts_named} hold text")
+    logger.warning(
+        "%s %s no numbers and %s left out: to choose the features, give %s",
+        *(texts_named, has_have(len(texts)), is_are(len(texts))),
+        format_option("feature_columns", ",".join(names[column] for column in features[:3])),
+    )
+    return replace(columns, features=features)
+
+
+def _ask_for_id(names: Sequence[str], texts: Sequence[int], features: Sequence[int]) -> str:
+    """Return what to say of columns of text where no column is known as the id."""
+    text = names[texts[0]]
+    chosen = format_option("feature_columns", ",".join(names[column] for column in features[:3]) or "NAMES")
+    more = f" (and {len(texts) - 1:,} more)" if len(texts) > 1 else ""
+    return (
+        f"features must be numbers, but column {text!r}{more} is text: if it is the id, give "
+        f"{format_option('id_column', text)}; else choose the features, such as {chosen}"
+    )
+
+
+def check_header(table: Table, columns: Sequence[int]) -> None:
+    """Check that the first line of a text file is no row of data.
+
+    It is taken for names unless some of ``columns``, which hold numbers, would be called by numbers. Only whole numbers
+    that count up from 0 or 1 are names, as in a file that pandas has written: 0, 1, 2.
+
+    Raises
+    ------
+    InputError
+        If it looks like data, and the user has not said that it is a header.
+    """
+    if not table.header_is_assumed or not any(map(_NUMBER.fullmatch, (table.names[column] for column in columns))):
+        return
+    numbers = list(filter(_NUMBER.fullmatch, table.names))
+    line = format_text(format_names(table.names))
+    count = len(numbers)
+    if count < 2 or numbers not in (list(map(str, range(start, start + count))) for start in (0, 1)):
+        raise InputError(
+            f"the first line of a text file must name the columns, but that of {table.source} holds numbers: {line}. "
+            "If the file has no header, give --no-header (in Python header=False); if these are names, --header "
+            "(header=True)"
+        )
+    if count < _FEW:
+        logger.warning(
+            "the first line of %s is taken for names: %s. If it is data, give --no-header (in Python header=False); "
+            "else --header (header=True)",
+            *(table.source, line),
+        )
+
+
+def one_column(names: Sequence[str], wanted: str) -> int:
+    """Return the position of a column, by its name or, if there is none of that name, by its position from 0."""
+    for name in (wanted, wanted.strip()):
+        places = [column for column, other in enumerate(names) if other == name]
+        if len(places) > 1:
+            raise InputError(
+                f"a column must have a name of its own to be found by it, but {len(places)} are called {name!r}: "
+                f"give the position, one of {', '.join(map(str, places))}"
+            )
+        if places:
+            return places[0]
+    if re.fullmatch("[0-9]+", wanted.strip()) and int(wanted) < len(names):
+        return int(wanted)
+    raise InputError(
+        f"there is no column {wanted!r}{did_you_mean(wanted, names)}; there are {format_names(names)} "
+        f"(or positions 0-{len(names) - 1})"
+    )
+
+
+def some_columns(names: Sequence[str], wanted: str) -> list[int]:
+    """Return the positions of the columns of one name, position, or range of positions.
+
+    >>> some_columns(["a", "b", "c"], "1-2")
+    [1, 2]
+    """
+    if wanted not in names and (ends := re.fullmatch(r"\s*([0-9]+)-([0-9]+)\s*", wanted)):
+        first, last = int(ends[1]), int(ends[2])
+        if first > last:
+            raise InputError(f"a range of columns must ascend, got {wanted!r}")
+        if last >= len(names):
+            one_column(names, ends[2])
+        return list(range(first, last + 1))
+    return [one_column(names, wanted)]
+
+
+def is_text(table: Table, column: int) -> bool:
+    """Return whether a column holds text."""
+    return isinstance(table.kinds[column], StringType)
+
+
+def _is_vector(table: Table, column: int) -> bool:
+    """Return whether a column holds arrays of numbers, or vectors of pyspark.ml."""
+    kind = table.kinds[column]
+    return kind.typeName() == "vectorudt" or (isinstance(kind, ArrayType) and isinstance(kind.elementType, NumericType))
+
+
+def is_number(table: Table, column: int) -> bool:
+    """Return whether a column holds numbers, or text that stands for them; False if it holds vectors.
+
+    Raises
+    ------
+    InputError
+        If it holds neither.
+    """
+    if isinstance(table.kinds[column], (NumericType, StringType)):
+        return True
+    if _is_vector(table, column):
+        return False
+    raise InputError(
+        f"column {table.names[column]!r} must hold numbers or vectors of numbers, but it holds "
+        f"{table.kinds[column].simpleString()}: if it is no feature, choose those that are, "
+        f"{format_option('feature_columns', 'NAMES')}"
+    )
+
+
+def format_names(names: Sequence[str]) -> str:
+    """Return names in words, not all of thousands.
+
+    >>> format_names(["a", "b", "a,b"])
+    'a, b, a,b'
+    """
+    few = ", ".join(name if len(name) <= LONGEST_EXAMPLE else name[:LONGEST_EXAMPLE] + "..." for name in names[:20])
+    return few if len(names) <= 20 else f"{few}, ... ({len(names):,} in all)"
+
+
+def _count_names(names: Sequence[str]) -> str:
+    return f"{'column' if len(names) == 1 else 'columns'} {format_names(names)}"
+
+
+def format_option(name: str, value: str) -> str:
+    """Return an option as it is given to the command, and in Python.
+
+    >>> format_option("id_column", "customer id")
+    "--id-column 'customer id' (in Python id_column='customer id')"
+    """
+    return f"--{name.replace('_', '-')} {shlex.quote(value)} (in Python {name}={value!r})"
