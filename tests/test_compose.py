@@ -149,7 +149,7 @@ def test_a_driver_is_killed(expected: str) -> None:
         "--checkpoint",
         "/shared/driver-killed-checkpoint",
     ]
-    assert "going on after iteration 20" in run(*command)
+    assert "resuming after iteration 20" in run(*command)
     assert digest("driver-killed") == expected
 
 
@@ -159,9 +159,9 @@ def test_a_driver_is_stopped(expected: str) -> None:
         call("docker", "stop", "--time", "120", f"{PROJECT}-driver-stopped")
         told, _ = process.communicate(timeout=60)
         assert process.returncode == 143
-        assert "with a snapshot in file:/shared/driver-stopped-checkpoint: the same command goes on" in told
+        assert "with a snapshot in file:/shared/driver-stopped-checkpoint: the same command resumes" in told
     command = [*ON_CLUSTER.split(), "--output", "/shared/driver-stopped"]
-    assert "going on after iteration" in run(*command, "--checkpoint", "/shared/driver-stopped-checkpoint")
+    assert "resuming after iteration" in run(*command, "--checkpoint", "/shared/driver-stopped-checkpoint")
     assert digest("driver-stopped") == expected
 
 

@@ -1,4 +1,4 @@
-"""The resident engine after kills, with files spoilt, an executor lost, no room: the same bits, or a clear error."""
+"""The resident engine after kills, spoilt files, lost executors, full disks: bitwise identical, or a clear error."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def mistake(path: Path, older: bytes) -> None:
     [(truncate, 2), (swap, 2), (mistake, 2), (delete, 1), (tear, 3)]
     + [pytest.param(spoil, blocks, marks=LONG) for spoil in (delete, write_over, tear) for blocks in (2, 3)],
 )
-def test_a_spoilt_file_is_recognised_and_made_anew(
+def test_a_spoilt_file_is_recognised_and_rebuilt(
     graph: EdgeGraph,
     undisturbed: tuple[bytes, list[Any]],
     spoil: Callable[[Path, bytes], None],
@@ -175,11 +175,11 @@ def test_lost_executors_take_nothing_with_them(
     graph.similarities().write.parquet(str(edges))
     quick = ["spark.executor.extraJavaOptions=-XX:TieredStopAtLevel=1", "spark.shuffle.io.retryWait=100ms"]
     conf = [*INTERPRETED, *quick, "spark.ui.enabled=false", "spark.sql.shuffle.partitions=2"]
-    told = finish([sys.executable, "-c", LOST, str(edges), str(result), *conf, f"spark.local.dir={tmp_path}"])
-    assert "places 2" in told, "each executor has a block"
+    output = finish([sys.executable, "-c", LOST, str(edges), str(result), *conf, f"spark.local.dir={tmp_path}"])
+    assert "places 2" in output, "each executor has a block"
     messages, exemplars = undisturbed
     assert result.read_bytes() == messages
-    assert f"exemplars {exemplars}" in told
+    assert f"exemplars {exemplars}" in output
 
 
 def test_leftovers_of_the_dead_are_cleared_and_those_of_the_living_are_not(graph: EdgeGraph) -> None:
@@ -217,7 +217,7 @@ sys.exit(code)
 
 
 @pytest.mark.programs
-def test_a_disk_without_room_for_the_blocks_is_told_and_nothing_is_left(tmp_path: Path) -> None:
+def test_a_disk_without_room_for_the_blocks_is_an_error_and_nothing_is_left(tmp_path: Path) -> None:
     """No file may be larger than 0.6 MB, and the block needs 1 MB: the error is another, its handling the same."""
     points = tmp_path / "points.csv"
     points.write_text("\n".join(["x", *(str(n * n % 977) for n in range(190))]))
@@ -232,7 +232,7 @@ def test_a_disk_without_room_for_the_blocks_is_told_and_nothing_is_left(tmp_path
 
 
 @pytest.mark.parametrize("size", [600, 900])
-def test_a_disk_without_room_for_the_totals_is_told_and_nothing_is_left(graph: EdgeGraph, size: int) -> None:
+def test_a_disk_without_room_for_the_totals_is_an_error_and_nothing_is_left(graph: EdgeGraph, size: int) -> None:
     """The broadcast's file of 60 totals does not fit, or it does and all of them together do not."""
     engine = start(graph, 2)
     files = paths(engine)
@@ -247,7 +247,7 @@ def test_a_disk_without_room_for_the_totals_is_told_and_nothing_is_left(graph: E
     assert not any(path.parent.exists() for path in files)
 
 
-def test_a_local_directory_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_local_directory_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "points.csv").write_text("x\n1\n2\n")
     command = [str(BIN / "ap-spark"), "cluster", str(tmp_path / "points.csv"), "--output", str(tmp_path / "out")]
@@ -273,13 +273,13 @@ sys.exit(cli.main(sys.argv[1:]))
 
 @pytest.mark.cluster
 @pytest.mark.parametrize(
-    ("failing", "told"),
+    ("failing", "message"),
     [
         ("hungry", "Spark ran out of memory: its heap is full"),
         ("killed", "Spark's process was killed"),
     ],
 )
-def test_a_spark_that_ends_itself_or_is_killed_is_told_in_a_line(tmp_path: Path, failing: str, told: str) -> None:
+def test_a_spark_that_ends_or_is_killed_is_an_error_in_one_line(tmp_path: Path, failing: str, message: str) -> None:
     edges = tmp_path / "edges.csv"
     edges.write_text("i,k,s\n0,1,-1\n1,0,-2\n")
     command = [sys.executable, "-c", FAILING % failing, "cluster", str(edges), "--edges"]
@@ -290,19 +290,19 @@ def test_a_spark_that_ends_itself_or_is_killed_is_told_in_a_line(tmp_path: Path,
     lines = [line for line in lines if not line.endswith(" so far")]  # the progress of a slow machine
     assert len(lines) == 1, ended.stderr
     assert lines[0].startswith("ap-spark: ")
-    assert told in lines[0]
+    assert message in lines[0]
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.cluster
-def test_under_spark_submit_a_spark_that_ends_itself_is_not_told_as_a_signal(tmp_path: Path) -> None:
+def test_under_spark_submit_a_spark_that_ends_itself_is_no_signal(tmp_path: Path) -> None:
     edges, job = tmp_path / "edges.csv", tmp_path / "job.py"
     edges.write_text("i,k,s\n0,1,-1\n1,0,-2\n")
     job.write_text(FAILING % "hungry")
     command = [*SUBMIT, "--driver-memory", "600m", str(job), "cluster", str(edges), "--edges"]
     process = start_program([*command, "--output", str(tmp_path / "out")])
-    told, _ = process.communicate(timeout=200)
-    assert process.returncode == OUT_OF_MEMORY, told
-    assert "ap-spark: Spark ran out of memory: its heap is full" in told
-    assert "SIGTERM" not in told
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == OUT_OF_MEMORY, output
+    assert "ap-spark: Spark ran out of memory: its heap is full" in output
+    assert "SIGTERM" not in output
     assert not (tmp_path / "out").exists()

@@ -93,14 +93,14 @@ def test_a_stopped_job_takes_a_snapshot_and_the_same_command_goes_on(
     program = ["ap-spark", "cluster"] if way == "ap-spark" else [*SUBMIT, str(ROOT / "jobs" / "cluster.py")]
     process = start([*program, *command[1:], "-i", "100000000", *INTERPRETING], cwd=tmp_path, start_new_session=True)
     assert process.stdout
-    assert any(re.search(r"iteration \d+ of", line) for line in process.stdout), "told once iterations go on"
+    assert any(re.search(r"iteration \d+ of", line) for line in process.stdout), "a line once iterations are running"
     if way == "ap-spark":
         process.send_signal(signal.SIGTERM)
     else:
         os.killpg(process.pid, signal.SIGINT)
     told, _ = process.communicate(timeout=200)
     assert process.returncode == (143 if way == "ap-spark" else 130), told
-    stopped = re.search(r"stopped after iteration (\d+), with a snapshot in .*: the same command goes on", told)
+    stopped = re.search(r"stopped after iteration (\d+), with a snapshot in .*: the same command resumes", told)
     assert stopped, told
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c", "points.csv"], "no lock, nothing staged"
     assert not blocks_of(process.pid)
@@ -146,7 +146,7 @@ def test_whatever_hangs_a_stopped_job_ends_in_time_and_says_what_was_saved(tmp_p
     assert process.returncode == 143, told
     last = told.splitlines()[-1]
     assert "stopped by SIGTERM, and not done 5 s later (--grace): the last snapshot is" in last
-    assert re.search(r"/c/snapshot-000001-[0-9a-f]{8}, after iteration 1000: the same command goes on from it$", last)
+    assert re.search(r"/c/snapshot-000001-[0-9a-f]{8}, after iteration 1000: the same command resumes from it$", last)
     gone = time.monotonic() + 10
     while time.monotonic() < gone and subprocess.run(["pgrep", "-s", str(process.pid), "java"]).returncode == 0:
         time.sleep(0.1)

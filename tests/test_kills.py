@@ -1,4 +1,4 @@
-"""A driver killed at any moment: the run started again ends with the bits of an undisturbed one (make test-kills)."""
+"""A driver killed at any moment: the next run resumes, bitwise identical to an undisturbed one (make test-kills)."""
 
 from __future__ import annotations
 
@@ -112,8 +112,8 @@ def test_a_killed_driver_is_made_up_for_by_the_next(
         process.kill()  # Python alone: Java notices, and ends
     elif ended is None:
         os.killpg(process.pid, signal.SIGKILL)
-    told, _ = process.communicate(timeout=60)
-    assert ended is None or (ended == 0 and moment == "publishing"), f"over before it could be killed: {told}"
+    output, _ = process.communicate(timeout=60)
+    assert ended is None or (ended == 0 and moment == "publishing"), f"over before it could be killed: {output}"
     published = (tmp_path / "out").exists() and not over  # killed in the last moment, or too late
     assert main([*again, "--overwrite"] if published else again) == 0
     seen = watch()

@@ -1,13 +1,13 @@
 """SIGTERM, Ctrl-C and SIGHUP: how a run ends, and that it ends in time.
 
-    signal                         ──► the run stops after its iteration, with a snapshot; other jobs are cancelled now
-     80 % of the grace period later ──► the snapshot is cancelled too; the run ends by itself and says what happened
-    100 %                          ──► a last line; this process ends, and the Java that it has started
+    a signal                        ──► the run stops after its iteration, with a snapshot; other jobs are cancelled
+    after 80 % of the grace period  ──► the snapshot is cancelled too; the run ends by itself and says what happened
+    after all of it                 ──► a last line; this process ends, and the Java that it has started
 
 Spark's jobs outside of the iterations are cancelled as a job group. Java gets signals as well, under spark-submit
-perhaps only Java. By default Java would end at once, and whoever waits for a task of it would wait for ever. So Java
-passes its signals on to us instead (`_ForwardSignal`), and where it ends for a reason of its own it waits for our
-last line (`_WaitForLastLine`). docs/operating.md says which promises rest on that.
+perhaps only Java. By default Java would end at once, and a thread that waits for a task of it would never return. So
+Java passes its signals on to us instead (`_ForwardSignal`). Where it ends for another reason, it waits for our last
+line (`_WaitForLastLine`). docs/operating.md says which promises rest on that.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = ["Interrupts"]
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SAME_SIGNAL_S = 2.0  # a signal so soon after the first is the same one, which reached us through Java too
 _CANCEL_SHARE = 0.8  # of the grace period: then the jobs of `classic.uncancellable` are cancelled too
-_LAST_LINE_S = 10  # that Java waits for our last line, where it has started us and ends for a reason of its own
+_LAST_LINE_S = 10  # that Java waits for our last line, where it has started us and ends for another reason than us
 _TRANSFER_S = 0.5  # for what is under way between us and Java to arrive: a line, the end of a task, an answer
 _HOOK_PRIORITY = 100  # above 50, which is that of Spark's own hook: it would stop the session first
 
@@ -65,7 +65,8 @@ class Interrupts:
         self._handlers_before: dict[signal.Signals, Any] = {}  # what the program had set is restored at the end
         self._wakeup_before: int | None = None
         self._spark: SparkSession | None = None
-        self._group = f"{classic.GROUP_PREFIX}{uuid.uuid4()}"  # Spark refuses jobs of a cancelled group for ever
+        # A new name, since Spark refuses all later jobs of a group that was cancelled.
+        self._group = f"{classic.GROUP_PREFIX}{uuid.uuid4()}"
         self._group_before: str | None = None
         self._over = threading.Event()
         self._java_waits = False
@@ -240,7 +241,7 @@ class _ForwardSignal:
 
 
 class _WaitForLastLine:
-    """What Java runs before it ends for a reason of its own, such as a full heap.
+    """What Java runs before it ends for another reason than a signal, such as a full heap.
 
     Where Java has started us (spark-submit), our last line passes through it: it waits until we have ended. Where we
     have started Java, it only waits for its tasks to end: Spark would log an error for each task that it stops.

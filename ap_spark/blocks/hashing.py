@@ -85,5 +85,5 @@ def jittered(value: _Floats, key_i: _Integers, key_k: _Integers, seed: int, min_
 
 
 def _as_words(keys: _Integers) -> _Words:
-    """Return the same bits as unsigned integers, whose arithmetic wraps around."""
+    """Return keys as unsigned integers, whose arithmetic wraps around."""
     return np.ascontiguousarray(keys, np.int64).view(np.uint64)

@@ -6,9 +6,9 @@
     if checkpoint.is_due(iteration): checkpoint.write(…)   in the loop
     checkpoint.discard()                                   once the result is in a safe place
 
-The last two snapshots are kept, and one more that the engine may still have to read. A run deletes those that it
-found and its own, and no others: a driver that was taken for dead and lives on beside its successor writes into none
-of its snapshots. One of the two may miss a snapshot that it wanted to read again, and end.
+The last two snapshots are kept, and one more that the engine may still have to read. A run deletes its snapshots and
+those that were there when it started, and no others. So two drivers in one directory, one of them taken for dead, do
+not harm each other's results. But one of them may miss a snapshot that it has to read again, and end.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Checkpoint:
         self.cadence = Cadence(*snapshots.interval)
         self.tried: Sequence[Trial] = ()
         self._store: SnapshotStore | None = None
-        self._known: list[str] = []  # our own, and those that were here before us
+        self._known: list[str] = []  # those this run may delete: its own, and those that were there before it
         self._damaged: set[str] = set()
         self._states: dict[str, State] = {}
         self._last: _Last | None = None

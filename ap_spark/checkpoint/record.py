@@ -2,7 +2,8 @@
 
 Rows are plain dictionaries here, so that nothing of this needs Spark. A version of the program may add a column to the
 trace of iterations, or to the trials, without another FORMAT: columns that this version does not know are ignored,
-and one that it misses takes its default. Where there is no default the snapshot is refused in words.
+and one that it misses takes its default. Where there is no default the snapshot is refused; the message names the
+column and the format.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from ap_spark.engines.state import COLUMNS, MESSAGES, State
 from ap_spark.errors import CheckpointError
 from ap_spark.io.stores import SUCCESS, Store
 
-__all__ = ["UNREADABLE", "SnapshotStore", "checks_of", "number_of", "writable_store"]
+__all__ = ["UNREADABLE", "SnapshotStore", "number_of", "writable_store"]
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def number_of(name: str) -> int:
     return int(name.split("-")[1])
 
 
-def checks_of(table: DataFrame) -> Checks:
+def _checks_of(table: DataFrame) -> Checks:
     """Count the rows of a table, and compute a checksum for which their order does not matter."""
     rows, checksum = table.agg(F.count("*"), F.bit_xor(F.xxhash64(*table.columns))).first() or (0, 0)
     return Checks(rows, checksum or 0)
@@ -112,7 +112,7 @@ class SnapshotStore:
         record = from_row(row.asDict(recursive=True) if row else {})
         state = self.state(name, record.iteration)
         for table in _TABLES:
-            found, written = checks_of(getattr(state, table)), getattr(record, table)
+            found, written = _checks_of(getattr(state, table)), getattr(record, table)
             if found != written:
                 raise OSError(f"{table} has {found.rows:,} rows, or others, than the {written.rows:,} written")
         return record, state
@@ -130,7 +130,7 @@ class SnapshotStore:
         for table in _TABLES:
             rows: DataFrame = getattr(state, table)
             rows.write.parquet(f"{self.directory}/{name}/{table}")
-            checks[table] = checks_of(self._table(name, table))
+            checks[table] = _checks_of(self._table(name, table))
         return checks
 
     def write_record(self, name: str, record: Record) -> None:

@@ -1,4 +1,4 @@
-"""Signals: who is told of them, which jobs they cancel, and that a process ends in time."""
+"""Signals: who notices them, which jobs they cancel, and that a process ends in time."""
 
 from __future__ import annotations
 
@@ -106,9 +106,9 @@ with Interrupts(lambda: "nothing was saved") as interrupts:
     for _ in range(3):  # a group's signal comes in several ways
         process.send_signal(sent)
         time.sleep(0.05)
-    _, told = process.communicate(timeout=30)
+    _, output = process.communicate(timeout=30)
     assert process.returncode == 128 + sent
-    assert told == f"\nap-spark: stopped by {sent.name}, and not done 0.3 s later (--grace): nothing was saved\n"
+    assert output == f"\nap-spark: stopped by {sent.name}, and not done 0.3 s later (--grace): nothing was saved\n"
 
 
 def test_under_nohup_a_terminal_may_close() -> None:

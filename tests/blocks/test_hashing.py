@@ -15,8 +15,8 @@ def test_hashes_are_those_of_spark(spark: SparkSession) -> None:
     s = np.append(rng.normal(size=197) * 10.0 ** rng.integers(-300, 300, 197), [0.0, -0.0, -np.inf])
     rows = spark.createDataFrame(list(zip(i.tolist(), k.tolist(), s.tolist(), strict=True)), "i long, k long, s double")
     seed = F.lit(-7).cast("bigint")
-    told = rows.select(F.xxhash64("i", "k", "s"), F.xxhash64("i", "s"), F.xxhash64(seed, "i", "k")).collect()
-    edges, points, both = (np.array(column) for column in zip(*told, strict=True))
+    hashes = rows.select(F.xxhash64("i", "k", "s"), F.xxhash64("i", "s"), F.xxhash64(seed, "i", "k")).collect()
+    edges, points, both = (np.array(column) for column in zip(*hashes, strict=True))
     np.testing.assert_array_equal(hash_edges(i, k, s).view(np.int64), edges)
     np.testing.assert_array_equal(hash_points(i, s).view(np.int64), points)
     z = (both >> 11) / 2.0**52

@@ -15,7 +15,7 @@ from tests.conftest import Edges, random_edges
 Frame = Callable[[Edges], DataFrame]
 
 
-def test_a_block_that_is_lost_is_made_again_before_its_similarities_are_read(frame: Frame) -> None:
+def test_a_block_that_is_lost_is_rebuilt_before_its_similarities_are_read(frame: Frame) -> None:
     edges = random_edges(np.random.default_rng(5), 20, 0.3, symmetric=False)
     graph = build_block_graph(frame(edges), Settings(partitions=3))
     Path(graph.blocks.found[1].path).unlink()

@@ -103,7 +103,7 @@ def test_each_engine_resumes_from_the_state_of_each(graph: EdgeGraph, whole: byt
         pytest.param("three blocks", delete, marks=LONG),
     ],
 )
-def test_what_is_lost_after_a_snapshot_is_made_again_from_it(
+def test_what_is_lost_after_a_snapshot_is_rebuilt_from_it(
     graph: EdgeGraph, whole: bytes, tmp_path: Path, name: str, spoil: Callable[[Path, bytes], None]
 ) -> None:
     engine = ENGINES[name](graph)
@@ -117,7 +117,7 @@ def test_what_is_lost_after_a_snapshot_is_made_again_from_it(
     path = paths(engine)[-1]
     spoil(path, path.read_bytes())
     advance(engine, 1)
-    for path, older in zip(paths(engine), early, strict=True):  # as a file made again by the lineage of the beginning
+    for path, older in zip(paths(engine), early, strict=True):  # as a file that is rebuilt from the edges
         path.unlink()
         path.write_bytes(older)
     advance(engine, 1)
@@ -314,7 +314,7 @@ def test_drivers_that_do_not_know_of_each_other(spark: SparkSession, graph: Edge
 
 
 def test_a_run_says_what_it_has_saved(spark: SparkSession, snapshots: Path, tmp_path: Path) -> None:
-    """Two runs of one process, as in a notebook: each tells of its own snapshots, and of none before it has looked."""
+    """Two runs of one process, as in a notebook: each says what it has saved, once it is opened."""
     one, other = opened(spark, snapshots, **SETTINGS), opened(spark, tmp_path / "other")
     assert f"the last snapshot is file:{sorted(snapshots.iterdir())[-1]}, after iteration" in one.format_saved()
     assert other.format_saved().startswith(f"there is no snapshot in file:{tmp_path / 'other'}")
@@ -327,7 +327,7 @@ def test_a_run_says_what_it_has_saved(spark: SparkSession, snapshots: Path, tmp_
 def test_what_the_engine_may_read_again_is_kept(
     spark: SparkSession, graph: EdgeGraph, whole: bytes, tmp_path: Path
 ) -> None:
-    """A block is made again from the first snapshot; two later, the executor that has it may be lost."""
+    """A block is rebuilt from the first snapshot; two snapshots later, its executor may be lost."""
     checkpoint = opened(spark, tmp_path)
     engine = ENGINES["three blocks"](graph)
     assert isinstance(engine, ResidentEngine)

@@ -47,7 +47,7 @@ UNITS = Units(2.0**-40, 2.0**-40)
 
 @pytest.mark.parametrize("engine", [7, 8])
 def test_messages_of_another_engine_are_not_taken_for_ones_own(tmp_path: Path, engine: int) -> None:
-    """A lost block may be made again from the snapshot of another trial, after as many iterations."""
+    """A lost block may be rebuilt from the snapshot of another trial, after as many iterations."""
     entries = {"i": np.array([0, 0, 1, 1]), "k": np.array([0, 1, 0, 1]), "similarity": np.array([0.0, -1.0, -1.0, 0.0])}
     messages = {"r": np.full(4, 2.0), "a": np.full(4, 3.0)}
     shape = write_block(tmp_path / "block", 1, 0, 2, 50, [entries | messages], 7)

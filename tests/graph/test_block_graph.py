@@ -189,7 +189,7 @@ BAD: list[tuple[Edges, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("edges", "options", "message"), BAD)
-def test_what_is_wrong_is_told_in_the_same_words(
+def test_what_is_wrong_is_refused_in_the_same_words(
     frame: Frame, edges: Edges, options: dict[str, Any], message: str
 ) -> None:
     for make in (build_edge_graph, build_block_graph):
