@@ -25,7 +25,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark._spark.session import start_session
-from ap_spark._spark.shortages import shortage
+from ap_spark._spark.shortages import format_shortage
 from ap_spark._spark.signals import Interrupts
 from ap_spark.checkpoint import WITHOUT_CHECKPOINT, Checkpoint, writable_store
 from ap_spark.convergence import Iteration
@@ -107,7 +107,7 @@ def _format_error(error: Exception, interrupts: Interrupts) -> tuple[str, int]:
     """Return what to tell of an error, and the exit code."""
     if isinstance(error, Interrupted):
         return str(error), interrupts.exit_code
-    if short := shortage(error):
+    if short := format_shortage(error):
         return short, StorageError.exit_code
     if interrupts.received:  # which has cancelled what was going on
         by = interrupts.received.name

@@ -1,4 +1,4 @@
-"""When a run stops (docs/semantics.md, section 4): the same rule on the driver and inside a task."""
+"""When a run stops (docs/semantics.md, section 4): one rule for the driver and for tasks that iterate alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["TRACE", "Iteration", "Stability"]
 
 
 class Iteration(NamedTuple):
-    """What one iteration leaves behind.
+    """The record of one iteration.
 
     Attributes
     ----------
@@ -38,16 +38,16 @@ TRACE = pa.schema(
 
 @dataclass
 class Stability:
-    """Watches the exemplars: which they are counts, not how many.
+    """Decides whether the exemplars have stood still. Which points they are counts, not how many.
 
     Attributes
     ----------
     convergence_iter : int
-        Iterations for which they have to stand still.
+        Iterations for which they have to stand still, at least 1.
     last_change : int
         The last iteration in which a point became or ceased to be an exemplar.
     refused : int, optional
-        The last change before exemplars that have stood still, but leave points without any.
+        The ``last_change`` of exemplars that stood still, but left points without an exemplar.
 
     Examples
     --------
@@ -61,9 +61,10 @@ class Stability:
     refused: int | None = None
 
     def reached(self, done: Iteration) -> bool:
-        """Take note of an iteration; True once the exemplars have stood still, some have been found, and not refused.
+        """Note an iteration; return whether the exemplars have stood still since.
 
-        As in scikit-learn the question is first asked after iteration ``convergence_iter`` + 1.
+        There must be some, and they must not have been refused. As in scikit-learn, the answer is False up to iteration
+        ``convergence_iter``.
         """
         if done.changed:
             self.last_change = done.iteration
@@ -76,5 +77,5 @@ class Stability:
         )
 
     def refuse(self) -> None:
-        """Go on until the exemplars change: those there are leave points without any."""
+        """Refuse the present exemplars, which leave points without an exemplar: they have to change first."""
         self.refused = self.last_change

@@ -1,4 +1,8 @@
-"""A number of clusters, reached by trying preferences (docs/semantics.md, section 6)."""
+"""The search for a number of clusters: which preference to try next (docs/semantics.md, section 6).
+
+A *distance* here is how far a preference lies below the largest similarity: a larger distance is a smaller preference,
+and by and large gives fewer clusters.
+"""
 
 from __future__ import annotations
 
@@ -8,33 +12,34 @@ from dataclasses import dataclass
 
 from ap_spark.convergence import Iteration
 
-__all__ = ["NEARLY", "REST", "Trial", "Trials", "is_at_rest"]
+__all__ = ["MAX_TRIALS", "MIN_REST_ITERATIONS", "TOLERANCE", "Trial", "Trials", "is_at_rest"]
 
-MOST_TRIALS = 20
-FACTOR = 8.0  # between distances, until the target lies between two of them
-ASIDE = 0.9  # of the distance, after a run whose number of clusters is not at rest
-CLOSE = 1.0 + 1e-9  # distances nearer to each other than this have the same number of clusters
-NEARLY = 0.01  # of a number of clusters: what it may move by at rest, and be off the target without converging
-CLEARLY = 1.25  # times the target: more exemplars than this, once at rest, hardly become few enough
-NEAR = 1.1  # times: the best is no farther off than this, if any is
-REST = 50  # iterations that a number has to be at rest for, at least
-INNER = 0.03, 0.97  # where between two trials the next one lies, at most
+MAX_TRIALS = 20
+TOLERANCE = 0.01  # share of a number of clusters: it may move by so much at rest, and miss the target by so much
+MIN_REST_ITERATIONS = 50  # for which a number of exemplars has to be at rest
+
+_FACTOR = 8.0  # from one distance to the next, until the target lies between two of them
+_ASIDE = 0.9  # from one distance to the next, after a run whose number of clusters was not at rest
+_CLOSE = 1.0 + 1e-9  # distances with a smaller ratio give the same number of clusters
+_TOO_MANY = 1.25  # times the target: more exemplars than this, once at rest, hardly ever become few enough
+_NEAR = 1.1  # ratio to the target: a trial within it is preferred to all others
+_INNER = 0.03, 0.97  # the next trial lies in this part of the way between two others
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A preference that was tried.
+    """A preference that was tried, and what it gave.
 
     Attributes
     ----------
     preference : float
     clusters : int
-        How many it gave; of a run that was ended early, the exemplars until then.
+        How many clusters it gave; for a run that was ended early, its exemplars at that moment.
     converged : bool
     at_rest : bool
-        Whether their number had come to rest, as it has in a run that has converged.
+        Whether the number had come to rest, as it always has in a run that has converged.
     ended_early : bool
-        Whether it was ended since there were clearly too many exemplars.
+        Whether the run was ended early, because it had far too many exemplars.
     """
 
     preference: float
@@ -45,20 +50,19 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Bound:
-    """One end of the distances between which the target lies, and what was found there."""
+class _Bound:
+    """One of the two distances between which the target lies, and the trial made there."""
 
     distance: float
     trial: Trial
 
 
 class Trials:
-    """Preferences to try, one after the other; each has to be answered before the next is asked for.
+    """Preferences to try, one after the other. Each has to be answered before the next is asked for.
 
-    The smaller the preference, the fewer clusters, by and large. Its distance from the largest similarity, above which
-    every point is an exemplar, is multiplied until the target lies between two trials; then it is interpolated, as a
-    power law, or halved where that does not bring both ends nearer. A run whose number of clusters is not at rest says
-    little: the next trial is a little off its preference.
+    The distance is multiplied, or divided, by a constant until the target lies between two trials. From then on it is
+    interpolated between the two by a power law; where that has moved the same end twice in a row, it is halved on a
+    logarithmic scale. A run whose number of clusters is not at rest says little: the next trial is near its preference.
 
     Parameters
     ----------
@@ -67,7 +71,7 @@ class Trials:
     start : float
         The first preference to try.
     largest : float
-        The largest similarity, at least ``start``.
+        The largest similarity. Above it every point is an exemplar.
 
     Examples
     --------
@@ -83,10 +87,10 @@ class Trials:
         self.largest = largest
         self.distance = largest - start or abs(largest) or 1.0
         self.tried: list[Trial] = []
-        self.stuck = False  # a smaller preference made no difference
-        self.too_many: Bound | None = None
-        self.too_few: Bound | None = None
-        self.same_end = 0  # trials in a row that have moved the same end
+        self.stuck = False  # a smaller preference gave as many clusters
+        self._too_many: _Bound | None = None
+        self._too_few: _Bound | None = None
+        self._same_end = 0  # trials in a row that moved the same end: positive for too_many, negative for too_few
 
     def __iter__(self) -> Iterator[float]:
         while not self.ended:
@@ -94,92 +98,96 @@ class Trials:
 
     @property
     def ended(self) -> bool:
-        """Whether the target has been met, or is not to be met by further trials."""
+        """Whether the target has been met, or further trials will not meet it."""
         closed = (
-            self.too_many is not None
-            and self.too_few is not None
-            and self.too_few.distance <= max(CLOSE * self.too_many.distance, (CLOSE - 1.0) * abs(self.largest))
+            self._too_many is not None
+            and self._too_few is not None
+            and self._too_few.distance <= max(_CLOSE * self._too_many.distance, (_CLOSE - 1.0) * abs(self.largest))
         )
-        return self.reached or closed or self.stuck or len(self.tried) >= MOST_TRIALS
+        return self.reached or closed or self.stuck or len(self.tried) >= MAX_TRIALS
 
     @property
     def reached(self) -> bool:
-        """Whether the target has been met: exactly, or by a run that does not converge nearly."""
-        return any(self.meets(trial) for trial in self.tried)
+        """Whether the target has been met: exactly, or nearly by a run that has not converged but is at rest."""
+        return any(self._meets(trial) for trial in self.tried)
 
-    def meets(self, trial: Trial) -> bool:
+    def _meets(self, trial: Trial) -> bool:
         off = abs(trial.clusters - self.target)
         if trial.converged:
             return off == 0
-        return trial.at_rest and off <= NEARLY * self.target and NEARLY * self.target >= 1.0
+        return trial.at_rest and off <= TOLERANCE * self.target and TOLERANCE * self.target >= 1.0
 
     def answer(self, trial: Trial) -> None:
-        """Tell what the preference that was asked for gave."""
+        """Note what the last preference gave, and choose the next."""
         self.tried.append(trial)
         if not trial.at_rest:
-            self.distance = self.aside()
+            self.distance = self._step_aside()
         elif trial.clusters > self.target:
-            before = self.too_many and self.too_many.trial
+            before = self._too_many and self._too_many.trial
             same = before and before.clusters == trial.clusters and not (before.ended_early or trial.ended_early)
-            self.stuck = self.too_few is None and bool(same)
-            self.same_end = max(1, self.same_end + 1)
-            self.too_many = Bound(self.distance, trial)
-            self.distance = self.between()
+            self.stuck = self._too_few is None and bool(same)
+            self._same_end = max(1, self._same_end + 1)
+            self._too_many = _Bound(self.distance, trial)
+            self.distance = self._interpolate()
         else:
-            self.same_end = min(-1, self.same_end - 1)
-            self.too_few = Bound(self.distance, trial)
-            self.distance = self.between()
+            self._same_end = min(-1, self._same_end - 1)
+            self._too_few = _Bound(self.distance, trial)
+            self.distance = self._interpolate()
 
-    def aside(self) -> float:
-        """A distance a little off the last one, between those where the target lies."""
-        distance = ASIDE * self.distance
-        if self.too_many and self.too_few and distance <= self.too_many.distance:
-            return rounded(math.sqrt(self.too_many.distance) * math.sqrt(self.too_few.distance))
-        return rounded(distance)
+    def _step_aside(self) -> float:
+        """Return a distance near the last one, between those where the target lies."""
+        distance = _ASIDE * self.distance
+        if self._too_many and self._too_few and distance <= self._too_many.distance:
+            return _round(math.sqrt(self._too_many.distance) * math.sqrt(self._too_few.distance))
+        return _round(distance)
 
-    def between(self) -> float:
-        """The distance to be tried next, between those where the target lies."""
-        if not self.too_many:
-            assert self.too_few is not None
-            return rounded(self.too_few.distance / FACTOR)
-        if not self.too_few:
-            return rounded(self.too_many.distance * FACTOR)
+    def _interpolate(self) -> float:
+        """Return the next distance, between those where the target lies."""
+        if not self._too_many:
+            assert self._too_few is not None
+            return _round(self._too_few.distance / _FACTOR)
+        if not self._too_few:
+            return _round(self._too_many.distance * _FACTOR)
         place = 0.5
-        if abs(self.same_end) < 2:
-            most, fewest = math.log(self.too_many.trial.clusters), math.log(self.too_few.trial.clusters or 0.5)
+        if abs(self._same_end) < 2:
+            most, fewest = math.log(self._too_many.trial.clusters), math.log(self._too_few.trial.clusters or 0.5)
             wanted = (most - math.log(self.target)) / (most - fewest)
-            place = min(max(wanted, INNER[0]), INNER[1])
-        low, high = math.log(self.too_many.distance), math.log(self.too_few.distance)
-        return rounded(math.exp((1.0 - place) * low + place * high))
+            place = min(max(wanted, _INNER[0]), _INNER[1])
+        low, high = math.log(self._too_many.distance), math.log(self._too_few.distance)
+        return _round(math.exp((1.0 - place) * low + place * high))
 
     def has_too_many(self, trace: Sequence[Iteration], forced: int, window: int) -> bool:
-        """Whether a run is at rest with clearly too many exemplars: there are no fewer clusters."""
-        return trace[-1].exemplars > CLEARLY * self.target and is_at_rest(trace, forced, window)
+        """Return whether a run is at rest with far too many exemplars: it would not give fewer clusters."""
+        return trace[-1].exemplars > _TOO_MANY * self.target and is_at_rest(trace, forced, window)
 
     @property
     def best(self) -> Trial:
-        """The trial to take: one that meets the target, else one that is not far off; of those one at rest, converged.
+        """The trial to take.
 
-        Of equally good ones the nearest, and of equally near ones the first.
+        These count, one after the other: that it meets the target, that it is near, that it is at rest, that it has
+        converged, how near it is, and that it was made first.
         """
 
         def worth(trial: Trial) -> tuple[bool, bool, bool, bool, int]:
             off = abs(trial.clusters - self.target)
             low, high = sorted((trial.clusters, self.target))
-            far = off > 1 and high > NEAR * low
-            return not self.meets(trial), far, not trial.at_rest, not trial.converged, off
+            far = off > 1 and high > _NEAR * low
+            return not self._meets(trial), far, not trial.at_rest, not trial.converged, off
 
         return min(self.tried, key=worth)
 
 
-def rounded(distance: float) -> float:
-    """The same on every machine: logarithms differ in their last bits."""
+def _round(distance: float) -> float:
+    """Round a distance to 12 digits: logarithms differ in their last bits from machine to machine."""
     return float(f"{distance:.12g}")
 
 
 def is_at_rest(trace: Sequence[Iteration], forced: int, window: int) -> bool:
-    """Whether the number of exemplars, if there are any but the ``forced``, has hardly moved for so many iterations."""
+    """Return whether the number of exemplars has hardly moved for ``window`` iterations.
+
+    The ``forced`` ones are left out; there must be others.
+    """
     if len(trace) <= window:
         return False
     numbers = [done.exemplars - forced for done in trace[-window:]]
-    return min(numbers) > 0 and max(numbers) - min(numbers) <= max(1.0, NEARLY * min(numbers))
+    return min(numbers) > 0 and max(numbers) - min(numbers) <= max(1.0, TOLERANCE * min(numbers))

@@ -26,7 +26,7 @@ from ap_spark.graph.describe import least_clusters
 from ap_spark.graph.edge_graph import EdgeGraph
 from ap_spark.graph.mistakes import find_mistakes
 from ap_spark.graph.numbering import Numbering
-from ap_spark.preference_search import NEARLY, REST, Trial, Trials, is_at_rest
+from ap_spark.preference_search import MIN_REST_ITERATIONS, TOLERANCE, Trial, Trials, is_at_rest
 from ap_spark.propagation import EndedEarly, Watch, propagate, without_iterating
 from ap_spark.result import Clustering, Summary
 from ap_spark.schema import count_of
@@ -168,7 +168,7 @@ def _cluster_to(build: Build, settings: Settings, watch: Watch) -> Clustering:
                 return _run(other, plain, dict(seconds), watch)
             return _cluster_once(build, plain, watch)  # which tells of a preference that swallows the similarities
 
-        window = max(settings.window, REST, settings.max_iter // 10)
+        window = max(settings.window, MIN_REST_ITERATIONS, settings.max_iter // 10)
         best = _try_out(trials, cluster_at, graph.n_forced, window, watch)
     if best.summary.n_clusters != target:
         logger.warning(
@@ -211,7 +211,7 @@ def _try_out(
             continue
         about = found.summary
         at_rest = about.converged or (
-            about.promoted <= NEARLY * about.n_clusters
+            about.promoted <= TOLERANCE * about.n_clusters
             and is_at_rest([Iteration(*row) for row in found.trace.collect()], forced, window)
         )
         trials.answer(Trial(preference, about.n_clusters, about.converged, at_rest, ended_early=False))

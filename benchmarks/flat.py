@@ -55,7 +55,7 @@ def main() -> None:
             heap = (runtime.totalMemory() - runtime.freeMemory()) / 2**20
             held = list(spark.sparkContext._jsc.sc().getRDDStorageInfo())
             storage = sum(info.memSize() + info.diskSize() for info in held) / 2**20
-            plan = len(engine.arrived()._jdf.queryExecution().optimizedPlan().toString())
+            plan = len(engine.updated_edges()._jdf.queryExecution().optimizedPlan().toString())
             median = statistics.median(seconds[-20:])
             print(
                 f"| {done.iteration} | {median:.3f} | {heap:.0f} | {storage:.1f} | {len(held)} | {plan} |", flush=True

@@ -22,12 +22,12 @@ from ap_spark import InputError, preference_range
 from ap_spark._spark import classic
 from ap_spark.blocks import build, passes, send
 from ap_spark.blocks.assemble import Rules, assemble
-from ap_spark.blocks.build import Layout, Stats, by_rows, with_diagonal
-from ap_spark.blocks.files import OPEN, UnusableFile, opened, shape_of, write_block
+from ap_spark.blocks.build import EdgeStats, Layout, split_by_rows, with_diagonal
+from ap_spark.blocks.files import OPEN_FILES, UnusableFile, opened, shape_of, write_block
 from ap_spark.blocks.hashing import hash_edges, hash_points, jittered
 from ap_spark.blocks.send import parcels, unpacked
 from ap_spark.clusters import make_clusters
-from ap_spark.engines.tasks import Beginning, Plan, begin
+from ap_spark.engines.tasks import Beginning, Plan, begin_messages
 from ap_spark.exact_sum import Units
 from ap_spark.graph import block_graph, numbering
 from ap_spark.graph.block_graph import BlockGraph, _block_of
@@ -127,11 +127,11 @@ def test_a_task_with_little_memory_makes_the_same_entries(tmp_path: Path, monkey
     batches = list(parcels(given, cuts, both=False))
     results = []
     for at_once in (10**6, 100):
-        monkeypatch.setattr(build, "BUCKET_EDGES", at_once)
+        monkeypatch.setattr(build, "_BUCKET_EDGES", at_once)
         layout = Layout(1, cuts, Rules(), len(i))
-        stats = Stats(np.zeros(n, np.int64), 0, np.arange(n))
+        stats = EdgeStats(np.zeros(n, np.int64), 0, np.arange(n))
         parts = []
-        for edges in by_rows(batches, layout, 0, n, tmp_path, stats):
+        for edges in split_by_rows(batches, layout, 0, n, tmp_path, stats):
             found = assemble(edges["i"], edges["k"], edges["s"], layout.rules)
             stats.add(found, "error")
             parts.append(with_diagonal(found))
@@ -143,8 +143,8 @@ def test_a_task_with_little_memory_makes_the_same_entries(tmp_path: Path, monkey
 
 
 def test_edges_reach_the_blocks_of_their_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(send, "A_PARCEL", 5)
-    monkeypatch.setattr(send, "A_LOAD", 7)
+    monkeypatch.setattr(send, "_PARCEL_EDGES", 5)
+    monkeypatch.setattr(send, "_LOAD_EDGES", 7)
     rng = np.random.default_rng(2)
     i, k = rng.integers(0, 20, (2, 60))
     wrong = rng.random(60) < 0.1
@@ -188,9 +188,9 @@ class OneBlock:
 
 @pytest.fixture(params=range(3))
 def block(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[OneBlock]:
-    monkeypatch.setattr("ap_spark.blocks.kernel.PART", 20)  # several parts
+    monkeypatch.setattr("ap_spark.blocks.kernel._PART_ENTRIES", 20)  # several parts
     yield OneBlock(tmp_path, request.param)
-    OPEN.pop(tmp_path / f"block-{request.param}").file.close()
+    OPEN_FILES.pop(tmp_path / f"block-{request.param}").file.close()
 
 
 def test_a_block_file_tells_what_it_holds(block: OneBlock) -> None:
@@ -314,7 +314,7 @@ def test_both_forms_of_a_graph_are_the_same(
     quantiles = 0.0, 0.3, 0.5, 1.0
     assert plain.quantiles(*quantiles) == blocks.quantiles(*quantiles)
     monkeypatch.setattr(block_graph, "_DRIVER_SIMILARITIES", 10)
-    monkeypatch.setattr(passes, "BINS", 4)
+    monkeypatch.setattr(passes, "_BINS", 4)
     assert plain.quantiles(*quantiles) == blocks.quantiles(*quantiles)
     assert {(row.i, row.k): row.s for row in blocks.similarities().collect()} == edges_of(blocks)
     assert describe_graph(plain, settings) == describe_graph(blocks, settings)
@@ -421,11 +421,11 @@ def test_messages_of_another_engine_are_not_taken_for_ones_own(tmp_path: Path, e
     beginning = Beginning(array(np.arange(2)), array(np.full(2, -5.0)), 1.0, 0, False, 50)
     plan = Plan(Layout(1, np.array([0, 2]), Rules(), 2), engine, beginning, 0.9, UNITS, "numpy", 2)
     with opened(tmp_path / "block", shape) as file:
-        begin(file, plan)
+        begin_messages(file, plan)
         assert (file.iteration, file.engine) == ((50, 7) if engine == 7 else (0, 8))
         assert file.block.r.tolist() == [2.0 if engine == 7 else 0.0] * 4
         assert sorted(file.block.s.tolist()) == [-5.0, -5.0, -1.0, -1.0]
-    OPEN.pop(tmp_path / "block").file.close()
+    OPEN_FILES.pop(tmp_path / "block").file.close()
 
 
 BAD: list[tuple[Edges, dict[str, Any], str]] = [

@@ -285,7 +285,7 @@ def test_parts_and_damping_of_each_point_do_not_change_the_bits(
     i, k, s = map(np.array, zip(*tied, *((p, p, -5.0) for p in range(n)), strict=True))
     results = []
     for size, damping in ((1 << 15, 0.8), (1, 0.8), (64, np.full(n, 0.8))):
-        monkeypatch.setattr(kernel, "PART", size)
+        monkeypatch.setattr(kernel, "_PART_ENTRIES", size)
         block = kernel.make_block(i, k.astype(np.int32 if size == 1 else np.int64), s)
         totals: NDArray[np.float64] = np.zeros(n)
         for _ in range(10):
@@ -319,7 +319,7 @@ def test_an_iteration_never_moves_the_edges(
     engine = DataFrameEngine(graph, 0.8, 3, broadcast_columns)
     advance(engine, 2)
     with with_settings(spark, engine.planner):
-        edges = responsibilities(engine.arrived(), 0.8)
+        edges = responsibilities(engine.updated_edges(), 0.8)
         edges.explain("formatted")
     plan = capsys.readouterr().out
     with with_settings(spark, engine.planner):
@@ -355,7 +355,7 @@ def test_storage_and_plan_do_not_grow_and_are_given_back(spark: SparkSession, fr
     late = {table: size for table, size in held_tables(spark).items() if table not in before}
     assert len(late) == len(early)
     assert sum(late.values()) <= 1.2 * sum(early.values())
-    plan = engine.arrived()._jdf.queryExecution()
+    plan = engine.updated_edges()._jdf.queryExecution()
     assert len(str(plan.optimizedPlan().stats().sizeInBytes())) < 60  # SPARK-52163 made it millions of digits
     engine.release()
     graph.release()

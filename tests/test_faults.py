@@ -273,7 +273,11 @@ sys.exit(cli.main(sys.argv[1:]))
 
 @pytest.mark.cluster
 @pytest.mark.parametrize(
-    ("failing", "told"), [("hungry", "must have enough memory, but its heap is full"), ("killed", "must not be killed")]
+    ("failing", "told"),
+    [
+        ("hungry", "Spark ran out of memory: its heap is full"),
+        ("killed", "Spark's process was killed"),
+    ],
 )
 def test_a_spark_that_ends_itself_or_is_killed_is_told_in_a_line(tmp_path: Path, failing: str, told: str) -> None:
     edges = tmp_path / "edges.csv"
@@ -299,6 +303,6 @@ def test_under_spark_submit_a_spark_that_ends_itself_is_not_told_as_a_signal(tmp
     process = start_program([*command, "--output", str(tmp_path / "out")])
     told, _ = process.communicate(timeout=200)
     assert process.returncode == OUT_OF_MEMORY, told
-    assert "ap-spark: Spark must have enough memory, but its heap is full" in told
+    assert "ap-spark: Spark ran out of memory: its heap is full" in told
     assert "SIGTERM" not in told
     assert not (tmp_path / "out").exists()

@@ -34,7 +34,7 @@ def test_a_run_with_clearly_too_many_exemplars_is_ended_early(
     rng = np.random.default_rng(6)
     x = np.concatenate([center + rng.normal(size=(20, 2)) for center in ((0, 0), (12, 0), (0, 12))])
     edges = frame(all_pairs(x)[1:])
-    monkeypatch.setattr(target, "MOST_TRIALS", 5)
+    monkeypatch.setattr(target, "MAX_TRIALS", 5)
     before = held_tables(spark)
     found = affinity_propagation(edges, clusters=2, max_iter=100)
     assert found.summary.n_clusters <= 3

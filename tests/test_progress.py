@@ -72,5 +72,5 @@ def test_only_a_worker_that_was_ended_is_silent(capsys: pytest.CaptureFixture[st
         try:
             raise error
         except type(error):
-            worker_daemon.print_exc()
+            worker_daemon._print_exc()
         assert (told in capsys.readouterr().err) if told else not capsys.readouterr().err

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ap_spark.convergence import Iteration
-from ap_spark.preference_search import MOST_TRIALS, Trial, Trials
+from ap_spark.preference_search import MAX_TRIALS, Trial, Trials
 
 Law = Callable[[float], float]
 
@@ -37,7 +37,7 @@ def test_a_number_is_found_within_few_trials(law: Law, target: int) -> None:
     search(near, law, converged=False)
     assert abs(near.best.clusters - target) <= 0.01 * target
     assert near.reached == (target >= 100), "of fewer, exactly so many of a run that has converged"
-    assert len(near.tried) <= (12 if near.reached else MOST_TRIALS)
+    assert len(near.tried) <= (12 if near.reached else MAX_TRIALS)
 
 
 def test_a_number_that_is_jumped_over_is_left_at_the_nearest() -> None:
@@ -56,8 +56,8 @@ def test_numbers_that_have_not_come_to_rest_say_nothing() -> None:
     rng = np.random.default_rng(0)
     trials = Trials(100, start=-10.0, largest=0.0)
     search(trials, lambda preference: float(rng.integers(1, 1000)), converged=False, at_rest=False)
-    assert len(trials.tried) == MOST_TRIALS
-    np.testing.assert_allclose([trial.preference for trial in trials.tried], -10.0 * 0.9 ** np.arange(MOST_TRIALS))
+    assert len(trials.tried) == MAX_TRIALS
+    np.testing.assert_allclose([trial.preference for trial in trials.tried], -10.0 * 0.9 ** np.arange(MAX_TRIALS))
 
 
 def test_a_step_aside_stays_between_what_is_known() -> None:

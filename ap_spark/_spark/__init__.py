@@ -1,1 +1,1 @@
-"""Spark and Java: what only this package may touch."""
+"""Spark and Java: the parts that only this package uses."""

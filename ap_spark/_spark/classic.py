@@ -1,6 +1,6 @@
-"""The few calls that exist only on classic Spark, in one place.
+"""Calls that exist only on classic Spark.
 
-On Spark Connect each has a harmless counterpart, so that the rest of the package does not ask where it runs.
+On Spark Connect each does nothing, or something equivalent, so that its callers need not ask where they run.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pyspark.sql import DataFrame, SparkSession
 
 __all__ = [
     "GROUP",
-    "OURS",
-    "UNCANCELLABLE",
+    "GROUP_PREFIX",
+    "UNCANCELLABLE_SUFFIX",
     "cores",
     "describe",
     "is_connect",
@@ -28,19 +28,19 @@ __all__ = [
 ]
 
 GROUP = "spark.jobGroup.id"
-# How the names of the command's job groups begin, and how that of `uncancellable` ends.
-OURS, UNCANCELLABLE = "ap-spark-", "-uncancellable"
+# How the names of the job groups of the command begin, and how that of `uncancellable` ends.
+GROUP_PREFIX, UNCANCELLABLE_SUFFIX = "ap-spark-", "-uncancellable"
 
-CORES_UNKNOWN = 8  # a Connect client cannot ask how many cores its cluster has
+_UNKNOWN_CORES = 8  # a Connect client cannot ask how many cores its cluster has
 
 
 def is_connect(spark: SparkSession) -> bool:
-    """Whether the session is a Spark Connect client, without a JVM of its own."""
+    """Return whether the session is a Spark Connect client, without a JVM of its own."""
     return type(spark).__module__.startswith("pyspark.sql.connect")
 
 
 def is_local(spark: SparkSession) -> bool:
-    """Whether the driver is the only executor."""
+    """Return whether the driver is the only executor."""
     return re.match(r"local\b(?!-)", str(spark.sparkContext.master)) is not None
 
 
@@ -62,8 +62,8 @@ def only_reads_files(table: DataFrame) -> bool:
 
 
 def cores(spark: SparkSession) -> int:
-    """The number of tasks the cluster runs at once."""
-    return CORES_UNKNOWN if is_connect(spark) else spark.sparkContext.defaultParallelism
+    """Return the number of tasks that the cluster runs at once."""
+    return _UNKNOWN_CORES if is_connect(spark) else spark.sparkContext.defaultParallelism
 
 
 def describe(spark: SparkSession, text: str) -> None:
@@ -74,12 +74,12 @@ def describe(spark: SparkSession, text: str) -> None:
 
 @contextmanager
 def uncancellable(spark: SparkSession) -> Iterator[None]:
-    """Jobs that are not cancelled when those of the command's job group are: they have one of their own."""
+    """Run jobs in a group of their own, which is not cancelled together with the group of the command."""
     group = ("" if is_connect(spark) else spark.sparkContext.getLocalProperty(GROUP)) or ""
-    if not group.startswith(OURS) or group.endswith(UNCANCELLABLE):
+    if not group.startswith(GROUP_PREFIX) or group.endswith(UNCANCELLABLE_SUFFIX):
         yield
         return
-    spark.sparkContext.setLocalProperty(GROUP, group + UNCANCELLABLE)
+    spark.sparkContext.setLocalProperty(GROUP, group + UNCANCELLABLE_SUFFIX)
     try:
         yield
     finally:
@@ -87,7 +87,7 @@ def uncancellable(spark: SparkSession) -> Iterator[None]:
 
 
 def replicated_checkpoint(table: DataFrame) -> DataFrame:
-    """A local checkpoint that outlives the loss of an executor, where there is more than one."""
+    """Return a local checkpoint that survives the loss of an executor, where there is more than one."""
     spark = table.sparkSession
     if is_connect(spark) or is_local(spark):
         return table.localCheckpoint()
@@ -97,7 +97,7 @@ def replicated_checkpoint(table: DataFrame) -> DataFrame:
 def release(checkpointed: DataFrame) -> None:
     """Free the storage of a local checkpoint now.
 
-    ``DataFrame.unpersist`` does not reach it. On Connect the server frees it after the client's reference is gone.
+    ``DataFrame.unpersist`` does not free it. On Connect the server does, once the client has dropped its reference.
     """
     if not is_connect(checkpointed.sparkSession):
         plan = cast("object", checkpointed._jdf.queryExecution().analyzed())

@@ -16,12 +16,21 @@ from pyspark.sql import SparkSession
 from ap_spark._spark import classic
 from ap_spark.errors import StorageError
 
-__all__ = ["configuration", "current_session", "few_partitions", "start_session", "with_settings"]
+__all__ = [
+    "JAVA_OPTIONS",
+    "configuration",
+    "current_session",
+    "few_partitions",
+    "read_properties",
+    "start_session",
+    "with_log",
+    "with_settings",
+]
 
 JAVA_OPTIONS = "spark.driver.extraJavaOptions"
-PARTITIONS = "spark.sql.shuffle.partitions"
-PARTITIONS_A_CORE = 3
-QUICK_COMPILER = "-XX:TieredStopAtLevel=1"
+_PARTITIONS = "spark.sql.shuffle.partitions"
+_PARTITIONS_PER_CORE = 3
+_QUICK_COMPILER = "-XX:TieredStopAtLevel=1"
 
 
 def start_session(master: str | None = None, conf: Sequence[str] = (), *, short: bool = True) -> SparkSession:
@@ -32,11 +41,14 @@ def start_session(master: str | None = None, conf: Sequence[str] = (), *, short:
     master : str, optional
         By default what spark-submit says, else all cores of this machine.
     conf : sequence of str
-        Spark settings, "key=value"; they win over `conf/local.properties`, which applies to a local master outside
+        Spark settings, "key=value". They win over `conf/local.properties`, which applies to a local master outside
         spark-submit.
-
     short : bool
-        Whether Java should compile quickly rather than well, where conf/local.properties applies.
+        Whether the job is short: Java then compiles quickly rather than well, where conf/local.properties applies.
+
+    Returns
+    -------
+    SparkSession
 
     Raises
     ------
@@ -49,7 +61,7 @@ def start_session(master: str | None = None, conf: Sequence[str] = (), *, short:
     settings: dict[str, Any] = {}
     if "PYSPARK_GATEWAY_PORT" not in os.environ:  # set by spark-submit
         from ap_spark.java import (
-            use_java,  # here, or `python -m ap_spark.java` would find itself imported already
+            use_java,  # here: `python -m ap_spark.java` would otherwise find itself imported
         )
 
         use_java()
@@ -60,12 +72,12 @@ def start_session(master: str | None = None, conf: Sequence[str] = (), *, short:
             settings |= read_properties(configuration("local.properties"))
         settings[JAVA_OPTIONS] = with_log(settings.get(JAVA_OPTIONS, ""))
         if not short:
-            settings[JAVA_OPTIONS] = settings[JAVA_OPTIONS].replace(QUICK_COMPILER, "")
+            settings[JAVA_OPTIONS] = settings[JAVA_OPTIONS].replace(_QUICK_COMPILER, "")
     if master:
         builder = builder.master(master)
     settings |= dict(setting.split("=", 1) for setting in conf)
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
-        check_local_directories(settings)
+        _check_local_directories(settings)
     return builder.config(map=settings).getOrCreate()
 
 
@@ -75,12 +87,12 @@ def current_session() -> SparkSession:
 
 
 def with_log(options: str) -> str:
-    """Options of Java, with our configuration of its log."""
+    """Return options of Java with our configuration of its log."""
     return f"{options} -Dlog4j2.configurationFile={configuration('log4j2.properties').as_uri()}".strip()
 
 
-def check_local_directories(settings: Mapping[str, Any]) -> None:
-    """Say now that Spark's local directories cannot be written, which would end its process without a word."""
+def _check_local_directories(settings: Mapping[str, Any]) -> None:
+    """Check that Spark can write one of its local directories: otherwise Java would end without a message."""
     named = os.environ.get("SPARK_LOCAL_DIRS") or settings.get("spark.local.dir")
     if not named:
         return
@@ -99,30 +111,33 @@ def check_local_directories(settings: Mapping[str, Any]) -> None:
 
 
 def configuration(name: str) -> Path:
-    """A file of conf/: in the installed package, or beside it in a checkout."""
+    """Return the path of a file of conf/: in the installed package, or beside it in a checkout."""
     package = Path(str(importlib.resources.files("ap_spark")))
     places = (package / "conf" / name, package.parent / "conf" / name)
     return next(place for place in places if place.exists())
 
 
 def read_properties(path: Path) -> dict[str, str]:
-    """The settings of a Spark properties file: a key, blanks, a value; # begins a comment."""
+    """Read a Spark properties file: a key, blanks, a value on each line; # begins a comment."""
     lines = (line.strip() for line in path.read_text().splitlines())
     pairs = (line.split(None, 1) for line in lines if line and not line.startswith("#"))
     return {key: value.strip() for key, value in pairs}
 
 
 def few_partitions(spark: SparkSession) -> dict[str, str]:
-    """On one machine, a few partitions a core after a shuffle: those of a table that is kept are not merged."""
+    """Return settings for a few shuffle partitions for each core, on one machine.
+
+    Spark does not merge the small partitions of a table that is persisted.
+    """
     if classic.is_connect(spark) or not classic.is_local(spark):
         return {}
-    wanted = int(str(spark.conf.get(PARTITIONS)))
-    return {PARTITIONS: str(min(wanted, PARTITIONS_A_CORE * classic.cores(spark)))}
+    wanted = int(str(spark.conf.get(_PARTITIONS)))
+    return {_PARTITIONS: str(min(wanted, _PARTITIONS_PER_CORE * classic.cores(spark)))}
 
 
 @contextmanager
 def with_settings(spark: SparkSession, settings: Mapping[str, str]) -> Iterator[None]:
-    """Settings of the session's planner, for a while."""
+    """Change settings of the session, and restore them at the end."""
     before = {key: spark.conf.get(key) for key in settings}
     for key, value in settings.items():
         spark.conf.set(key, value)

@@ -33,12 +33,12 @@ from ap_spark.errors import Interrupted
 
 __all__ = ["Interrupts"]
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-SAME = 2.0  # seconds within which a second signal is the first one again, that reached us in two ways
-CANCEL_SHARE = 0.8  # of the grace period, after which also spared jobs are cancelled
-ANSWER = 0.5  # seconds for what is under way to Java: a last line through spark-submit, the answer of a hook
-FIRST = 100  # priority of a hook: before Spark's own, which stops the session
-LAST_WORDS = 10  # seconds that a Java with a reason of its own to end waits, for us to tell of it
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SAME_SIGNAL_S = 2.0  # seconds within which a second signal is the first one again, that reached us in two ways
+_CANCEL_SHARE = 0.8  # of the grace period, after which also spared jobs are cancelled
+_ANSWER_S = 0.5  # seconds for what is under way to Java: a last line through spark-submit, the answer of a hook
+_HOOK_PRIORITY = 100  # priority of a hook: before Spark's own, which stops the session
+_LAST_LINE_S = 10  # seconds that a Java with a reason of its own to end waits, for us to tell of it
 
 
 class Interrupts:
@@ -64,7 +64,7 @@ class Interrupts:
         self.before: dict[signal.Signals, Any] = {}
         self.wakeup: int | None = None  # of the program, before us
         self.spark: SparkSession | None = None
-        self.group = f"{classic.OURS}{uuid.uuid4()}"  # Spark refuses jobs of a cancelled group for ever
+        self.group = f"{classic.GROUP_PREFIX}{uuid.uuid4()}"  # Spark refuses jobs of a cancelled group for ever
         self.group_before: str | None = None  # of the program
         self.over = threading.Event()
         self.java_waits = False
@@ -88,14 +88,14 @@ class Interrupts:
         self.over.set()
         self.waker.close()
         if self.java_waits:
-            time.sleep(ANSWER)
+            time.sleep(_ANSWER_S)
 
     def take_signals(self) -> None:
         """Take them in the main thread, and by the pipe also where that one is held up in a call of the system."""
         if threading.current_thread() is threading.main_thread():
             wakeup = signal.set_wakeup_fd(self.waker.fileno(), warn_on_full_buffer=False)
             self.wakeup = wakeup if self.wakeup is None else self.wakeup
-            for number in SIGNALS:
+            for number in _SIGNALS:
                 if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
                     continue  # nohup
                 before = signal.signal(number, self.receive)
@@ -112,12 +112,12 @@ class Interrupts:
         gateway: Any = spark.sparkContext._gateway
         ensure_callback_server_started(gateway)  # type: ignore[no-untyped-call]
         jvm = gateway.jvm
-        for number in SIGNALS:  # one that Java was started to ignore it goes on ignoring
+        for number in _SIGNALS:  # one that Java was started to ignore it goes on ignoring
             with suppress(Py4JError):  # Java was started to leave signals alone (-Xrs)
                 taken = jvm.sun.misc.Signal(number.name.removeprefix("SIG"))
-                self.java_before.append((taken, jvm.sun.misc.Signal.handle(taken, PassOn(self))))
-        self.hook = jvm.java.lang.Thread(LastWords(self))
-        self.hooks.addShutdownHook(self.hook, FIRST, LAST_WORDS, jvm.java.util.concurrent.TimeUnit.SECONDS)
+                self.java_before.append((taken, jvm.sun.misc.Signal.handle(taken, _ForwardSignal(self))))
+        self.hook = jvm.java.lang.Thread(_WaitForLastLine(self))
+        self.hooks.addShutdownHook(self.hook, _HOOK_PRIORITY, _LAST_LINE_S, jvm.java.util.concurrent.TimeUnit.SECONDS)
 
     @property
     def hooks(self) -> Any:
@@ -139,44 +139,47 @@ class Interrupts:
     def receive(self, number: int, frame: FrameType | None = None) -> None:
         if self.received is None:
             self.at, self.received = time.monotonic(), signal.Signals(number)
-        elif time.monotonic() - self.at > SAME and threading.current_thread() is threading.main_thread():
+        elif time.monotonic() - self.at > _SAME_SIGNAL_S and threading.current_thread() is threading.main_thread():
             raise KeyboardInterrupt
 
     def watch(self, wake: int) -> None:
         """Wait for a signal, in a thread of its own; see that the run ends in time."""
         with os.fdopen(wake, "rb", buffering=0) as pipe:  # open to the end: later signals are written there too
-            while (number := pipe.read(1)) and number[0] not in SIGNALS:
+            while (number := pipe.read(1)) and number[0] not in _SIGNALS:
                 pass  # another one that the program takes, for itself
             if not number:
                 return  # the run is over
             self.receive(number[0])
-            aside(lambda: self.spark and self.spark.sparkContext._jsc.sc().cancelJobGroupAndFutureJobs(self.group))
-            if self.over.wait(CANCEL_SHARE * self.grace):
+            _in_background(
+                lambda: self.spark and self.spark.sparkContext._jsc.sc().cancelJobGroupAndFutureJobs(self.group)
+            )
+            if self.over.wait(_CANCEL_SHARE * self.grace):
                 return
-            aside(
+            _in_background(
                 lambda: (
-                    self.spark and self.spark.sparkContext._jsc.sc().cancelJobGroup(self.group + classic.UNCANCELLABLE)
+                    self.spark
+                    and self.spark.sparkContext._jsc.sc().cancelJobGroup(self.group + classic.UNCANCELLABLE_SUFFIX)
                 )
             )
-            if not self.over.wait((1 - CANCEL_SHARE) * self.grace):
+            if not self.over.wait((1 - _CANCEL_SHARE) * self.grace):
                 self.end()
 
     def end(self) -> None:
         """End this process, whatever it waits for, and Java, where we have started it."""
         assert self.received is not None
         told = f"stopped by {self.received.name}, and not done {self.grace:g} s later (--grace): {self.saved()}"
-        aside(lambda: print(f"\nap-spark: {told}", file=sys.stderr, flush=True)).join(ANSWER)
+        _in_background(lambda: print(f"\nap-spark: {told}", file=sys.stderr, flush=True)).join(_ANSWER_S)
         if self.submitted:
-            time.sleep(ANSWER)  # Java passes the line on
+            time.sleep(_ANSWER_S)  # Java passes the line on
             jvm: Any = SparkContext._jvm
-            aside(lambda: jvm.java.lang.Runtime.getRuntime().halt(self.exit_code)).join(ANSWER)
-        elif java := started():
+            _in_background(lambda: jvm.java.lang.Runtime.getRuntime().halt(self.exit_code)).join(_ANSWER_S)
+        elif java := _started_java():
             java.kill()
         os._exit(self.exit_code)
 
     def end_java(self) -> None:
         """See the Java that we have started go in time, once the session is stopped."""
-        if self.received and (java := started()):
+        if self.received and (java := _started_java()):
             java.stdin.close()  # upon which it goes
             try:
                 java.wait(max(0.0, self.at + self.grace - time.monotonic()))
@@ -192,7 +195,7 @@ class Interrupts:
         return 128 + (self.received or signal.SIGINT)
 
 
-def aside(call: Callable[[], Any]) -> threading.Thread:
+def _in_background(call: Callable[[], Any]) -> threading.Thread:
     """Call what may never answer; an error means that Java has ended in the meantime."""
 
     def run() -> None:
@@ -204,12 +207,12 @@ def aside(call: Callable[[], Any]) -> threading.Thread:
     return thread
 
 
-def started() -> Any:
+def _started_java() -> Any:
     """The process of the Java that we have started, if we have."""
     return getattr(SparkContext._gateway, "proc", None)
 
 
-class PassOn:
+class _ForwardSignal:
     """What Java does with a signal: it tells us, instead of ending. We end, and Java after us."""
 
     def __init__(self, interrupts: Interrupts) -> None:
@@ -223,7 +226,7 @@ class PassOn:
         implements = ("sun.misc.SignalHandler",)
 
 
-class LastWords:
+class _WaitForLastLine:
     """What Java runs where it ends without us, as for want of memory.
 
     One that has started us waits for our line, which goes through it. One that we have started only lets its tasks come
@@ -236,7 +239,7 @@ class LastWords:
     def run(self) -> None:
         if not self.interrupts.over.is_set():
             self.interrupts.java_waits = True
-            self.interrupts.over.wait(LAST_WORDS if self.interrupts.submitted else ANSWER)
+            self.interrupts.over.wait(_LAST_LINE_S if self.interrupts.submitted else _ANSWER_S)
 
     class Java:
         implements = ("java.lang.Runnable",)

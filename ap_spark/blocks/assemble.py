@@ -1,6 +1,6 @@
-"""From edges in any order to the entries of rows: duplicates merged, small ones left out, both directions looked at.
+"""From edges in any order to the entries of rows: merge duplicates, leave out small ones, make both directions alike.
 
-The same rules in SQL are in `graph.py` and `edges.py` (docs/semantics.md, sections 1 and 7).
+The same rules in SQL are in `graph/edge_graph.py` and `graph/sparsify.py` (docs/semantics.md, sections 1 and 7).
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 __all__ = ["Assembled", "Rules", "assemble"]
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
+_Floats = NDArray[np.float64]
+_Integers = NDArray[np.int64]
 
 
 class Rules(NamedTuple):
-    """What becomes of edges.
+    """How edges become entries; see `settings.Sparsification`.
 
     Attributes
     ----------
@@ -32,37 +32,41 @@ class Rules(NamedTuple):
 
 
 class Assembled(NamedTuple):
-    """The entries of some rows, in the order of (i, k).
+    """The entries of some rows, ordered by (i, k).
 
     Attributes
     ----------
     i, k : int64, shape (entries,)
     s : float64, shape (entries,)
-        Similarities of different points.
+        Their similarities. The diagonal is not among them.
     preference_of, preference : int64 and float64, shape (given,)
-        What stood on the diagonal.
+        The edges (i, i): points, and the preference given for each.
     duplicates : int
-        Pairs that were given more than once.
+        How many pairs were given more than once.
     """
 
-    i: Integers
-    k: Integers
-    s: Floats
-    preference_of: Integers
-    preference: Floats
+    i: _Integers
+    k: _Integers
+    s: _Floats
+    preference_of: _Integers
+    preference: _Floats
     duplicates: int
 
 
-def assemble(i: NDArray[Any], k: NDArray[Any], s: Floats, rules: Rules) -> Assembled:
-    """Make entries of edges.
+def assemble(i: NDArray[Any], k: NDArray[Any], s: _Floats, rules: Rules) -> Assembled:
+    """Turn edges into entries.
 
     Parameters
     ----------
     i, k : integers, shape (edges,)
-        Row and column. ``~k``, which is negative, says that the edge was given as (k, i).
+        Row and column. A negative k stands for column ~k, of an edge that was given as (~k, i).
     s : float64, shape (edges,)
-        Similarities; -infinity says that a pair is not stored.
+        Similarities; -infinity for a pair that is not stored.
     rules : Rules
+
+    Returns
+    -------
+    Assembled
 
     Examples
     --------
@@ -84,7 +88,7 @@ def assemble(i: NDArray[Any], k: NDArray[Any], s: Floats, rules: Rules) -> Assem
         times = np.diff(first, append=len(key))
         key = key[first]
         duplicates = int(np.count_nonzero((times > 1) & (key & 1 == 0)))
-        s = merged(s, first, times, rules.on_duplicate)
+        s = _merge_duplicates(s, first, times, rules.on_duplicate)
     pair = key >> 1
     row, column = (pair >> bits) + low, pair & ((1 << bits) - 1)
     diagonal = row == column
@@ -95,14 +99,14 @@ def assemble(i: NDArray[Any], k: NDArray[Any], s: Floats, rules: Rules) -> Assem
     if not stored.all():
         key, pair, row, column, s = (array[stored] for array in (key, pair, row, column, s))
     if rules.symmetrize != "none":
-        again = np.diff(pair, prepend=-1, append=-1) == 0  # an edge given as (k, i) comes after that given as (i, k)
+        again = np.diff(pair, prepend=-1, append=-1) == 0  # the same pair given as (k, i) comes second
         kept = again[1:] if rules.symmetrize == "mutual" else ~again[:-1]
         row, column, s = row[kept], column[kept], s[kept]
     return Assembled(row, column, s, *given, duplicates)
 
 
-def merged(s: Floats, first: Integers, times: Integers, rule: str) -> Floats:
-    """One similarity for each pair; a mean adds them in the order of their size, whatever the order they came in."""
+def _merge_duplicates(s: _Floats, first: _Integers, times: _Integers, rule: str) -> _Floats:
+    """Return one similarity for each pair. A mean adds them by size, so that the order they came in does not matter."""
     if rule == "min":
         return np.asarray(np.minimum.reduceat(s, first))
     if rule != "mean":

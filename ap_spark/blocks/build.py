@@ -1,4 +1,7 @@
-"""What a task makes of the edges that the shuffle brings it: the file of its block, and a handle to it."""
+"""The task that writes the file of a block from the edges that the shuffle brings it, and returns a handle to it.
+
+A *handle* is one row (HANDLES): where the file is, and what the driver needs to know about its edges.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +28,13 @@ from ap_spark.blocks.files import (
     write_block,
 )
 from ap_spark.blocks.hashing import hash_edges
-from ap_spark.blocks.send import record, unpacked
+from ap_spark.blocks.send import edge_type, unpacked
 
-__all__ = ["HANDLES", "Kept", "Layout", "build", "rebuild"]
+__all__ = ["HANDLES", "EdgeStats", "Layout", "Reusable", "build", "rebuild", "split_by_rows", "with_diagonal"]
 
-BUCKET_EDGES = 4_000_000  # of so many edges a task makes entries at once: some 300 MB
+_BUCKET_EDGES = 4_000_000  # a task assembles so many edges at once, in some 300 MB
 
-HANDLE = pa.schema(
+_HANDLE = pa.schema(
     {
         "block": pa.int32(),
         "path": pa.string(),
@@ -48,11 +51,17 @@ HANDLE = pa.schema(
         "preference": pa.binary(),
     }
 )
-SQL = {pa.int32(): "int", pa.int64(): "bigint", pa.float64(): "double", pa.string(): "string", pa.binary(): "binary"}
-HANDLES = ", ".join(f"{column.name} {SQL[column.type]}" for column in HANDLE)
+_SQL_TYPES = {
+    pa.int32(): "int",
+    pa.int64(): "bigint",
+    pa.float64(): "double",
+    pa.string(): "string",
+    pa.binary(): "binary",
+}
+HANDLES = ", ".join(f"{column.name} {_SQL_TYPES[column.type]}" for column in _HANDLE)
 
-Batches = Iterable[pa.RecordBatch]
-Arrays = dict[str, NDArray[Any]]
+_Batches = Iterable[pa.RecordBatch]
+_Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -62,12 +71,12 @@ class Layout:
     Attributes
     ----------
     run : int
-        A number of this graph's own.
+        A random number that identifies the graph.
     cuts : int64, shape (blocks + 1,)
         Block b holds the rows of the points ``cuts[b]:cuts[b + 1]``.
     rules : Rules
     n_edges : int
-        About how many edges there are, as they come.
+        About how many edges there are before they are assembled.
     """
 
     run: int
@@ -84,16 +93,36 @@ class Layout:
         return int(self.cuts[-1])
 
 
-class Kept(NamedTuple):
-    """Files that need not be written again: those of an engine that have reached an iteration."""
+class Reusable(NamedTuple):
+    """Which files need not be written again: those with messages of this engine, of this iteration or a later one."""
 
     engine: int
     iteration: int
 
 
 @dataclass
-class Stats:
-    """What the driver has to know about the edges of a block."""
+class EdgeStats:
+    """What the driver has to know about the edges of a block.
+
+    Attributes
+    ----------
+    degrees : int64, shape (rows,)
+        Stored edges of each row.
+    first : int
+        The point of the first row.
+    keys : int64, shape (n_points,)
+        See `hashing.py`.
+    wrong : int
+        Edges and pairs that break a rule.
+    low, high : float, optional
+        The smallest and largest similarity.
+    min_nonzero : float, optional
+        The smallest similarity in size that is not 0.
+    hash : int
+        Of all edges, whatever their order.
+    preference_of, preference
+        See `assemble.Assembled`.
+    """
 
     degrees: NDArray[np.int64]
     first: int
@@ -141,41 +170,49 @@ class Stats:
 
 
 def build(
-    batches: Batches, layout: Layout, keys: Broadcast[NDArray[np.int64]], kept: Kept | None = None
+    batches: _Batches, layout: Layout, keys: Broadcast[NDArray[np.int64]], reusable: Reusable | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """Write the block of this partition from parcels of edges in any order (`send.parcels`)."""
-    number = block_number()
+    """Write the block of this partition from parcels of edges in any order (`send.parcels`); yield its handle."""
+    number = _block_number()
     path = path_of(layout.run, number)
     low, high = layout.cuts[number], layout.cuts[number + 1]
-    stats = Stats(np.zeros(high - low, np.int64), int(low), keys.value)
+    stats = EdgeStats(np.zeros(high - low, np.int64), int(low), keys.value)
 
-    def entries() -> Iterator[Arrays]:
-        for edges in by_rows(batches, layout, int(low), int(high), path.parent, stats):
+    def entries() -> Iterator[_Arrays]:
+        for edges in split_by_rows(batches, layout, int(low), int(high), path.parent, stats):
             found = assemble(edges["i"], edges["k"], edges["s"], layout.rules)
             stats.add(found, layout.rules.on_duplicate)
             yield with_diagonal(found)
 
-    found = write(path, layout, number, 0, entries(), kept)
-    yield pa.RecordBatch.from_pylist([found | stats.handle()], HANDLE)
+    found = _write_file(path, layout, number, 0, entries(), reusable)
+    yield pa.RecordBatch.from_pylist([found | stats.handle()], _HANDLE)
 
 
-def rebuild(batches: Batches, layout: Layout, kept: Kept) -> Iterator[pa.RecordBatch]:
-    """Write the block of this partition from entries (i, k, similarity, r, a), by i."""
-    number = block_number()
-    found = write(path_of(layout.run, number), layout, number, kept.iteration, map(arrays_of, batches), kept)
-    yield pa.RecordBatch.from_pylist([found], HANDLE)
+def rebuild(batches: _Batches, layout: Layout, reusable: Reusable) -> Iterator[pa.RecordBatch]:
+    """Write the block of this partition from entries (i, k, similarity, r, a), ordered by i; yield its handle."""
+    number = _block_number()
+    found = _write_file(
+        path_of(layout.run, number), layout, number, reusable.iteration, map(_batch_arrays, batches), reusable
+    )
+    yield pa.RecordBatch.from_pylist([found], _HANDLE)
 
 
-def write(
-    path: Path, layout: Layout, number: int, iteration: int, entries: Iterable[Arrays], kept: Kept | None
+def _write_file(
+    path: Path, layout: Layout, number: int, iteration: int, entries: Iterable[_Arrays], reusable: Reusable | None
 ) -> dict[str, Any]:
-    """Write the file, unless there is one to be kept; where it is, or what was in the way."""
+    """Write the file, unless there is a reusable one; return where it is, or the problem that prevented it."""
     problem, size = "", {"rows": 0, "entries": 0}
     try:
         clear_leftovers()
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        shape = (kept and usable(path, layout, number, kept)) or write_block(
-            path, layout.run, number, layout.n_points, iteration, entries, kept.engine if kept and iteration else 0
+        shape = (reusable and _reusable_shape(path, layout, number, reusable)) or write_block(
+            path,
+            layout.run,
+            number,
+            layout.n_points,
+            iteration,
+            entries,
+            reusable.engine if reusable and iteration else 0,
         )
         size = {"rows": shape.rows, "entries": shape.entries}
     except OSError as error:
@@ -183,25 +220,27 @@ def write(
     return {"block": number, "path": str(path), "problem": problem, **size}
 
 
-def usable(path: Path, layout: Layout, number: int, kept: Kept) -> Shape | None:
-    """The shape of the block, if its file is there and its messages are worth to be kept."""
+def _reusable_shape(path: Path, layout: Layout, number: int, reusable: Reusable) -> Shape | None:
+    """Return the shape of the block if its file is there and need not be written again."""
     try:
         shape = shape_of(path, layout.n_points)
         if (shape.run, shape.number) != (layout.run, number):
             return None
         with opened(path, shape) as file:
-            return shape if file.engine == kept.engine and file.iteration >= kept.iteration else None
+            return shape if file.engine == reusable.engine and file.iteration >= reusable.iteration else None
     except UnusableFile:
         return None
 
 
-def by_rows(batches: Batches, layout: Layout, low: int, high: int, directory: Path, stats: Stats) -> Iterator[Arrays]:
-    """The edges of a block, some rows after the others: as many at once as memory is meant for."""
+def split_by_rows(
+    batches: _Batches, layout: Layout, low: int, high: int, directory: Path, stats: EdgeStats
+) -> Iterator[_Arrays]:
+    """Yield the edges of a block by ranges of rows, about _BUCKET_EDGES at once, by way of temporary files."""
     share = layout.n_edges / layout.blocks
     if layout.rules.symmetrize != "none":
         share *= 2
-    buckets = int(min(max(1, -(-share // BUCKET_EDGES)), 256, high - low))
-    edge = record(layout.n_points)
+    buckets = int(min(max(1, -(-share // _BUCKET_EDGES)), 256, high - low))
+    edge = edge_type(layout.n_points)
     with ExitStack() as held:
         files: list[BinaryIO] = []
         if buckets > 1:
@@ -222,19 +261,20 @@ def by_rows(batches: Batches, layout: Layout, low: int, high: int, directory: Pa
             for file, start, end in zip(files, [0, *ends], ends, strict=False):
                 file.write(edges[start:end].data)
         if not files:
-            yield fields(np.concatenate([np.empty(0, edge), *kept]))
+            yield _to_arrays(np.concatenate([np.empty(0, edge), *kept]))
         for file in files:
             file.seek(0)
-            yield fields(np.fromfile(file, edge))
+            yield _to_arrays(np.fromfile(file, edge))
             file.truncate(0)
 
 
-def fields(edges: NDArray[Any]) -> Arrays:
+def _to_arrays(edges: NDArray[Any]) -> _Arrays:
+    """Return the fields of records as arrays."""
     return {name: np.ascontiguousarray(edges[name]) for name in edges.dtype.names or ()}
 
 
-def with_diagonal(found: Assembled) -> Arrays:
-    """Entries with that of the row itself before the others."""
+def with_diagonal(found: Assembled) -> _Arrays:
+    """Return the entries with the diagonal, which comes first in each row."""
     begins = np.flatnonzero(np.diff(found.i, prepend=-1))
     rows = found.i[begins]
     return {
@@ -244,11 +284,13 @@ def with_diagonal(found: Assembled) -> Arrays:
     }
 
 
-def arrays_of(batch: pa.RecordBatch) -> Arrays:
+def _batch_arrays(batch: pa.RecordBatch) -> _Arrays:
+    """Return the columns of a batch as arrays."""
     return {name: batch[name].to_numpy() for name in batch.schema.names}
 
 
-def block_number() -> int:
+def _block_number() -> int:
+    """Return the number of this task's block: that of its partition."""
     context = TaskContext.get()
     assert context is not None
     return context.partitionId()

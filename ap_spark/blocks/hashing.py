@@ -1,6 +1,6 @@
-"""Spark's ``xxhash64`` on arrays, and the jitter made of it (docs/semantics.md, section 3).
+"""Spark's ``xxhash64`` on arrays, and the jitter that is made from it (docs/semantics.md, section 3).
 
-A point is hashed by its *key*: the id itself if it is an integer, else the hash of the string.
+A point is hashed by its *key*: an id that is an integer is its own key, an id that is a string has its hash as key.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 __all__ = ["JITTER", "hash_edges", "hash_points", "jittered"]
 
-JITTER = 1e-10
+JITTER = 1e-10  # the largest relative change of a similarity
 
-SPARK_SEED = np.uint64(42)
-P1, P2, P3, P4, P5 = (
+_SPARK_SEED = np.uint64(42)
+_P1, _P2, _P3, _P4, _P5 = (
     np.uint64(prime)
     for prime in (
         0x9E3779B185EBCA87,
@@ -24,45 +24,50 @@ P1, P2, P3, P4, P5 = (
     )
 )
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
-Words = NDArray[np.uint64]
+_Floats = NDArray[np.float64]
+_Integers = NDArray[np.int64]
+_Words = NDArray[np.uint64]
 
 
-def rotated(word: Words, bits: int) -> Words:
+def _rotate(word: _Words, bits: int) -> _Words:
+    """Rotate the bits of 64-bit words to the left."""
     return (word << np.uint64(bits)) | (word >> np.uint64(64 - bits))
 
 
-def hash_words(words: Words, seed: Words | np.uint64) -> Words:
-    """xxhash64 of 8 bytes each."""
-    word = rotated(words * P2, 31) * P1
-    word ^= seed + (P5 + np.uint64(8))
-    word = rotated(word, 27) * P1 + P4
+def _hash_words(words: _Words, seed: _Words | np.uint64) -> _Words:
+    """Return the xxhash64 of each word, which is of 8 bytes."""
+    word = _rotate(words * _P2, 31) * _P1
+    word ^= seed + (_P5 + np.uint64(8))
+    word = _rotate(word, 27) * _P1 + _P4
     word ^= word >> np.uint64(33)
-    word *= P2
+    word *= _P2
     word ^= word >> np.uint64(29)
-    word *= P3
+    word *= _P3
     return word ^ (word >> np.uint64(32))
 
 
-def hash_edges(key_i: Integers, key_k: Integers, s: Floats) -> Words:
-    """What Spark's ``xxhash64(i, k, s)`` gives for keys and similarities.
+def hash_edges(key_i: _Integers, key_k: _Integers, s: _Floats) -> _Words:
+    """Return what Spark's ``xxhash64(i, k, s)`` returns for keys and similarities.
 
     Examples
     --------
     >>> hash_edges(np.array([1]), np.array([2]), np.array([-1.5])).view(np.int64).tolist()
     [-3469925257449543409]
     """
-    return hash_words((s + 0.0).view(np.uint64), hash_words(words(key_k), hash_words(words(key_i), SPARK_SEED)))
+    return _hash_words(
+        (s + 0.0).view(np.uint64), _hash_words(_as_words(key_k), _hash_words(_as_words(key_i), _SPARK_SEED))
+    )
 
 
-def hash_points(keys: Integers, preference: Floats) -> Words:
-    """What Spark's ``xxhash64(id, preference)`` gives for keys and preferences."""
-    return hash_words((preference + 0.0).view(np.uint64), hash_words(words(keys), SPARK_SEED))
+def hash_points(keys: _Integers, preference: _Floats) -> _Words:
+    """Return what Spark's ``xxhash64(id, preference)`` returns for keys and preferences."""
+    return _hash_words((preference + 0.0).view(np.uint64), _hash_words(_as_words(keys), _SPARK_SEED))
 
 
-def jittered(value: Floats, key_i: Integers, key_k: Integers, seed: int, min_nonzero: float) -> Floats:
-    """Similarities with jitter: value (1 + 1e-10 z) + 1e-10 z min_nonzero, z in [-1, 1) a hash of (seed, i, k).
+def jittered(value: _Floats, key_i: _Integers, key_k: _Integers, seed: int, min_nonzero: float) -> _Floats:
+    """Return similarities with jitter: value (1 + 1e-10 z) + 1e-10 z min_nonzero.
+
+    z in [-1, 1) is a hash of (seed, i, k).
 
     Parameters
     ----------
@@ -73,11 +78,12 @@ def jittered(value: Floats, key_i: Integers, key_k: Integers, seed: int, min_non
         The smallest similarity or preference in size that is not 0; 1 where there is none.
     """
     with np.errstate(over="ignore"):
-        start = hash_words(np.array([seed]).view(np.uint64), SPARK_SEED)
-        hashed = hash_words(words(key_k), hash_words(words(key_i), start))
+        start = _hash_words(np.array([seed]).view(np.uint64), _SPARK_SEED)
+        hashed = _hash_words(_as_words(key_k), _hash_words(_as_words(key_i), start))
     z = (hashed.view(np.int64) >> 11) / 2.0**52
     return np.asarray(value * (1.0 + JITTER * z) + JITTER * z * min_nonzero)
 
 
-def words(keys: Integers) -> Words:
+def _as_words(keys: _Integers) -> _Words:
+    """Return the same bits as unsigned integers, whose arithmetic wraps around."""
     return np.ascontiguousarray(keys, np.int64).view(np.uint64)

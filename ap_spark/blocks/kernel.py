@@ -5,14 +5,15 @@ A block holds some rows of the similarity graph in compressed sparse row form. A
     availabilities(block, totals)     per entry, from the total of its column in the last iteration
     responsibilities(block)           per row, from its two largest a + s
     contributions(block)              per column: what the block adds to the new total
-    column_totals(sum over blocks)    the only numbers that leave a block, and who is an exemplar
+    column_totals(sum over blocks)    per column: the new total, and whether the point is an exemplar
 
-`iterate` does the first three, a few rows at a time that stay in the processor's cache, with scratch arrays made once:
-temporaries as large as the block cost several times the arithmetic.
+Only contributions leave a block. `iterate` does the first three steps, for a few rows at a time that stay in the
+processor's cache, with scratch arrays that are allocated once: temporary arrays as large as the block would cost
+several times the arithmetic.
 
-Sources: Frey & Dueck, Science 315 (2007), equations 1-3; docs/semantics.md, sections 2 and 3. Every operation is a
-plain IEEE 754 double operation in the order written here, repeated by `compiled.py` for numba and by the dataframe
-engine in SQL: all give the same bits.
+Sources: Frey & Dueck, Science 315 (2007), equations 1-3; docs/semantics.md, sections 2 and 3. All operations are IEEE
+754 double operations, in the order written here. `compiled_kernel.py` repeats them for numba, and the dataframe engine
+in SQL: the results of all three are bitwise identical.
 """
 
 from __future__ import annotations
@@ -29,12 +30,19 @@ from ap_spark.exact_sum import Units
 
 __all__ = [
     "Block",
+    "Damping",
+    "Flags",
+    "Floats",
+    "Integers",
     "availabilities",
     "column_totals",
     "contributions",
+    "in_floats",
+    "in_units",
     "iterate",
     "make_block",
     "responsibilities",
+    "summed",
     "unserved",
 ]
 
@@ -43,8 +51,8 @@ Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 Damping = float | Floats
 
-PART = 1 << 14  # entries visited together: six arrays of them fit a second-level cache
-PARTS_A_GROUP = 4  # what they contribute is added together: it is little, and each call to numpy costs
+_PART_ENTRIES = 1 << 14  # worked on together: six arrays of so many entries fit into a second-level cache
+_PARTS_PER_GROUP = 4  # their contributions are added together, since they are few and each call of numpy costs
 
 
 @dataclass
@@ -58,7 +66,7 @@ class Block:
     starts : int64, shape (m + 1,)
         Row j has the entries ``starts[j]:starts[j + 1]``; every row has its diagonal and at least one entry more.
     diagonal : int64, shape (m,)
-        Where each row's diagonal entry is.
+        The entry (i, i) of each row.
     columns : int32 or int64, shape (entries,)
         The column k of each entry.
     s, r, a : float64, shape (entries,)
@@ -75,10 +83,10 @@ class Block:
 
     @cached_property
     def cuts(self) -> Integers:
-        """Where the rows are cut into parts of about PART entries; a longer row is a part of its own."""
+        """Where the rows are cut into parts, of about 16,000 entries; a longer row is a part by itself."""
         cuts = [0]
         while cuts[-1] < len(self.rows):
-            full = np.searchsorted(self.starts, self.starts[cuts[-1]] + PART, side="right") - 1
+            full = np.searchsorted(self.starts, self.starts[cuts[-1]] + _PART_ENTRIES, side="right") - 1
             cuts.append(max(int(full), cuts[-1] + 1))
         return np.array(cuts, np.int64)
 
@@ -89,16 +97,17 @@ class Block:
 
     @cached_property
     def groups(self) -> list[Block]:
-        """The rows of PARTS_A_GROUP parts each, as views."""
-        starts = self.cuts[:-1:PARTS_A_GROUP].tolist()
+        """The rows of four parts each, as views."""
+        starts = self.cuts[:-1:_PARTS_PER_GROUP].tolist()
         return [self.part(low, high) for low, high in pairwise([*starts, len(self.rows)])]
 
     @cached_property
     def scratch(self) -> Floats:
-        """Room for two numbers for each entry of a part."""
+        """Two numbers for each entry of the largest part, to be overwritten."""
         return np.empty((2, np.diff(self.starts[self.cuts]).max(initial=0)))
 
     def part(self, low: int, high: int) -> Block:
+        """Return the rows ``low:high`` as views."""
         start, stop = self.starts[low], self.starts[high]
         entries = slice(start, stop)
         return Block(
@@ -113,12 +122,12 @@ class Block:
 
 
 def make_block(i: NDArray[Any], k: NDArray[Any], s: Floats) -> Block:
-    """Put entries given in any order into a block, all messages 0.
+    """Make a block of entries in any order, with all messages 0.
 
     Parameters
     ----------
     i, k : integers, shape (entries,)
-        Row and column of each entry; no pair twice, and (i, i) is there for every row i.
+        Row and column of each entry. No pair may occur twice, and every row needs its diagonal (i, i).
     s : float64, shape (entries,)
         Similarity.
 
@@ -143,19 +152,19 @@ def make_block(i: NDArray[Any], k: NDArray[Any], s: Floats) -> Block:
 
 
 def iterate(block: Block, totals: Floats, damping: Damping, units: Units, sums: Integers) -> None:
-    """Send the block's messages of one iteration, in place.
+    """Compute the messages of one iteration, in place.
 
     Parameters
     ----------
     block : Block
     totals : float64, shape (n_points,)
-        T of the last iteration, see `availabilities`; before the first one 0, which leaves the availabilities at 0.
+        T of the last iteration, see `availabilities`. Before the first iteration 0: availabilities then stay 0.
     damping : float, or float64 of shape (m,)
         In [0.5, 1); one number, or one for each row of the block.
     units : Units
-        Of exact sums, see `exact.units_of`.
+        See `exact_sum.units_of`.
     sums : int64, shape (words, n_points)
-        What the block contributes to the new totals, in units, is added here.
+        The contributions of the block to the new totals are added here, in units.
 
     Examples
     --------
@@ -168,15 +177,15 @@ def iterate(block: Block, totals: Floats, damping: Damping, units: Units, sums: 
     row = 0
     for group in block.groups:
         for part in group.parts:
-            own = damping if isinstance(damping, float) else damping[row : row + len(part.rows)]
-            availabilities(part, totals, own, block.scratch)
-            responsibilities(part, own, block.scratch)
+            part_damping = damping if isinstance(damping, float) else damping[row : row + len(part.rows)]
+            availabilities(part, totals, part_damping, block.scratch)
+            responsibilities(part, part_damping, block.scratch)
             row += len(part.rows)
         contributions(group, units, sums)
 
 
 def availabilities(block: Block, totals: Floats, damping: Damping, scratch: Floats | None = None) -> None:
-    """Send new availabilities to the block's rows, in place, from the column totals T.
+    """Compute the availabilities of a block from the column totals T, in place.
 
         a'(i,k) = min(0, T(k) - max(0, r(i,k))) for i != k;   a'(k,k) = T(k) - r(k,k)
         a <- damping a + (1 - damping) a'
@@ -198,22 +207,22 @@ def availabilities(block: Block, totals: Floats, damping: Damping, scratch: Floa
     >>> block.a
     array([ 0.25, -0.25, -0.25,  0.25])
     """
-    new, positive = room(block, scratch)
+    new, positive = _scratch_of(block, scratch)
     np.maximum(block.r, 0.0, out=positive)
     totals.take(block.columns, out=new, mode="clip")  # numpy would buffer the result in its other modes
     np.subtract(new, positive, out=new)
     np.minimum(new, 0.0, out=new)
     new[block.diagonal] = totals[block.rows] - block.r[block.diagonal]
-    damp(block.a, new, of_entries(damping, block))
+    _damp(block.a, new, _per_entry(damping, block))
 
 
 def responsibilities(block: Block, damping: Damping, scratch: Floats | None = None) -> None:
-    """Send new responsibilities from the block's rows, in place.
+    """Compute the responsibilities of a block, in place.
 
         r'(i,k) = s(i,k) - max over k' != k of [a(i,k') + s(i,k')];   r <- damping r + (1 - damping) r'
 
-    Only a row's largest and second largest a + s matter: the first is the maximum of the others for every k but its
-    own, the second for that one; after a tie for the largest they are equal.
+    Only the largest and the second largest a + s of a row matter. The maximum of the others is the second largest for
+    the k that has the largest, and the largest for every other k. After a tie for the largest the two are equal.
 
     Parameters
     ----------
@@ -229,7 +238,7 @@ def responsibilities(block: Block, damping: Damping, scratch: Floats | None = No
     >>> block.r
     array([-0.5,  0.5,  0.5, -0.5])
     """
-    value, new = room(block, scratch)
+    value, new = _scratch_of(block, scratch)
     starts = block.starts[:-1]
     np.add(block.a, block.s, out=value)
     largest = np.maximum.reduceat(value, starts)
@@ -242,17 +251,17 @@ def responsibilities(block: Block, damping: Damping, scratch: Floats | None = No
     second = np.maximum.reduceat(value, starts)
     np.subtract(block.s, of_row, out=new)
     new[best] = block.s[best] - second
-    damp(block.r, new, of_entries(damping, block))
+    _damp(block.r, new, _per_entry(damping, block))
 
 
 def contributions(block: Block, units: Units, sums: Integers) -> None:
-    """Add what the block's rows contribute to the totals of the columns: max(0, r(i,k)), in whole units.
+    """Add the contributions of a block to the column totals: max(0, r(i,k)), rounded to whole units.
 
     Parameters
     ----------
     block : Block
     units : Units
-        Of exact sums, see `exact.units_of`.
+        See `exact_sum.units_of`.
     sums : int64, shape (words, n_points)
         In units; added to in place.
 
@@ -275,14 +284,14 @@ def contributions(block: Block, units: Units, sums: Integers) -> None:
 
 
 def column_totals(sums: Integers, r: Floats, a: Floats, damping: Damping, units: Units) -> tuple[Floats, Floats, Flags]:
-    """The totals T of some columns, and what they make of their diagonal entries.
+    """Compute the totals T of some columns, the availabilities of their diagonal entries, and who is an exemplar.
 
     Parameters
     ----------
     sums : int64, shape (words, columns)
         The contributions of all blocks, in units.
     r, a : float64, shape (columns,)
-        r(k,k), and a(k,k) of the last iteration. r is not a number where k has no row: a forced exemplar.
+        r(k,k) of this iteration, and a(k,k) of the last one. r is NaN where k has no row: a forced exemplar.
     damping : float, or float64 of shape (columns,)
     units : Units
 
@@ -291,9 +300,9 @@ def column_totals(sums: Integers, r: Floats, a: Floats, damping: Damping, units:
     totals : float64, shape (columns,)
         T(k) = r(k,k) + sum over i != k of max(0, r(i,k)); infinite for a forced exemplar.
     a : float64, shape (columns,)
-        a(k,k), once T has reached it.
+        a(k,k) of this iteration, which follows from T.
     exemplars : bool, shape (columns,)
-        Whether a(k,k) + r(k,k) > 0; not so for forced exemplars.
+        Whether a(k,k) + r(k,k) > 0; False for forced exemplars.
 
     Examples
     --------
@@ -302,8 +311,8 @@ def column_totals(sums: Integers, r: Floats, a: Floats, damping: Damping, units:
     (array([ 1., inf]), array([0.75,  nan]), array([ True, False]))
     """
     totals, after, exemplars = np.empty(len(r)), np.empty(len(r)), np.empty(len(r), bool)
-    for start in range(0, len(r), PART):
-        part = slice(start, start + PART)
+    for start in range(0, len(r), _PART_ENTRIES):
+        part = slice(start, start + _PART_ENTRIES)
         keep = damping if isinstance(damping, float) else damping[part]
         without_row = np.isnan(r[part])
         negative = np.where(without_row, 0.0, np.minimum(r[part], 0.0))
@@ -319,13 +328,13 @@ def column_totals(sums: Integers, r: Floats, a: Floats, damping: Damping, units:
 
 
 def unserved(block: Block, serving: Flags) -> int:
-    """Count the block's rows without an entry in a column that serves: points that are left without an exemplar.
+    """Count the rows of a block without an entry in a column that serves: points left without an exemplar.
 
     Parameters
     ----------
     block : Block
     serving : bool, shape (n_points,)
-        Whether k is an exemplar; a row's own diagonal counts.
+        Whether k is an exemplar. The diagonal of a row counts too.
 
     Examples
     --------
@@ -337,39 +346,39 @@ def unserved(block: Block, serving: Flags) -> int:
 
 
 def in_units(values: Floats, units: Units) -> list[Integers]:
-    """Whole numbers of units, as `exact.words_of` makes them."""
+    """Return numbers as multiples of units, one array for each word; the same as `exact_sum.words_of` in SQL."""
     if units.words == 1:
-        return [rounded(values, units.coarse)]
+        return [_round(values, units.coarse)]
     high = (values * (1.0 / units.coarse)).astype(np.int64)
-    return [high, rounded(values - high * units.coarse, units.fine)]
+    return [high, _round(values - high * units.coarse, units.fine)]
 
 
-def rounded(values: Floats, unit: float) -> Integers:
+def _round(values: Floats, unit: float) -> Integers:
     return np.rint(values * (1.0 / unit)).astype(np.int64)
 
 
 def in_floats(words: Integers, units: Units) -> Floats:
-    """Sums as floats, from their words."""
+    """Return the sums whose words are given."""
     return np.asarray(sum(word.astype(np.float64) * unit for word, unit in zip(words, units, strict=False)))
 
 
 def summed(values: Floats, units: Units) -> float:
-    """The exact sum of some values."""
+    """Return the exact sum of some values."""
     return float(in_floats(np.array([word.sum(keepdims=True) for word in in_units(values, units)]), units)[0])
 
 
-def room(block: Block, scratch: Floats | None) -> Floats:
-    """Two numbers for each entry."""
+def _scratch_of(block: Block, scratch: Floats | None) -> Floats:
+    """Return scratch arrays for a block: those given, or new ones."""
     return np.empty((2, len(block.s))) if scratch is None else scratch[:, : len(block.s)]
 
 
-def of_entries(damping: Damping, block: Block) -> Damping:
-    """The damping of each entry."""
+def _per_entry(damping: Damping, block: Block) -> Damping:
+    """Return the damping of each entry, or the one number for all."""
     return damping if isinstance(damping, float) else np.repeat(damping, np.diff(block.starts))
 
 
-def damp(old: Floats, new: Floats, damping: Damping) -> None:
-    """old <- damping * old + (1 - damping) * new, in place; ``new`` is used up."""
+def _damp(old: Floats, new: Floats, damping: Damping) -> None:
+    """Compute old <- damping * old + (1 - damping) * new in place; ``new`` is overwritten too."""
     np.multiply(old, damping, out=old)
     np.multiply(new, 1.0 - damping, out=new)
     np.add(old, new, out=old)

@@ -1,6 +1,6 @@
-"""What a pass does on one block: arrays with a value a point in; values a row, or sums a column, out. No Spark.
+"""What passes compute on one block, without Spark: values of points in; values of rows, or sums of columns, out.
 
-Similarities of a block's diagonal entries have no meaning here: preferences are values a point.
+The similarities of diagonal entries have no meaning here: preferences are an array with a value for each point.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from ap_spark.blocks.kernel import Block, Flags, Floats, Integers, in_units
 from ap_spark.exact_sum import Units
 
 __all__ = [
+    "AT_ONCE",
     "Choices",
+    "Histogram",
+    "Parts",
     "Sums",
     "assign",
     "best_similarity",
@@ -32,20 +35,21 @@ __all__ = [
     "values",
 ]
 
-AT_ONCE = 1_000_000  # entries that are connected at once, at least
+AT_ONCE = 1_000_000  # pairs that are connected at once, at least
 
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 Parts = Iterable[tuple[Block, Floats]]  # some rows, and their similarities
 
 
 class Choices(NamedTuple):
-    """What rows choose.
+    """The exemplar that each row chooses.
 
     Attributes
     ----------
     rows : int64, shape (m,)
     exemplar : int64, shape (m,)
-        The most similar one that a row stores an edge to, on ties the smallest; -1 for none.
+        The exemplar with the largest similarity among those the row stores an edge to, on ties the smallest index; -1
+        where there is none.
     similarity : float64, shape (m,)
         To it; -infinity where there is none.
     """
@@ -56,7 +60,7 @@ class Choices(NamedTuple):
 
 
 def assign(parts: Parts, exemplars: Flags) -> Choices:
-    """Choose an exemplar for each row, itself left aside.
+    """Choose an exemplar for each row; the point itself does not count.
 
     Parameters
     ----------
@@ -78,7 +82,7 @@ def assign(parts: Parts, exemplars: Flags) -> Choices:
 
 
 def unserved(parts: Parts, serving: Flags) -> int:
-    """Count the rows without an entry in a column that serves, their own included."""
+    """Count the rows without an entry in a column that serves; their diagonal counts too."""
     return sum(kernel.unserved(block, serving) for block, _ in parts)
 
 
@@ -91,7 +95,7 @@ class Sums(NamedTuple):
     sums : int64, shape (words, m)
         In units.
     counts : int64, shape (m,)
-        Of the addends.
+        How many addends each sum has.
     """
 
     columns: Integers
@@ -100,7 +104,7 @@ class Sums(NamedTuple):
 
 
 def refine(parts: Parts, cluster: Integers, units: Units) -> Sums:
-    """For each point how similar the other members of its cluster are to it: the sum, and how many store an edge to it.
+    """Add, for each point, the similarities to it of the other members of its cluster that store an edge to it.
 
     Parameters
     ----------
@@ -108,7 +112,7 @@ def refine(parts: Parts, cluster: Integers, units: Units) -> Sums:
     cluster : int64, shape (n_points,)
         The exemplar of each point.
     units : Units
-        Of reported sums.
+        Of sums that are only reported.
     """
     n_points = len(cluster)
     sums, counts = np.zeros((units.words, n_points), np.int64), np.zeros(n_points, np.int64)
@@ -124,7 +128,7 @@ def refine(parts: Parts, cluster: Integers, units: Units) -> Sums:
 
 
 def in_degrees(parts: Parts, n_points: int) -> Integers:
-    """How many rows of the block store an edge to each point."""
+    """Count, for each point, the rows of the block that store an edge to it."""
     counts = np.zeros(n_points, np.int64)
     for block, _ in parts:
         counts += np.bincount(block.columns, minlength=n_points)
@@ -133,7 +137,7 @@ def in_degrees(parts: Parts, n_points: int) -> Integers:
 
 
 def best_similarity(parts: Parts) -> tuple[Integers, Floats]:
-    """The rows, and the largest similarity of each."""
+    """Return the rows, and the largest similarity of each."""
     found = [(np.empty(0, np.int64), np.empty(0))]
     for block, similarity in parts:
         value = similarity.copy()
@@ -143,8 +147,8 @@ def best_similarity(parts: Parts) -> tuple[Integers, Floats]:
     return rows, best
 
 
-def between(parts: Parts, low: float, high: float) -> Iterable[Floats]:
-    """The similarities from ``low`` to ``high``, the diagonal left out."""
+def _between(parts: Parts, low: float, high: float) -> Iterable[Floats]:
+    """Yield the similarities from ``low`` to ``high`` without the diagonal."""
     for block, similarity in parts:
         taken = (similarity >= low) & (similarity <= high)
         taken[block.diagonal] = False
@@ -152,8 +156,8 @@ def between(parts: Parts, low: float, high: float) -> Iterable[Floats]:
 
 
 def values(parts: Parts, low: float, high: float) -> Floats:
-    """All similarities from ``low`` to ``high``."""
-    return np.concatenate([np.empty(0), *between(parts, low, high)])
+    """Return all similarities from ``low`` to ``high``."""
+    return np.concatenate([np.empty(0), *_between(parts, low, high)])
 
 
 def sample_pairs(parts: Parts, divisor: int) -> NDArray[np.int64]:
@@ -176,25 +180,25 @@ class Histogram(NamedTuple):
     highs: Floats
 
 
-BINS = 4096
+_BINS = 4096
 
 
 def histogram(parts: Parts, low: float, high: float) -> Histogram:
-    """The similarities from ``low`` to ``high`` in BINS bins of one width."""
-    counts = np.zeros(BINS, np.int64)
-    lows, highs = np.full(BINS, np.inf), np.full(BINS, -np.inf)
+    """Count the similarities from ``low`` to ``high`` in 4,096 bins of equal width."""
+    counts = np.zeros(_BINS, np.int64)
+    lows, highs = np.full(_BINS, np.inf), np.full(_BINS, -np.inf)
     scale = 1.0 if np.isfinite(high - low) else 0.25
-    for some in between(parts, low, high):
+    for some in _between(parts, low, high):
         place = (some * scale - low * scale) / (high * scale - low * scale)
-        bin_ = np.minimum(place * BINS, BINS - 1).astype(np.int64)
-        counts += np.bincount(bin_, minlength=BINS)
+        bin_ = np.minimum(place * _BINS, _BINS - 1).astype(np.int64)
+        counts += np.bincount(bin_, minlength=_BINS)
         np.minimum.at(lows, bin_, some)
         np.maximum.at(highs, bin_, some)
     return Histogram(counts, lows, highs)
 
 
 def components(parts: Parts, n_points: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Points that the block's edges connect with smaller ones, in whatever direction, and the smallest of those."""
+    """Return points that edges of the block connect, in either direction, with smaller points; and the smallest."""
     smallest = np.arange(n_points)
     blocks = (block for block, _ in parts)
     for some in grouped(blocks, lambda block: len(block.s), max(n_points, AT_ONCE)):
@@ -206,7 +210,7 @@ def components(parts: Parts, n_points: int) -> tuple[NDArray[Any], NDArray[Any]]
 
 
 def connected(i: Sequence[NDArray[Any]], k: Sequence[NDArray[Any]], n_points: int) -> Integers:
-    """For each point the smallest one that pairs (i, k) connect it with."""
+    """Return, for each point, the smallest one that pairs (i, k) connect it with."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -218,9 +222,9 @@ def connected(i: Sequence[NDArray[Any]], k: Sequence[NDArray[Any]], n_points: in
     return np.asarray(first[label])
 
 
-def grouped(items: Iterable[Item], size: Callable[[Item], int], enough: int) -> Iterator[list[Item]]:
-    """Items in groups of about ``enough`` in size together."""
-    waiting: list[Item] = []
+def grouped(items: Iterable[_Item], size: Callable[[_Item], int], enough: int) -> Iterator[list[_Item]]:
+    """Yield items in groups that have about ``enough`` in size together."""
+    waiting: list[_Item] = []
     total = 0
     for item in items:
         waiting.append(item)

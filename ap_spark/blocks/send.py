@@ -1,4 +1,8 @@
-"""Edges on their way to the blocks of their rows, many together: the shuffle moves a few large rows, not every edge."""
+"""Edges packed for the shuffle that brings them to the blocks of their rows.
+
+A *parcel* is a row (block, edges) with many edges of one block: so the shuffle moves a few large rows instead of many
+small ones.
+"""
 
 from __future__ import annotations
 
@@ -11,51 +15,51 @@ from numpy.typing import NDArray
 
 from ap_spark.blocks.files import column_type
 
-__all__ = ["PARCELS", "parcels", "record", "unpacked"]
+__all__ = ["PARCELS", "edge_type", "parcels", "unpacked"]
 
-A_PARCEL = 262_144  # edges: 4 MB
-A_LOAD = 1_000_000  # edges that a task keeps before it sends them
+_PARCEL_EDGES = 262_144  # of one parcel at most: 4 MB
+_LOAD_EDGES = 1_000_000  # that a task collects before it packs them
 PARCELS = "block int, edges binary"
 
-Integers = NDArray[np.int64]
+_Integers = NDArray[np.int64]
 
 
-def record(n_points: int) -> np.dtype[Any]:
-    """An edge as it is sent: i, k, s."""
+def edge_type(n_points: int) -> np.dtype[Any]:
+    """Return the type of an edge in a parcel: i, k, s."""
     kind = column_type(n_points)
     return np.dtype([("i", kind), ("k", kind), ("s", np.float64)])
 
 
-def parcels(batches: Iterable[pa.RecordBatch], cuts: Integers, *, both: bool) -> Iterator[pa.RecordBatch]:
-    """Address edges to the blocks of their rows.
+def parcels(batches: Iterable[pa.RecordBatch], cuts: _Integers, *, both: bool) -> Iterator[pa.RecordBatch]:
+    """Pack edges into parcels for the blocks of their rows.
 
     Parameters
     ----------
     batches : iterable of (i, k, s)
-        By number. An edge without i is wrong: it is sent to block 0 with i = -1.
+        Points are given by index. An edge without i breaks a rule: it is sent to block 0 with i = -1.
     cuts : int64, shape (blocks + 1,)
         See `build.Layout`.
     both : bool
-        Send each edge to the block of its column as well, as (k, ~i, s).
+        Whether to send each edge to the block of its column as well, as (k, ~i, s).
     """
-    none = np.empty(0, record(int(cuts[-1])))
+    none = np.empty(0, edge_type(int(cuts[-1])))
     waiting = [none]
     for batch in batches:
-        edges = records(batch, int(cuts[-1]))
+        edges = _to_records(batch, int(cuts[-1]))
         waiting.append(edges)
         if both:
-            waiting.append(reversed_(edges[(edges["i"] >= 0) & (edges["i"] != edges["k"])]))
-        if sum(map(len, waiting)) >= A_LOAD:
-            yield from packed(np.concatenate(waiting), cuts)
+            waiting.append(_reversed(edges[(edges["i"] >= 0) & (edges["i"] != edges["k"])]))
+        if sum(map(len, waiting)) >= _LOAD_EDGES:
+            yield from _pack(np.concatenate(waiting), cuts)
             waiting = [none]
-    yield from packed(np.concatenate(waiting), cuts)
+    yield from _pack(np.concatenate(waiting), cuts)
 
 
-def records(batch: pa.RecordBatch, n_points: int) -> NDArray[Any]:
-    """The edges of a batch, the wrong ones last."""
+def _to_records(batch: pa.RecordBatch, n_points: int) -> NDArray[Any]:
+    """Return the edges of a batch as records, those without i last."""
     wrong = batch["i"].null_count
     right = batch.filter(batch["i"].is_valid()) if wrong else batch
-    edges = np.empty(len(batch), record(n_points))
+    edges = np.empty(len(batch), edge_type(n_points))
     for name in "iks":
         edges[name][: len(right)] = right[name].to_numpy()
     edges["s"] += 0.0  # -0.0 becomes 0.0
@@ -63,15 +67,15 @@ def records(batch: pa.RecordBatch, n_points: int) -> NDArray[Any]:
     return edges
 
 
-def reversed_(edges: NDArray[Any]) -> NDArray[Any]:
-    """The same edges as their columns' blocks get them: (k, ~i, s)."""
+def _reversed(edges: NDArray[Any]) -> NDArray[Any]:
+    """Return the edges as the blocks of their columns get them: (k, ~i, s)."""
     back = np.empty_like(edges)
     back["i"], back["k"], back["s"] = edges["k"], ~edges["i"], edges["s"]
     return back
 
 
-def packed(edges: NDArray[Any], cuts: Integers) -> Iterator[pa.RecordBatch]:
-    """The edges of each block together, in rows of up to A_PARCEL."""
+def _pack(edges: NDArray[Any], cuts: _Integers) -> Iterator[pa.RecordBatch]:
+    """Yield the parcels of some edges, for each block in turn."""
     blocks = len(cuts) - 1
     ends = [len(edges)]
     if blocks > 1:
@@ -80,15 +84,15 @@ def packed(edges: NDArray[Any], cuts: Integers) -> Iterator[pa.RecordBatch]:
         edges = edges[np.argsort(block, kind="stable")]
     numbers, rows = [], []
     for number, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
-        for first in range(start, end, A_PARCEL):
+        for first in range(start, end, _PARCEL_EDGES):
             numbers.append(number)
-            rows.append(edges[first : min(first + A_PARCEL, end)].tobytes())
+            rows.append(edges[first : min(first + _PARCEL_EDGES, end)].tobytes())
     yield pa.RecordBatch.from_pydict({"block": pa.array(numbers, pa.int32()), "edges": pa.array(rows, pa.binary())})
 
 
 def unpacked(batches: Iterable[pa.RecordBatch], n_points: int) -> Iterator[NDArray[Any]]:
-    """The edges of parcels."""
-    kind = record(n_points)
+    """Yield the edges of parcels, one array for each."""
+    kind = edge_type(n_points)
     for batch in batches:
         for parcel in batch["edges"]:
             yield np.frombuffer(parcel.as_buffer(), kind)

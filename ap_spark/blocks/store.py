@@ -1,9 +1,9 @@
-"""The blocks of a graph as the driver sees them: written by one shuffle, visited by passes, made again where lost.
+"""The blocks of a graph as the driver sees them: written by one shuffle, visited by passes, rebuilt where lost.
 
-    handles   a row for each block: where its file is; persisted, so that Spark sends a task to where the file is
-
-Where an executor is lost, Spark makes its handles again, by lineage: the task that makes a handle writes the file. A
-file that is gone or torn is made again by the driver's order. Nobody else has a copy.
+A *handle* is a row that says where the file of a block is. Handles are persisted, so that Spark sends a task to the
+executor that has the file. There is no other copy of a file. When an executor is lost, Spark computes its handles
+again, and the task that computes a handle writes the file. When only a file is gone or torn, the driver has it written
+again.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from pyspark.sql import DataFrame, Row, SparkSession
 
 from ap_spark._spark import classic
 from ap_spark._spark.session import with_settings
-from ap_spark.blocks.build import HANDLES, Kept, Layout, build, rebuild
+from ap_spark.blocks.build import HANDLES, Layout, Reusable, build, rebuild
 from ap_spark.blocks.files import Shape, UnusableFile, delete_files, local_directories, opened
 from ap_spark.errors import ApSparkError, SettingError, StorageError
 
-__all__ = ["MAX_ATTEMPTS", "Blocks", "broadcast", "lost", "no_storage", "shape_of_handle"]
+__all__ = ["MAX_ATTEMPTS", "Blocks", "broadcast", "lost", "no_storage", "sent", "shape_of_handle"]
 
-MAX_ATTEMPTS = 10
+MAX_ATTEMPTS = 10  # to run a pass, or an iteration, over blocks that are lost again and again
 
-PLANNER = {
+_PLANNER_SETTINGS = {
     "spark.sql.execution.arrow.maxRecordsPerBatch": "100000",
     "spark.sql.execution.arrow.maxBytesPerBatch": str(64 * 2**20),
 }
@@ -52,18 +52,18 @@ class Blocks:
     Raises
     ------
     SettingError
-        If Spark may run a task twice at once (``spark.speculation``): the copy would find no file where it is.
+        If Spark may run copies of a task (``spark.speculation``): a copy runs where the file is not.
     StorageError
         Here and in all methods, if a local directory is full or cannot be written.
 
     Attributes
     ----------
     found : list of Row
-        What the tasks had to say of the blocks (`build.HANDLES`).
+        The handles of all blocks (`build.HANDLES`), as the first write returned them.
     located : RDD of Row
-        (block, path, rows, entries), on the executors that have the files.
+        The part (block, path, rows, entries) of the handles, on the executors that have the files.
     lineage : object
-        What Spark reads again to make lost handles, beside the edges.
+        What Spark would read to compute lost handles, if that is not the edges: the ``origin`` given to `rebuild_from`.
     """
 
     def __init__(self, edges: DataFrame, layout: Layout, keys: Broadcast[Any]) -> None:
@@ -77,9 +77,9 @@ class Blocks:
         self.edges = edges
         self.keys = keys
         self.entries: DataFrame | None = None
-        self.origin: object = None
+        self._origin: object = None
         self.lineage: object = None
-        self.kept: Kept | None = None
+        self._reusable: Reusable | None = None
         self.handles: DataFrame | None = None
         self.located: RDD[Row]
         self.found: list[Row] = []
@@ -89,18 +89,18 @@ class Blocks:
             held.pop_all()
 
     def write(self) -> None:
-        """Write the files that are not kept, and know where they are."""
+        """Write the files that are not reusable, and note where all of them are."""
         if self.handles:
             self.handles.unpersist()
         task: Callable[..., Any]
         if self.entries is None:
-            source, task = self.edges, partial(build, layout=self.layout, keys=self.keys, kept=self.kept)
+            source, task = self.edges, partial(build, layout=self.layout, keys=self.keys, reusable=self._reusable)
         else:
-            assert self.kept is not None
-            source, task = self.entries, partial(rebuild, layout=self.layout, kept=self.kept)
-        self.lineage = self.origin
+            assert self._reusable is not None
+            source, task = self.entries, partial(rebuild, layout=self.layout, reusable=self._reusable)
+        self.lineage = self._origin
         classic.describe(self.spark, "ap: blocks")
-        with with_settings(self.spark, PLANNER):
+        with with_settings(self.spark, _PLANNER_SETTINGS):
             placed = source.repartitionById(self.layout.blocks, "block")
             if self.entries is not None:
                 placed = placed.sortWithinPartitions("i")
@@ -114,53 +114,62 @@ class Blocks:
         for before, now in zip(self.found, sorted(found, key=lambda handle: int(handle.block)), strict=True):
             if before.entries != now.entries or (now.hash and now.hash != before.hash):
                 raise ApSparkError(
-                    f"a block that was lost was to be made again, but had {before.entries:,} entries and has "
-                    f"{now.entries:,}, or others: the similarities are not the same each time they are read"
+                    f"a lost block was rebuilt, but it had {before.entries:,} entries and now has "
+                    f"{now.entries:,}, or others: similarities must be the same each time they are read "
+                    "(write them to Parquet first)"
                 )
 
-    def keep(self, engine: int, iteration: int, entries: DataFrame | None, origin: object = None) -> None:
-        """Write what is written from now on out of these entries, a copy of what an engine has reached (`rebuild`).
+    def rebuild_from(self, engine: int, iteration: int, entries: DataFrame | None, origin: object = None) -> None:
+        """From now on rebuild lost files from entries, which are those of a recovery point of an engine.
 
-        ``origin`` is what they are read from; once they have been used it is the ``lineage``, and has to stay.
+        Parameters
+        ----------
+        engine, iteration : int
+            Files with messages of this engine, of this iteration or a later one, are kept.
+        entries : DataFrame, optional
+            (block, i, k, similarity, r, a); by default files are built from the edges again.
+        origin : object
+            What ``entries`` are read from. Once files were rebuilt from it, it is the ``lineage``, and has to stay.
         """
-        self.kept = Kept(engine, iteration)
-        self.entries, self.origin = entries, origin
+        self._reusable = Reusable(engine, iteration)
+        self.entries, self._origin = entries, origin
 
     def visit(self, kernel: Callable[..., Any], *of_points: Any) -> list[Any]:
-        """Run a pass over all blocks: what ``kernel(parts, *of_points)`` returns for each, in their order.
+        """Run a pass over all blocks; return the results of ``kernel(parts, *of_points)``, one for each block in order.
 
-        Arrays among ``of_points`` are broadcast.
+        Arrays among ``of_points`` are broadcast. Blocks that are lost are rebuilt on the way.
         """
         for attempt in range(MAX_ATTEMPTS):
             with sent(self.spark, *of_points) as values:
-                task = partial(on_each, kernel=kernel, layout=self.layout, values=values)
+                task = partial(_run_pass, kernel=kernel, layout=self.layout, values=values)
                 found = dict(self.located.mapPartitions(task).collect())
             if all(result is not None for result in found.values()):
                 return [found[block] for block in sorted(found)]
-            if attempt:  # at first the task may only have been sent to another executor, for want of a core
+            if attempt:  # the first time a task may only have been sent to an executor without its file, which was busy
                 self.write()
         raise lost("a pass")
 
     def read(self, task: Callable[..., Any], columns: str) -> DataFrame:
-        """What a task makes of the handles (block, path, rows, entries) where their files are.
+        """Return what a task computes from handles (block, path, rows, entries), on the executors that have the files.
 
-        It fails without them: bring lost ones back before.
+        The task fails where a file is lost: have lost ones rebuilt before.
         """
         assert self.handles is not None
         return self.handles.select("block", "path", "rows", "entries").mapInArrow(task, columns)
 
     def pairs(self) -> DataFrame:
-        """The stored pairs of different points, by number: (i, k, s)."""
-        self.visit(is_there)
-        return self.read(partial(pairs, layout=self.layout), "i bigint, k bigint, s double")
+        """Return the stored pairs of different points, by index: (i, k, s)."""
+        self.visit(_visit_only)
+        return self.read(partial(_pairs, layout=self.layout), "i bigint, k bigint, s double")
 
     def release(self) -> None:
+        """Delete the files, on all executors that can be reached."""
         if self.found and classic.is_local(self.spark):  # the driver is the executor
             if self.handles:
                 self.handles.unpersist()
             delete_files(self.layout.run, {Path(handle.path).parent.parent for handle in self.found})
             return
-        task = partial(delete, run=self.layout.run)
+        task = partial(_delete_here, run=self.layout.run)
         reachable = suppress(PySparkException, Py4JError, AttributeError)  # what is not goes with its executor
         with reachable, classic.uncancellable(self.spark):
             if self.handles:
@@ -169,10 +178,10 @@ class Blocks:
             self.spark.sparkContext.parallelize(range(slots), slots).mapPartitions(task).collect()
 
 
-def on_each(
+def _run_pass(
     handles: Iterator[Row], kernel: Callable[..., Any], layout: Layout, values: list[Any]
 ) -> Iterator[tuple[int, Any]]:
-    """What a pass has found on each block; None without a usable file."""
+    """Yield the number of each block and the result of a pass; None where there is no usable file."""
     arguments = [value.value if isinstance(value, Broadcast) else value for value in values]
     for handle in handles:
         try:
@@ -182,13 +191,13 @@ def on_each(
             yield handle.block, None
 
 
-def is_there(parts: Any) -> bool:
-    """A pass that looks at nothing: `visit` makes lost blocks again."""
+def _visit_only(parts: Any) -> bool:
+    """Return at once: a pass that computes nothing, so that `visit` rebuilds lost blocks."""
     return True
 
 
-def pairs(handles: Iterator[pa.RecordBatch], layout: Layout) -> Iterator[pa.RecordBatch]:
-    """The entries of blocks without the diagonal: (i, k, s)."""
+def _pairs(handles: Iterator[pa.RecordBatch], layout: Layout) -> Iterator[pa.RecordBatch]:
+    """Yield the entries of blocks without the diagonal: (i, k, s)."""
     for handle in (Row(**row) for batch in handles for row in batch.to_pylist()):
         with opened(Path(handle.path), shape_of_handle(handle, layout), messages=False) as file:
             for block, similarity in file.parts():
@@ -197,18 +206,19 @@ def pairs(handles: Iterator[pa.RecordBatch], layout: Layout) -> Iterator[pa.Reco
 
 
 def shape_of_handle(handle: Row, layout: Layout) -> Shape:
+    """Return the shape of the block that a handle is of."""
     return Shape(layout.run, handle.block, handle.rows, handle.entries, layout.n_points)
 
 
-def delete(ids: Iterator[int], run: int) -> Iterator[int]:
-    """Delete what this executor keeps of a graph."""
+def _delete_here(ids: Iterator[int], run: int) -> Iterator[int]:
+    """Delete the files that this executor keeps of a graph."""
     delete_files(run, local_directories())
     return iter(())
 
 
 @contextmanager
 def sent(spark: SparkSession, *values: Any) -> Iterator[list[Any]]:
-    """Arrays as broadcast variables, for a while; other values as they are."""
+    """Send arrays as broadcast variables, which are freed at the end; other values stay as they are."""
     variables = [broadcast(spark, value) if isinstance(value, np.ndarray) else value for value in values]
     try:
         yield variables
@@ -219,13 +229,21 @@ def sent(spark: SparkSession, *values: Any) -> Iterator[list[Any]]:
 
 
 def broadcast(spark: SparkSession, value: Any) -> Broadcast[Any]:
+    """Broadcast a value.
+
+    Raises
+    ------
+    StorageError
+        If the driver's local directory is full.
+    """
     try:
         return spark.sparkContext.broadcast(value)
-    except (OSError, PicklingError) as error:  # it is written to a file of the driver's first
+    except (OSError, PicklingError) as error:  # PySpark writes it to a local file first
         raise no_storage(f"{spark.sparkContext._temp_dir}: {error}") from error
 
 
 def no_storage(problem: str) -> StorageError:
+    """Return the error for a local directory that is full or cannot be written."""
     return StorageError(
         f"messages are kept in Spark's local directories, which must have room and be writable, but {problem} "
         "(another directory: --conf spark.local.dir=DIR)"
@@ -233,7 +251,8 @@ def no_storage(problem: str) -> StorageError:
 
 
 def lost(when: str) -> ApSparkError:
+    """Return the error for blocks that are lost again and again."""
     return ApSparkError(
-        f"blocks were lost again and again in {when}: {MAX_ATTEMPTS} attempts "
+        f"blocks were lost again and again in {when}, in {MAX_ATTEMPTS} attempts "
         "(see the executors' logs; spark.locality.wait may be too short for the tasks to reach their executor)"
     )

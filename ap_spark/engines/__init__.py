@@ -1,7 +1,7 @@
-"""One iteration on the whole graph, in two ways that give the same bits.
+"""Iterations on the whole graph, computed in two ways whose results are bitwise identical.
 
-`dataframe.DataFrameEngine` is the plain statement of the algorithm, a pair of groupBy/join transformations over the
-cluster; `resident.ResidentEngine` keeps blocks of rows beside the executors and is the fast one.
+`dataframe.DataFrameEngine` states the algorithm plainly, as groupBy and join over the cluster, and runs on Spark
+Connect too. `resident.ResidentEngine` keeps the edges in files beside the executors, and is the fast one.
 """
 
 from __future__ import annotations
@@ -22,41 +22,49 @@ __all__ = ["Engine", "State", "make_engine"]
 
 
 class Engine(Protocol):
-    """What `propagation.py` asks of an engine. Points are named by their index."""
+    """What the loop in `propagation.py` asks of an engine. Points are named by their index, 0 to n - 1."""
 
     @property
     def name(self) -> str:
-        """The name under which the settings and the summary know it."""
+        """The name of the engine in the settings and in the summary."""
 
     @property
     def iteration(self) -> int:
-        """The last iteration that is done; records of a job over several come after all of it."""
+        """The last iteration that is done. Where one job does several, it is the last of them for all their records."""
 
     @property
     def recovery_state(self) -> State | None:
-        """The state that Spark may read again where something is lost; it has to stay readable."""
+        """The state that Spark would read if something were lost now: it has to stay readable. None for none."""
 
     def run(self, most: int, stability: Stability) -> Iterator[Iteration]:
-        """Up to ``most`` further iterations, one record each; none after the one in which stability is reached."""
+        """Do up to ``most`` further iterations, and yield one record for each; end where stability is reached."""
 
     def unserved(self) -> int:
-        """How many points are no exemplars and store no edge to one."""
+        """Count the points that are no exemplars and store no edge to one."""
 
     def exemplars(self) -> Any:
-        """The points with a(k,k) + r(k,k) > 0, forced exemplars left out, in the form that its graph has."""
+        """Return the points with a(k,k) + r(k,k) > 0 without the forced exemplars, in the form that its graph has."""
 
     def state(self) -> State:
-        """Where it has come to; the tables can be read until the next iteration."""
+        """Return the messages and columns of now. The tables can be read until the next iteration."""
 
     def set_recovery_point(self, state: State) -> None:
-        """From now on make what is lost out of the state it is in, of which this is a copy that stays readable."""
+        """From now on rebuild lost parts from ``state``: a copy of the present state that stays readable."""
 
     def release(self) -> None:
-        """Give back everything the engine holds in the cluster."""
+        """Free everything that the engine holds in the cluster."""
 
 
 def make_engine(graph: EdgeGraph | BlockGraph, settings: Settings, start: State | None = None) -> Engine:
-    """Make the engine that computes on a graph, at the beginning or at a state of a run on the same graph.
+    """Make the engine for a graph.
+
+    Parameters
+    ----------
+    graph : EdgeGraph or BlockGraph
+        The first is for the dataframe engine, the second for the resident one.
+    settings : Settings
+    start : State, optional
+        Where to resume from: a state of a run on the same graph. By default all messages are 0.
 
     Raises
     ------

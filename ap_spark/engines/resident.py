@@ -1,15 +1,17 @@
-"""Blocks of rows that stay beside the executors; only column totals travel.
+"""The fast engine: blocks of rows stay in files beside the executors, and only column totals travel.
 
-    one iteration:   sums = advance(blocks, totals)      each block's messages; what it adds to each column range
-                     totals = reduce_sums(by range)      integers; with r(k,k) they tell who is an exemplar
+    one iteration:   partial sums = advance(blocks, totals)     a task for each block updates its messages
+                     column sums  = reduce_sums(partial sums)   integers, added by column range
+                     totals, exemplars = column_totals(…)       on the driver
 
-The driver keeps the totals of all iterations since the base: the beginning, or a snapshot. A block that was lost is
-made again (`blocks.store`) as it was in the base; then it goes through the iterations it has missed with the totals
-kept, to the same bits.
+The driver keeps the totals of all iterations since the *recovery point*: the beginning, or the last snapshot. A block
+that was lost is rebuilt as it was there (`blocks/store.py`). Then it repeats the iterations it has missed, with the
+totals that were kept: the result is bitwise identical.
 
-A graph of one block needs no exchange: a job is then one task, which iterates by itself for up to LOCAL_RUN_SECONDS.
+A graph of one block needs no exchange. There a job is one task, which iterates for up to five
+seconds (`LocalRun`).
 
-Broadcast variables are classic Spark's: on Spark Connect there is the dataframe engine.
+Broadcast variables exist on classic Spark only; on Spark Connect there is the dataframe engine.
 """
 
 from __future__ import annotations
@@ -39,26 +41,26 @@ from ap_spark.graph.block_graph import BlockGraph
 
 __all__ = ["ResidentEngine"]
 
-COLLECTED_BYTES = 64 << 20
-REPLAY_BYTES = 64 << 20  # totals sent at once to blocks that have to catch up
+_COLLECTED_BYTES = 64 << 20  # up to so many bytes the driver adds partial sums itself
+_REPLAY_BYTES = 64 << 20  # of totals that are sent at once to blocks that have to catch up
 
 
 class ResidentEngine:
-    """See the module's text.
+    """Computes iterations on blocks; see the text of this module.
 
     Parameters
     ----------
     graph : BlockGraph
-        One engine after the other may work on it.
+        Several engines may work on it, one after the other.
     damping : float
         In [0.5, 1).
     kernel : {"auto", "numpy", "numba"}
-        What computes a block: by default numba where it is installed and the graph has a million edges, which it takes
-        to make up for a second of importing it. Both give the same bits.
+        What computes a block. By default numba, where it is installed and the graph has at least a million edges: with
+        fewer, importing numba takes longer than it saves. Results are bitwise identical.
     collected_bytes : int
-        Contributions of all blocks to all columns are added by the driver up to so many bytes, beyond by an exchange.
+        Up to so many bytes of partial sums the driver adds itself; beyond that they are shuffled by column range.
     start : State, optional
-        Where to go on from, on the same graph; it has to stay readable.
+        Where to resume from, on the same graph. It has to stay readable.
 
     Raises
     ------
@@ -73,7 +75,7 @@ class ResidentEngine:
         graph: BlockGraph,
         damping: float,
         kernel: str = "auto",
-        collected_bytes: int = COLLECTED_BYTES,
+        collected_bytes: int = _COLLECTED_BYTES,
         start: State | None = None,
     ) -> None:
         self.graph = graph
@@ -82,14 +84,14 @@ class ResidentEngine:
         self.spark = graph.spark
         self.iteration = start.iteration if start else 0
         self.totals = np.zeros(graph.n_points)  # of the last iteration
-        self.a = np.zeros(graph.n_points)  # a(k,k), once they have reached it
+        self.a = np.zeros(graph.n_points)  # a(k,k), which follows from them
         self.exemplar: Flags = np.zeros(graph.n_points, bool)
         if start:
             columns = start.columns.toArrow()
             k = columns["k"].to_numpy()
             for array, name in ((self.totals, "total"), (self.a, "a"), (self.exemplar, "exemplar")):
                 array[k] = columns[name].to_numpy()
-        self.history = History(self.spark.sparkContext._temp_dir, graph.n_points)
+        self.history = _TotalsHistory(self.spark.sparkContext._temp_dir, graph.n_points)
         with ExitStack() as held:
             held.callback(self.history.close)
             preference = broadcast(self.spark, np.ascontiguousarray(graph.preferences))
@@ -101,15 +103,15 @@ class ResidentEngine:
             )
             engine = secrets.randbits(62) + 1
             self.plan = Plan(graph.blocks.layout, engine, beginning, damping, graph.units, kernel, graph.n_edges)
-            self.rest_on(start)
+            self._recover_from(start)
             if start:
                 self.blocks.write()
             held.pop_all()
 
-    def rest_on(self, state: State | None) -> None:
-        """Make lost blocks as they are in this state, or at the beginning."""
+    def _recover_from(self, state: State | None) -> None:
+        """From now on rebuild lost blocks from this state; None for the beginning."""
         entries = state and self.graph.placed(state.messages)
-        self.blocks.keep(self.plan.engine, state.iteration if state else 0, entries, state)
+        self.blocks.rebuild_from(self.plan.engine, state.iteration if state else 0, entries, state)
 
     @property
     def recovery_state(self) -> State | None:
@@ -118,21 +120,22 @@ class ResidentEngine:
     def run(self, most: int, stability: Stability) -> Iterator[Iteration]:
         last = self.iteration + most
         while self.iteration < last:
-            for done in self.burst(last, stability) if self.blocks.layout.blocks == 1 else self.round():
+            one_block = self.blocks.layout.blocks == 1
+            for done in self._iterate_locally(last, stability) if one_block else self._iterate_once():
                 yield done
                 if stability.reached(done):
                     return
 
-    def burst(self, last: int, stability: Stability) -> list[Iteration]:
-        """One job of a graph of one block: up to iteration ``last``, at least one."""
+    def _iterate_locally(self, last: int, stability: Stability) -> list[Iteration]:
+        """Run one job on a graph of one block: at least one iteration, none after ``last``."""
         classic.describe(self.spark, f"ap: iteration {self.iteration + 1} and on")
-        records, self.totals, self.a, self.exemplar = self.run_locally(last - self.iteration, stability)
+        records, self.totals, self.a, self.exemplar = self._run_locally(last - self.iteration, stability)
         classic.describe(self.spark, "")
         self.iteration = records[-1].iteration
         return records
 
-    def run_locally(self, most: int, stability: Stability) -> LocalRun:
-        """What a task has come to that does up to ``most`` iterations."""
+    def _run_locally(self, most: int, stability: Stability) -> LocalRun:
+        """Have a task do up to ``most`` iterations; return its records, and the columns after the last."""
         task = partial(
             tasks.run_locally,
             plan=self.plan,
@@ -144,21 +147,19 @@ class ResidentEngine:
         for attempt in range(MAX_ATTEMPTS):
             if found := self.blocks.located.mapPartitions(task).collect():
                 return found[0]
-            if attempt:  # as in `advance_to`
+            if attempt:  # as in `_advance_to`
                 self.blocks.write()
         raise lost(f"iteration {self.iteration}")
 
-    def round(self) -> list[Iteration]:
-        """One job of a graph of many blocks, and one iteration."""
+    def _iterate_once(self) -> list[Iteration]:
+        """Run one iteration, a job on a graph of many blocks."""
         started = time.perf_counter()
         number = self.iteration + 1
         classic.describe(self.spark, f"ap: iteration {number}")
-        ranges = self.advance_to(number)
+        ranges = self._advance_to(number)
         classic.describe(self.spark, "")
-        sums, r = (
-            np.concatenate([found.sums for found in ranges], axis=1),
-            np.concatenate([found.r for found in ranges]),
-        )
+        sums = np.concatenate([column_sums.sums for column_sums in ranges], axis=1)
+        r = np.concatenate([column_sums.r for column_sums in ranges])
         before = self.exemplar
         self.totals, self.a, self.exemplar = column_totals(sums, r, self.a, self.plan.damping, self.plan.units)
         self.history.append(self.totals)
@@ -167,23 +168,23 @@ class ResidentEngine:
         seconds = time.perf_counter() - started
         return [Iteration(number, int(exemplars) + self.graph.n_forced, int(changed), seconds)]
 
-    def advance_to(self, number: int) -> list[ColumnSums]:
-        """Bring all blocks to an iteration; the column ranges, in order."""
+    def _advance_to(self, number: int) -> list[ColumnSums]:
+        """Bring all blocks to an iteration, lost ones included; return the column sums of all ranges, in order."""
         for attempt in range(MAX_ATTEMPTS):
             with sent(self.spark, self.history.read(number - 1, number)) as (totals,):
                 task = partial(tasks.advance, plan=self.plan, totals=totals, first=number - 1, contribute=True)
-                ranges = self.added(self.blocks.located.mapPartitions(task))
+                ranges = self._reduce(self.blocks.located.mapPartitions(task))
             reached = [column_sums.reached for column_sums in ranges]
             if min(reached) == number:
                 return ranges
             if min(reached) >= self.history.first:
-                self.catch_up(min(reached), number)
+                self._catch_up(min(reached), number)
             elif attempt:  # at first the task may only have been sent to another executor, for want of a core
                 self.blocks.write()
         raise lost(f"iteration {number}")
 
-    def added(self, partial_sums: RDD[tuple[int, PartialSums]]) -> list[ColumnSums]:
-        """The sums of each column range: a groupBy, or without its exchange while they are few."""
+    def _reduce(self, partial_sums: RDD[tuple[int, PartialSums]]) -> list[ColumnSums]:
+        """Add partial sums by column range: in a shuffle, or on the driver while they are small."""
         reduce_sums = partial(tasks.reduce_sums, plan=self.plan)
         if self.blocks.layout.blocks * self.totals.nbytes > self.collected_bytes:
             found = partial_sums.partitionBy(self.blocks.layout.blocks, int).mapPartitions(reduce_sums).collect()
@@ -191,9 +192,9 @@ class ResidentEngine:
             found = list(reduce_sums(partial_sums.collect()))
         return sorted(found, key=lambda column_sums: column_sums.number)
 
-    def catch_up(self, first: int, last: int) -> None:
-        """Take the blocks that are behind through the iterations they have missed, with the totals of then."""
-        at_once = max(1, REPLAY_BYTES // self.totals.nbytes)
+    def _catch_up(self, first: int, last: int) -> None:
+        """Have blocks that are behind repeat the iterations after ``first`` up to ``last``, with the totals kept."""
+        at_once = max(1, _REPLAY_BYTES // self.totals.nbytes)
         for start in range(first, last, at_once):
             with sent(self.spark, self.history.read(start, min(start + at_once, last))) as (totals,):
                 task = partial(tasks.advance, plan=self.plan, totals=totals, first=start, contribute=False)
@@ -206,15 +207,15 @@ class ResidentEngine:
     def exemplars(self) -> Flags:
         return self.exemplar
 
-    def recover(self) -> None:
-        """Bring blocks back that have been lost since the last iteration."""
+    def _recover(self) -> None:
+        """Rebuild the blocks that have been lost since the last iteration."""
         if self.blocks.layout.blocks == 1:
-            self.run_locally(0, Stability(1))
+            self._run_locally(0, Stability(1))
         elif self.iteration > self.history.first:
-            self.advance_to(self.iteration)
+            self._advance_to(self.iteration)
 
     def state(self) -> State:
-        self.recover()
+        self._recover()
         messages = self.blocks.read(partial(tasks.messages, plan=self.plan, reached=self.iteration), MESSAGES)
         k = np.arange(self.graph.n_points)
         columns = pa.table({"k": k, "total": self.totals, "a": self.a, "exemplar": self.exemplar})
@@ -222,7 +223,7 @@ class ResidentEngine:
 
     def set_recovery_point(self, state: State) -> None:
         self.plan = replace(self.plan, beginning=replace(self.plan.beginning, iteration=state.iteration))
-        self.rest_on(state)
+        self._recover_from(state)
         self.history.begin(state.iteration, self.totals)
 
     def release(self) -> None:
@@ -230,14 +231,19 @@ class ResidentEngine:
         self.preference.destroy()
 
 
-class History:
-    """The totals of all iterations from the ``first``, in a file of the driver that goes with the process.
+class _TotalsHistory:
+    """The totals of all iterations since the recovery point, in a temporary file of the driver.
 
     Parameters
     ----------
     directory : str
         Where to make the file.
     n_points : int
+
+    Attributes
+    ----------
+    first : int
+        The iteration of the recovery point.
     """
 
     def __init__(self, directory: str, n_points: int) -> None:
@@ -250,12 +256,13 @@ class History:
             raise no_storage(f"{directory}: {error.strerror}") from error
 
     def begin(self, iteration: int, totals: Floats) -> None:
-        """Forget all others."""
+        """Forget all totals but these, which are of the new recovery point."""
         self.first = iteration
         self.file.truncate(0)
         self.append(totals)
 
     def append(self, totals: Floats) -> None:
+        """Keep the totals of the next iteration."""
         try:
             self.file.seek(0, 2)
             self.file.write(totals.data)
@@ -264,10 +271,10 @@ class History:
             raise no_storage(f"{self.directory}: {error.strerror}") from error
 
     def read(self, first: int, last: int) -> Floats:
-        """The totals of the iterations from ``first`` to before ``last``, one a row."""
+        """Return the totals of the iterations from ``first`` to ``last`` - 1, shape (last - first, n_points)."""
         self.file.seek((first - self.first) * self.n_points * 8)
         return np.fromfile(self.file, count=(last - first) * self.n_points).reshape(-1, self.n_points)
 
     def close(self) -> None:
-        with suppress(OSError):  # what a full disk has not taken
+        with suppress(OSError):  # of a full disk, which takes nothing that is still buffered
             self.file.close()

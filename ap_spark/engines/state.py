@@ -1,4 +1,4 @@
-"""Where a run has come to, in one form for all engines: what a snapshot holds, and what an engine can go on from."""
+"""The state of a run, in one form for all engines: what a snapshot holds, and what an engine can resume from."""
 
 from __future__ import annotations
 
@@ -13,19 +13,22 @@ COLUMNS = "k bigint, total double, a double, exemplar boolean"
 
 
 class State(NamedTuple):
-    """The messages between the two halves of an iteration's end: totals are known and have not reached the edges yet.
+    """The messages after an iteration, while its availabilities are still only known as column totals.
+
+    An iteration ends with the totals T(k) (docs/semantics.md, section 2). The availabilities that follow from them are
+    computed where the next iteration begins, so the state holds the totals and the availabilities of before.
 
     Attributes
     ----------
     iteration : int
         The last iteration.
     messages : DataFrame
-        (i, k, similarity, r, a) of all entries, the diagonal included, whose similarity has no meaning: similarities as
-        given, so that the graph can be made again of them; the responsibilities of this iteration, and the
-        availabilities of the one before.
+        (i, k, similarity, r, a), a row for each entry, the diagonal included. Similarities are as given, so that the
+        graph can be rebuilt from them; on the diagonal they have no meaning. r is of this iteration, a of the one
+        before.
     columns : DataFrame
-        (k, total, a, exemplar): T(k), from which this iteration's availabilities follow; a(k,k) among them, which is
-        not a number where k has no row; whether k is an exemplar. Columns without any entry may be left out.
+        (k, total, a, exemplar), a row for each column: T(k) of this iteration; a(k,k) of this iteration, NaN where k
+        has no row (a forced exemplar); whether a(k,k) + r(k,k) > 0. Columns without any entry may be left out.
     """
 
     iteration: int

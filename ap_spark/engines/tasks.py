@@ -1,9 +1,9 @@
-"""What the resident engine's tasks do on the executors.
+"""What the tasks of the resident engine do on the executors.
 
-advance    handle, column totals    ──►  what the block contributes to the next totals, by column range
-reduce_sums        sums of a column range  ──►  their sum
-loop       handle of the one block  ──►  records of many iterations, the last totals and exemplars
-messages   handle                   ──►  similarity, r and a of each entry
+advance      handles, column totals        ──►  what each block contributes to the next totals, by column range
+reduce_sums  contributions to some ranges  ──►  the sums of each range
+run_locally  the handle of the only block  ──►  records of many iterations, the last totals and exemplars
+messages     handles                       ──►  similarity, r and a of each entry
 """
 
 from __future__ import annotations
@@ -33,41 +33,42 @@ from ap_spark.convergence import Iteration, Stability
 from ap_spark.exact_sum import Units
 
 __all__ = [
-    "MISSING",
     "Beginning",
     "ColumnSums",
     "LocalRun",
     "PartialSums",
     "Plan",
     "advance",
+    "begin_messages",
     "messages",
+    "partial_sums",
     "reduce_sums",
     "run_locally",
 ]
 
-LOCAL_RUN_SECONDS = 5.0  # a job longer than this would keep the driver in the dark
-COMPILED_ENTRIES = 1_000_000  # with fewer, importing numba takes longer than it saves
-MISSING = TORN - 1  # what a block has reached whose file cannot be used
+_LOCAL_RUN_S = 5.0  # seconds until a local run reports to the driver
+_MIN_COMPILED_EDGES = 1_000_000  # with fewer, importing numba takes longer than it saves
+_MISSING = TORN - 1  # the iteration of a block whose file cannot be used
 
-Batches = Iterable[pa.RecordBatch]
-Handles = Iterable[Row]
+_Batches = Iterable[pa.RecordBatch]
+_Handles = Iterable[Row]
 
 
 class PartialSums(NamedTuple):
-    """What a block contributes to the totals of a column range.
+    """What a block contributes to the totals of one column range.
 
     Attributes
     ----------
     columns : int32 or int64
-        Places in the range; only those to which the block contributes.
+        The columns to which the block contributes, as positions in the range.
     sums : int64, shape (columns,)
-        The contributions there, in units; of two words the fine one.
+        Its contributions, in units. Where sums have two words, the fine one.
     large, large_sums : int32 or int64, and int64, shape (few,)
-        Of two words: the places whose coarse word is not 0, which are few, and that word.
+        Where sums have two words: the positions whose coarse word is not 0, which are few, and that word.
     r : float64, shape (columns of the range,)
-        r(k,k), with which the block of these rows completes its share; not a number where k has no row.
+        r(k,k), NaN where k has no row. Only the block that has the rows of these points gives it.
     reached : int
-        Which iteration that block has reached. Before the one that was asked for it shares nothing.
+        The iteration that this block has reached. Before the one that was asked for it contributes nothing.
     """
 
     columns: Integers = np.empty(0, np.int64)
@@ -75,11 +76,23 @@ class PartialSums(NamedTuple):
     large: Integers = np.empty(0, np.int64)
     large_sums: Integers = np.empty(0, np.int64)
     r: Floats | None = None
-    reached: int = MISSING
+    reached: int = _MISSING
 
 
 class ColumnSums(NamedTuple):
-    """A column range after an iteration: the sums of its shares, its r(k,k), what its block has reached."""
+    """A column range after an iteration.
+
+    Attributes
+    ----------
+    number : int
+        Of the range, and of the block that has the rows of its points.
+    sums : int64, shape (words, columns)
+        The contributions of all blocks, in units.
+    r : float64, shape (columns,)
+        r(k,k), NaN where k has no row.
+    reached : int
+        The iteration that the block has reached.
+    """
 
     number: int
     sums: Integers
@@ -88,7 +101,17 @@ class ColumnSums(NamedTuple):
 
 
 class LocalRun(NamedTuple):
-    """What a task has done that iterates by itself: the records, and where the last one has left the columns."""
+    """What a task that iterates by itself has done.
+
+    Attributes
+    ----------
+    records : list of Iteration
+        Of its iterations.
+    totals, a : float64, shape (n_points,)
+        T(k) after the last of them, and a(k,k), which follows from it.
+    exemplars : bool, shape (n_points,)
+        Whether a(k,k) + r(k,k) > 0.
+    """
 
     records: list[Iteration]
     totals: Floats
@@ -98,19 +121,19 @@ class LocalRun(NamedTuple):
 
 @dataclass(frozen=True)
 class Beginning:
-    """What an engine begins with.
+    """The messages and similarities that an engine begins with.
 
     Attributes
     ----------
     keys : broadcast of int64, shape (n_points,)
-        See `blocks.hashing`.
+        The keys of the points (`blocks/hashing.py`).
     preference : broadcast of float64, shape (n_points,)
     min_nonzero : float
         The smallest similarity or preference in size that is not 0.
     seed : int
     jitter : bool
     iteration : int
-        Messages of this iteration, in a file that nobody has worked on, are those of the state to start from.
+        Of the recovery point. A file written for the engine at this iteration holds the messages to begin with.
     """
 
     keys: Broadcast[Integers]
@@ -123,19 +146,19 @@ class Beginning:
 
 @dataclass(frozen=True)
 class Plan:
-    """What every task knows.
+    """What every task of an engine needs to know.
 
     Attributes
     ----------
     layout : Layout
-        Column range b is that of the points whose rows block b has.
+        Block b has the rows of some points; column range b has the columns of the same points.
     engine : int
-        A number of this engine's own.
+        A random number that identifies the engine.
     beginning : Beginning
     damping : float
     units : Units
     kernel : {"numpy", "numba", "auto"}
-        By default numba where it is installed and the graph has so many edges that importing it is worth while.
+        "auto" is numba where it is installed and the graph has enough edges for importing it to pay.
     n_edges : int
     """
 
@@ -153,8 +176,8 @@ class Plan:
 
     @cached_property
     def iterate(self) -> Callable[[Block, Floats, Damping, Units, Integers], None]:
-        """`kernel.iterate`, or the same compiled where that is worth it and numba is installed."""
-        if self.kernel == "numpy" or (self.kernel == "auto" and self.n_edges < COMPILED_ENTRIES):
+        """`kernel.iterate`, or the same compiled by numba."""
+        if self.kernel == "numpy" or (self.kernel == "auto" and self.n_edges < _MIN_COMPILED_EDGES):
             return kernel.iterate
         try:
             compiled = importlib.import_module("ap_spark.blocks.compiled_kernel")
@@ -166,22 +189,26 @@ class Plan:
 
 
 @contextmanager
-def at_work(handle: Row, plan: Plan) -> Iterator[BlockFile]:
-    """The file of a block with the messages of this engine, which begin now if it is new to it."""
+def _opened_by_engine(handle: Row, plan: Plan) -> Iterator[BlockFile]:
+    """Open the file of a block; where it holds no messages of this engine, they begin now."""
     with opened(Path(handle.path), shape_of_handle(handle, plan.layout)) as file:
         if file.engine != plan.engine:
-            begin(file, plan)
+            begin_messages(file, plan)
         yield file
 
 
-def begin(file: BlockFile, plan: Plan) -> None:
-    """Make the messages of a block ready: 0, or those of the state to start from; similarities with jitter."""
+def begin_messages(file: BlockFile, plan: Plan) -> None:
+    """Write what an engine begins with into the file of a block.
+
+    Messages are 0, or those of the recovery point if the file was written with them. Similarities get their jitter, and
+    preferences their place on the diagonal.
+    """
     given = plan.beginning
-    resumed = file.made_for == plan.engine and file.engine == 0 and file.iteration == given.iteration
+    has_messages = file.made_for == plan.engine and file.engine == 0 and file.iteration == given.iteration
     keys, preference = given.keys.value, given.preference.value
-    with file.handed_to(plan.engine, given.iteration if resumed else 0):
+    with file.handed_to(plan.engine, given.iteration if has_messages else 0):
         for part, similarity in file.parts():
-            if not resumed:
+            if not has_messages:
                 part.r[:] = part.a[:] = 0.0
             value = similarity + 0.0  # -0.0 becomes 0.0
             value[part.diagonal] = preference[part.rows] + 0.0
@@ -192,24 +219,39 @@ def begin(file: BlockFile, plan: Plan) -> None:
 
 
 def advance(
-    handles: Handles, plan: Plan, totals: Broadcast[Floats], first: int, *, contribute: bool
+    handles: _Handles, plan: Plan, totals: Broadcast[Floats], first: int, *, contribute: bool
 ) -> Iterator[tuple[int, PartialSums]]:
-    """Take blocks from iteration ``first``, or from where they are after it, as far as the totals reach.
+    """Do iterations on blocks, and yield what they contribute to the next totals.
 
-    ``totals`` holds those of iteration ``first`` and on, one a row. What a block then contributes is addressed to the
-    column ranges, if it is to ``contribute``. A block that has not come so far, or has no usable file, only says so.
+    Parameters
+    ----------
+    handles : iterable of Row
+        Of the blocks of this task.
+    plan : Plan
+    totals : broadcast of float64, shape (m, n_points)
+        Row t has the totals after iteration ``first`` + t: with them a block gets from there to the next iteration.
+    first : int
+    contribute : bool
+        Whether the blocks contribute to the next totals, or only catch up.
+
+    Yields
+    ------
+    (int, PartialSums)
+        For a block that has reached iteration ``first`` + m: one for each column range it contributes to, under the
+        number of the range. For a block that is behind ``first``, or ahead, or without a usable file, or where it does
+        not contribute: one without sums under the number of the block, which says where it is.
     """
     last = first + len(totals.value)
     for handle in handles:
-        reached = MISSING
+        reached = _MISSING
         try:
-            with at_work(handle, plan) as file:
+            with _opened_by_engine(handle, plan) as file:
                 sums = None
                 while first <= file.iteration < last:
-                    sums = iterate(file, plan, totals.value[file.iteration - first])
+                    sums = _iterate(file, plan, totals.value[file.iteration - first])
                 reached = file.iteration
                 if contribute and reached == last:
-                    sums = contributions(file, plan) if sums is None else sums
+                    sums = _contributions(file, plan) if sums is None else sums
                     yield from partial_sums(file.block, plan, handle.block, sums, reached)
         except UnusableFile:
             pass
@@ -217,16 +259,16 @@ def advance(
             yield handle.block, PartialSums(reached=reached)
 
 
-def iterate(file: BlockFile, plan: Plan, totals: Floats) -> Integers:
-    """One iteration of a block; its contributions to all columns."""
+def _iterate(file: BlockFile, plan: Plan, totals: Floats) -> Integers:
+    """Do one iteration of a block; return its contributions to all columns, shape (words, n_points)."""
     sums = file.room_for_sums(plan.units.words)
     with file.update_to(file.iteration + 1):
         plan.iterate(file.block, totals, plan.damping, plan.units, sums)
     return sums
 
 
-def contributions(file: BlockFile, plan: Plan) -> Integers:
-    """The contributions of a block that has done its iteration."""
+def _contributions(file: BlockFile, plan: Plan) -> Integers:
+    """Return the contributions of a block that has done its iteration before."""
     sums = file.room_for_sums(plan.units.words)
     for part in file.block.parts:
         kernel.contributions(part, plan.units, sums)
@@ -236,6 +278,7 @@ def contributions(file: BlockFile, plan: Plan) -> Integers:
 def partial_sums(
     block: Block, plan: Plan, number: int, sums: Integers, reached: int
 ) -> Iterator[tuple[int, PartialSums]]:
+    """Yield the contributions of block ``number`` by column range; its own range gets r(k,k) too."""
     for target, (low, high) in enumerate(pairwise(plan.layout.cuts.tolist())):
         *coarse, fine = sums[:, low:high]
         columns = np.flatnonzero(fine)
@@ -244,26 +287,26 @@ def partial_sums(
             large = np.flatnonzero(word)
             part = part._replace(large=large.astype(block.columns.dtype), large_sums=word[large])
         if target == number:
-            part = part._replace(r=diagonal_r(block, low, high), reached=reached)
+            part = part._replace(r=_diagonal_r(block, low, high), reached=reached)
         yield target, part
 
 
-def diagonal_r(block: Block, low: int, high: int) -> Floats:
-    """r(k,k) for a range of columns; not a number where k has no row."""
+def _diagonal_r(block: Block, low: int, high: int) -> Floats:
+    """Return r(k,k) for a range of columns, NaN where k has no row."""
     r = np.full(high - low, np.nan)
     r[block.rows - low] = block.r[block.diagonal]
     return r
 
 
 def reduce_sums(partial_sums: Iterable[tuple[int, PartialSums]], plan: Plan) -> Iterator[ColumnSums]:
-    """Add what is addressed to each range."""
+    """Add the contributions to each column range."""
     ranges: dict[int, ColumnSums] = {}
     for number, part in partial_sums:
         shape = plan.units.words, plan.layout.cuts[number + 1] - plan.layout.cuts[number]
-        column_sums = ranges.setdefault(number, ColumnSums(number, np.zeros(shape, np.int64), np.empty(0), MISSING))
+        column_sums = ranges.setdefault(number, ColumnSums(number, np.zeros(shape, np.int64), np.empty(0), _MISSING))
         column_sums.sums[-1][part.columns] += part.sums
-        column_sums.sums[0][part.large] += part.large_sums  # the same word, if there is one, and then nothing
-        if part.r is not None or part.reached != MISSING:
+        column_sums.sums[0][part.large] += part.large_sums  # with one word there are none
+        if part.r is not None or part.reached != _MISSING:
             ranges[number] = column_sums._replace(
                 r=part.r if part.r is not None else column_sums.r, reached=part.reached
             )
@@ -271,18 +314,37 @@ def reduce_sums(partial_sums: Iterable[tuple[int, PartialSums]], plan: Plan) -> 
 
 
 def run_locally(
-    handles: Handles, plan: Plan, start: int, most: int, stability: Stability, n_forced: int
+    handles: _Handles, plan: Plan, start: int, most: int, stability: Stability, n_forced: int
 ) -> Iterator[LocalRun]:
-    """Up to ``most`` iterations of a graph of one block, after the first ``start``; nothing without a usable file.
+    """Do up to ``most`` iterations on a graph of one block, after iteration ``start``, for up to five seconds.
 
-    A block that is behind goes through the iterations again: it needs no totals but its own. One that is ahead of what
-    the driver has heard of has to be made anew.
+    A block that is behind ``start`` repeats the iterations it has missed: it needs no totals but its own. One that is
+    ahead of it, since a task was lost whose records the driver never got, is discarded, to be rebuilt.
+
+    Parameters
+    ----------
+    handles : iterable of Row
+        Of the block.
+    plan : Plan
+    start : int
+        The last iteration of which the driver knows.
+    most : int
+        Iterations at most; with 0 only what was missed is repeated.
+    stability : Stability
+        Ends the run where it is reached.
+    n_forced : int
+        The number of forced exemplars, which counts in the records.
+
+    Yields
+    ------
+    LocalRun
+        Nothing if there is no usable file.
     """
-    until = time.perf_counter() + LOCAL_RUN_SECONDS
+    until = time.perf_counter() + _LOCAL_RUN_S
     n = plan.n_points
     for handle in handles:
         try:
-            with at_work(handle, plan) as file:
+            with _opened_by_engine(handle, plan) as file:
                 block = file.block
                 if file.iteration > start:
                     file.discard()
@@ -291,13 +353,13 @@ def run_locally(
                 a[block.rows] = block.a[block.diagonal]
 
                 def totals_of(sums: Integers, a: Floats, block: Block = block) -> tuple[Floats, Floats, Flags]:
-                    return column_totals(sums, diagonal_r(block, 0, n), a, plan.damping, plan.units)
+                    return column_totals(sums, _diagonal_r(block, 0, n), a, plan.damping, plan.units)
 
-                totals, a, before = totals_of(contributions(file, plan), a)
+                totals, a, before = totals_of(_contributions(file, plan), a)
                 records: list[Iteration] = []
                 while file.iteration < start + most:
                     started = time.perf_counter()
-                    totals, a, exemplars = totals_of(iterate(file, plan, totals), a)
+                    totals, a, exemplars = totals_of(_iterate(file, plan, totals), a)
                     changed = int(np.count_nonzero(exemplars != before))
                     before = exemplars
                     if file.iteration <= start:
@@ -312,10 +374,10 @@ def run_locally(
             return
 
 
-def messages(handles: Batches, plan: Plan, reached: int) -> Iterator[pa.RecordBatch]:
-    """All entries (i, k, similarity, r, a) of the iteration that the blocks have reached."""
+def messages(handles: _Batches, plan: Plan, reached: int) -> Iterator[pa.RecordBatch]:
+    """Yield all entries (i, k, similarity, r, a) of blocks that have to be at iteration ``reached``."""
     for handle in (Row(**row) for batch in handles for row in batch.to_pylist()):
-        with at_work(handle, plan) as file:
+        with _opened_by_engine(handle, plan) as file:
             if file.iteration != reached:
                 raise UnusableFile(f"{file.path} has reached iteration {file.iteration}, not {reached}")
             for part, similarity in file.parts():

@@ -1,7 +1,8 @@
-"""Spark's daemon of Python workers: it imports once what every worker needs, and spares the log a stack.
+"""Spark's daemon of Python workers, with our imports done once, and without stack traces of workers that are idle.
 
-Workers are forks of it. One that Spark ends after a minute's idleness finds its socket closed, reports that as an
-error, to the closed socket, and fails at it. Set by ``spark.python.daemon.module`` in conf/local.properties.
+Workers are forks of the daemon, so they find imported what it has imported. Spark ends a worker that has been idle for
+a minute by closing its socket. The worker then tries to report an error to that socket, and PySpark prints the stack
+of the failure, which means nothing to anybody. Set by ``spark.python.daemon.module`` in conf/local.properties.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ import ap_spark.engines.tasks
 import ap_spark.similarity.all_pairs  # noqa: F401
 
 
-def print_exc() -> None:
+def _print_exc() -> None:
+    """Print the error that is being handled, unless it is that of an idle worker."""
     if not isinstance(sys.exc_info()[1], BrokenPipeError):
         traceback.print_exc()
 
 
 if __name__ == "__main__":
-    setattr(daemon, "traceback", SimpleNamespace(print_exc=print_exc, format_exc=traceback.format_exc))  # noqa: B010
+    setattr(daemon, "traceback", SimpleNamespace(print_exc=_print_exc, format_exc=traceback.format_exc))  # noqa: B010
     daemon.manager()
