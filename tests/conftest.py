@@ -115,3 +115,11 @@ def affinity_propagation(similarities: Any, **options: Any) -> Clustering:
 def assigned(clustering: Any) -> list[Any]:
     """The exemplar of each point, in the order of the ids."""
     return [row.exemplar for row in clustering.assignments.orderBy("id").collect()]
+
+
+@pytest.fixture(scope="session")
+def tied() -> Edges:
+    """A graph full of exact ties, where an order of addition or of rows would show."""
+    rng = np.random.default_rng(3)
+    x = rng.integers(0, 4, (40, 2)).astype(float) + rng.integers(0, 3, (40, 1)) * 20.1
+    return [(i, k, s) for i, k, s in all_pairs(x) if s > -60]

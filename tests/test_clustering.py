@@ -174,7 +174,7 @@ def test_blobs_as_scikit_learn_on_the_resident_engine(components: tuple[Componen
     blobs.check(exemplars, n_iter)
 
 
-# One damping here, since iterations are slow on this engine; both give the same bits (test_engines.py).
+# One damping here, since iterations are slow on this engine; both are bitwise identical (engines/test_engines.py).
 @LONG
 @pytest.mark.parametrize("components", [0.7], indirect=True)
 @pytest.mark.usefixtures("compiled")

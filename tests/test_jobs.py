@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from ap_spark._spark.signals import Interrupts
 from ap_spark.cli import main
 from ap_spark.java import wrapper_home
 from tests.conftest import INTERPRETED, INTERPRETING, ROOT
@@ -178,41 +177,6 @@ def test_a_snapshot_that_finds_no_room_does_not_keep_a_job_from_stopping(tmp_pat
         assert re.search(r"the last snapshot is file:.*/snapshot-\d+-[0-9a-f]+, after iteration \d+: the same", last)
     finally:
         subprocess.run(["umount", str(full)], check=True)
-
-
-@pytest.mark.parametrize("held_up", ["import time; time.sleep(60)", "import os; os.read(os.pipe()[0], 1)"])
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP])
-def test_a_process_that_waits_for_ever_is_ended(held_up: str, sent: signal.Signals) -> None:
-    program = f"""
-import os, signal
-from ap_spark._spark.signals import Interrupts
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
-with Interrupts(lambda: "nothing was saved") as interrupts:
-    interrupts.grace = 0.3
-    print("waits", flush=True)
-    {held_up}
-"""
-    process = subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout
-    assert process.stdout.readline() == "waits\n"
-    for _ in range(3):  # a group's signal comes in several ways
-        process.send_signal(sent)
-        time.sleep(0.05)
-    _, told = process.communicate(timeout=30)
-    assert process.returncode == 128 + sent
-    assert told == f"\nap-spark: stopped by {sent.name}, and not done 0.3 s later (--grace): nothing was saved\n"
-
-
-def test_under_nohup_a_terminal_may_close() -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with Interrupts() as interrupts:
-            os.kill(os.getpid(), signal.SIGHUP)
-            assert not interrupts.requested()
-    finally:
-        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The search for a preference that gives so many clusters, where nothing converges or too few are asked for."""
+"""The search for a number of clusters: preferences with made-up answers, without Spark; then whole searches."""
 
 from __future__ import annotations
 
@@ -9,8 +9,111 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark import preference_search as target
+from ap_spark.convergence import Iteration
 from ap_spark.engines.resident import ResidentEngine
+from ap_spark.preference_search import MAX_TRIALS, Trial, Trials
 from tests.conftest import Edges, affinity_propagation, all_pairs, held_tables
+
+Law = Callable[[float], float]
+
+
+def power(preference: float) -> float:
+    return float(90_000 * (1.0 - preference) ** -0.45)
+
+
+def steep_then_flat(preference: float) -> float:
+    return 60_000 / (1.0 + (preference / 7.0) ** 4) + 40.0
+
+
+def search(trials: Trials, law: Law, *, converged: bool, at_rest: bool = True) -> None:
+    for preference in trials:
+        trials.answer(Trial(preference, max(1, round(law(preference))), converged, at_rest, False))
+
+
+@pytest.mark.parametrize("law", [power, steep_then_flat])
+@pytest.mark.parametrize("target", [50, 500, 5_000, 50_000])
+def test_a_number_is_found_within_few_trials(law: Law, target: int) -> None:
+    exact = Trials(target, start=-3.0, largest=-1e-3)
+    search(exact, law, converged=True)
+    assert (exact.best.clusters, exact.reached) == (target, True)
+    assert len(exact.tried) <= 14
+    near = Trials(target, start=-3.0, largest=-1e-3)
+    search(near, law, converged=False)
+    assert abs(near.best.clusters - target) <= 0.01 * target
+    assert near.reached == (target >= 100), "of fewer, exactly so many of a run that has converged"
+    assert len(near.tried) <= (12 if near.reached else MAX_TRIALS)
+
+
+def test_a_number_that_is_jumped_over_is_left_at_the_nearest() -> None:
+    trials = Trials(10, start=-1.0, largest=0.0)
+    search(trials, lambda preference: 13 if preference > -5.0 else 8, converged=True)
+    assert (trials.reached, trials.best.clusters) == (False, 8)
+
+
+def test_where_the_number_no_longer_falls_the_search_ends() -> None:
+    trials = Trials(10, start=-1.0, largest=0.0)
+    search(trials, lambda preference: 13, converged=True)
+    assert [trial.clusters for trial in trials.tried] == [13, 13]
+
+
+def test_numbers_that_have_not_come_to_rest_say_nothing() -> None:
+    rng = np.random.default_rng(0)
+    trials = Trials(100, start=-10.0, largest=0.0)
+    search(trials, lambda preference: float(rng.integers(1, 1000)), converged=False, at_rest=False)
+    assert len(trials.tried) == MAX_TRIALS
+    np.testing.assert_allclose([trial.preference for trial in trials.tried], -10.0 * 0.9 ** np.arange(MAX_TRIALS))
+
+
+def test_a_step_aside_stays_between_what_is_known() -> None:
+    trials = Trials(100, start=-10.0, largest=0.0)
+    answers = [(103, True), (50, True), (70, False), (71, False), (72, False)]
+    for preference, (clusters, at_rest) in zip(trials, answers, strict=False):
+        trials.answer(Trial(preference, clusters, False, at_rest, False))
+    assert all(10.0 < -trial.preference <= 80.0 for trial in trials.tried[1:])
+    assert not trials.ended
+
+
+@pytest.mark.parametrize(
+    ("target", "tried", "best"),
+    [
+        (5000, [(89_751, True, True), (4_890, False, True), (4_990, False, False)], 4_890),
+        (5000, [(4_890, False, True), (4_885, True, True)], 4_885),
+        (5000, [(4_885, True, True), (4_960, False, True)], 4_960),
+        (50, [(50, False, True), (51, True, True)], 51),
+        (10, [(400, True, True), (11, False, False)], 11),
+        (3, [(3, False, True), (4, True, True)], 4),
+    ],
+)
+def test_the_best_is_near_then_at_rest_then_converged(
+    target: int, tried: list[tuple[int, bool, bool]], best: int
+) -> None:
+    trials = Trials(target, start=-7.0, largest=0.0)
+    for clusters, converged, at_rest in tried:
+        trials.answer(Trial(-7.0, clusters, converged, at_rest, False))
+    assert trials.best.clusters == best
+
+
+def test_a_run_is_ended_where_exemplars_are_clearly_too_many() -> None:
+    trials = Trials(1000, start=-1.0, largest=0.0)
+
+    def has_too_many(*exemplars: int, forced: int = 0) -> bool:
+        trace = [Iteration(number, count, 1, 0.0) for number, count in enumerate(exemplars, start=1)]
+        return trials.has_too_many(trace, forced, window=10)
+
+    assert has_too_many(0, 50, *[1270] * 10)
+    assert not has_too_many(*[1270] * 10), "as for convergence, one more than the window"
+    assert not has_too_many(0, 50, *[1240] * 10), "too near"
+    assert not has_too_many(0, 50, *range(1270, 1370, 10)), "still moving"
+    assert not has_too_many(*[1500] * 20, forced=1500), "no exemplars of their own yet"
+    assert not has_too_many(0, *[1520, 1570] * 5, forced=1500), "those of their own move"
+
+
+def test_runs_that_were_ended_early_do_not_say_that_the_number_no_longer_falls() -> None:
+    trials = Trials(10, start=-1.0, largest=0.0)
+    for early in (True, True, False, False):
+        trials.answer(Trial(-1.0, 13, False, True, early))
+        assert trials.stuck == (len(trials.tried) == 4)
+
 
 Frame = Callable[[Edges], DataFrame]
 

@@ -11,7 +11,6 @@ import pytest
 
 from ap_spark import progress
 from ap_spark.convergence import Iteration
-from ap_spark.engines import worker_daemon
 from ap_spark.progress import Progress
 
 # Stages of Spark's with their tasks, one look after the other.
@@ -65,12 +64,3 @@ def test_the_pace_is_that_of_the_iterations(monkeypatch: pytest.MonkeyPatch, cap
         telling.close()
     assert all("0.5 iterations/s" in message for message in caplog.messages), caplog.messages
     assert caplog.messages
-
-
-def test_only_a_worker_that_was_ended_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
-    for error, told in ((BrokenPipeError(), ""), (ValueError("a fault"), "ValueError: a fault")):
-        try:
-            raise error
-        except type(error):
-            worker_daemon._print_exc()
-        assert (told in capsys.readouterr().err) if told else not capsys.readouterr().err

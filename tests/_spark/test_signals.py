@@ -1,9 +1,11 @@
-"""Signals in the process itself."""
+"""Signals: who is told of them, which jobs they cancel, and that a process ends in time."""
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -82,3 +84,38 @@ def test_only_jobs_of_the_run_are_cancelled(
     (tmp_path / "done").touch()
     other.join()
     assert found == [[1]]
+
+
+@pytest.mark.parametrize("held_up", ["import time; time.sleep(60)", "import os; os.read(os.pipe()[0], 1)"])
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP])
+def test_a_process_that_waits_for_ever_is_ended(held_up: str, sent: signal.Signals) -> None:
+    program = f"""
+import os, signal
+from ap_spark._spark.signals import Interrupts
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+with Interrupts(lambda: "nothing was saved") as interrupts:
+    interrupts.grace = 0.3
+    print("waits", flush=True)
+    {held_up}
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout
+    assert process.stdout.readline() == "waits\n"
+    for _ in range(3):  # a group's signal comes in several ways
+        process.send_signal(sent)
+        time.sleep(0.05)
+    _, told = process.communicate(timeout=30)
+    assert process.returncode == 128 + sent
+    assert told == f"\nap-spark: stopped by {sent.name}, and not done 0.3 s later (--grace): nothing was saved\n"
+
+
+def test_under_nohup_a_terminal_may_close() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interrupts() as interrupts:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not interrupts.requested()
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -1,4 +1,4 @@
-"""Exact sums over many scales: the kernel and its compiled twin beside plain float64, without Spark."""
+"""Exact sums over many scales: messages of the kernel, in numpy and compiled, beside plain float64; without Spark."""
 
 from __future__ import annotations
 
