@@ -25,7 +25,7 @@ from ap_spark.errors import OutputInUse
 from ap_spark.io.stores import Store, is_a
 from ap_spark.io.writer import OutputDirectory, claimed
 from ap_spark.settings import OutputFormat
-from tests.conftest import ROOT, affinity_propagation, random_edges
+from tests.conftest import LONG, ROOT, affinity_propagation, random_edges
 
 pytestmark = pytest.mark.usefixtures("spark")
 
@@ -639,6 +639,7 @@ def test_null_vectors(tmp_path: Path, spark: SparkSession, capsys: pytest.Captur
     assert "column 'f.1' must hold finite numbers, but in 1 row" in capsys.readouterr().err
 
 
+@LONG
 def test_rows_in_any_order_partitions_and_engines_give_the_same_files(tmp_path: Path) -> None:
     rng = np.random.default_rng(8)
     rows = [f"{i},{k},{s}" for i, k, s in random_edges(rng, 30, 0.3, symmetric=False)]

@@ -150,6 +150,7 @@ def components(spark: SparkSession, frame: Frame, request: pytest.FixtureRequest
     components.graph.release()
 
 
+@LONG
 @pytest.mark.usefixtures("compiled")
 def test_blobs_as_scikit_learn_on_the_resident_engine(components: tuple[Components, float]) -> None:
     """An engine for each component: it stops by itself."""

@@ -79,7 +79,7 @@ def opened(spark: SparkSession, directory: Path, **settings: Any) -> Checkpoint:
     return checkpoint
 
 
-@pytest.mark.parametrize("first", ENGINES)
+@pytest.mark.parametrize("first", ["one block", pytest.param("three blocks", marks=LONG), "dataframe"])
 def test_each_engine_resumes_from_the_state_of_each(graph: EdgeGraph, whole: bytes, tmp_path: Path, first: str) -> None:
     engine = ENGINES[first](graph)
     advance(engine, BEFORE)
@@ -361,6 +361,7 @@ def test_a_snapshot_that_cannot_be_written_does_not_end_the_run(
     assert "no snapshot taken: " in caplog.text
 
 
+@LONG
 def test_the_search_for_a_number_of_clusters_resumes_too(
     frame: Frame, edges: Edges, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -42,7 +42,7 @@ def test_the_order_and_partitions_of_the_input_do_not_change_the_bits(frame: Fra
     assert len(seen) == 1
 
 
-@pytest.mark.parametrize("blocks", [1, 2])
+@pytest.mark.parametrize("blocks", [1, pytest.param(2, marks=LONG)])
 def test_iterations_asked_for_one_by_one_give_the_same_bits(frame: Frame, tied: Edges, blocks: int) -> None:
     graph = build_edge_graph(frame(tied), Settings())
     whole, parts = (OnBlocks(graph, 0.8, blocks, "numpy") for _ in range(2))

@@ -9,7 +9,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 import ap_spark
-from tests.conftest import ROOT, Edges
+from tests.conftest import LONG, ROOT, Edges
 
 Frame = Callable[[Edges], DataFrame]
 
@@ -37,7 +37,7 @@ def test_preferences_of_what_is_no_similarity(spark: SparkSession, bad: float | 
             function(edges)
 
 
-@pytest.mark.parametrize("decimals", [0, 2, 17])
+@pytest.mark.parametrize("decimals", [pytest.param(0, marks=LONG), 2, pytest.param(17, marks=LONG)])
 def test_quantiles_are_exact_where_the_cluster_counts(
     spark: SparkSession, monkeypatch: pytest.MonkeyPatch, decimals: int
 ) -> None:
