@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--directory", type=Path, default=Path("out/benchmarks"), help="where the graphs are kept")
     given = parser.parse_args()
     spark = start_session("local[*]", [f"spark.driver.memory={given.memory}"])
-    print("| edges | s an iteration | s a snapshot | range | bytes an edge | share | s to check and go on |")
+    print("| edges | s an iteration | s a snapshot | range | bytes an edge | share | s to check and resume |")
     print("|---|---|---|---|---|---|---|", flush=True)
     for n_points in given.points:
         graph = ready_graph(spark, n_points, given.neighbors, given.directory)
