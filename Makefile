@@ -16,7 +16,8 @@ help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 demo: .venv/.run ## cluster the handwritten digits and say what came out
-	$(BIN)/ap-spark cluster data/digits.csv.gz --feature-columns 0-63 --output out/digits --overwrite
+	$(BIN)/ap-spark cluster data/digits.csv.gz --feature-columns 0-63 --preference -25000 --output out/digits --overwrite
+	@echo "The exemplars as pictures: docs/images/digits.png. More or fewer of them, near neighbours alone: docs/choosing.md"
 
 test: .venv/.dev ## run the tests
 	$(PYTEST)

@@ -68,7 +68,7 @@ def cluster() -> Iterator[None]:
 
 def test_the_demo_is_all_it_takes() -> None:
     """From nothing: no container, no volume, no secret."""
-    assert "1,797 points, 3,227,412 similarities: 101 clusters" in run()
+    assert "1,797 points, 3,227,412 similarities: 17 clusters" in run()
 
 
 def test_jobs_on_the_cluster_give_the_bits_of_one_machine() -> None:

@@ -145,7 +145,7 @@ class Blocks:
                 found = dict(self.located.mapPartitions(task).collect())
             if all(result is not None for result in found.values()):
                 return [found[block] for block in sorted(found)]
-            if attempt:  # the first time a task may only have been sent to an executor without its file, which was busy
+            if attempt:  # the first time the executor with the file may only have been busy: another got the task
                 self.write()
         raise lost("a pass")
 

@@ -179,7 +179,7 @@ class ResidentEngine:
                 return ranges
             if min(reached) >= self.history.first:
                 self._catch_up(min(reached), number)
-            elif attempt:  # at first the task may only have been sent to another executor, for want of a core
+            elif attempt:  # the first time the executor with the file may only have been busy: another got the task
                 self.blocks.write()
         raise lost(f"iteration {number}")
 

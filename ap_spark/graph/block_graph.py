@@ -214,7 +214,8 @@ class BlockGraph:
 
     def sample_pairs(self, divisor: int) -> Integers:
         """Return one stored pair in ``divisor``, as rows (i, k): of the two directions of a pair both or neither."""
-        return np.concatenate(self.blocks.visit(passes.sample_pairs, divisor))
+        none = np.empty((0, 2), np.int64)  # Spark may skip the only block of a graph without edges
+        return np.concatenate([none, *self.blocks.visit(passes.sample_pairs, divisor)])
 
     def _at_rank(self, rank: int) -> tuple[float, float]:
         """Return the similarity of a rank, counted from 0, and that of the next rank.
