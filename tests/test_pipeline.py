@@ -14,7 +14,6 @@ from pyspark.sql import SparkSession
 
 from ap_spark import (
     Clustering,
-    Execution,
     InputError,
     SettingError,
     Similarity,
@@ -95,8 +94,6 @@ def test_similarities_of_pandas_and_a_function_as_metric() -> None:
     given = affinity_propagation(table, points=points, preference=-25.0)
     assert outcome(given) == outcome(found)
     assert "minus_squares" in found.summary.settings["metric"]
-    plain = affinity_propagation(table, preference=-25.0, execution=Execution(engine="dataframe"))
-    assert outcome(plain) == outcome(found)
     assert describe(table, preference=-25.0).n_edges == 30
     assert describe_points(X, similarity=Similarity(metric=minus_squares)).similarity_quantiles[1.0] == -1.25
 

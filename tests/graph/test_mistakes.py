@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-
 import pytest
 from pyspark.sql import SparkSession
 
 from ap_spark.graph.build import build
+from ap_spark.graph.mistakes import find_mistakes
 from ap_spark.settings import EngineName, Settings
 from tests.conftest import affinity_propagation, all_pairs
 from tests.similarity.examples import DATA
@@ -17,27 +16,33 @@ UPPER = [(i, k, s) for i, k, s in EDGES if i < k]
 
 
 @pytest.mark.parametrize("engine", ["resident", "dataframe"])
-def test_pairs_given_once_and_preferences_out_of_range(
-    spark: SparkSession, caplog: pytest.LogCaptureFixture, engine: EngineName
-) -> None:
-    def said(edges: list[tuple[int, int, float]], **options: object) -> list[str]:
-        caplog.clear()
+def test_pairs_given_once_and_preferences_out_of_range(spark: SparkSession, engine: EngineName) -> None:
+    def found(edges: list[tuple[int, int, float]], preference: float | None, *, given_as_pairs: bool) -> list[str]:
         table = spark.createDataFrame(edges, "i int, k int, s double")
-        with caplog.at_level(logging.WARNING, "ap_spark.run"):
-            affinity_propagation(table, engine=engine, max_iter=1, **options)
-        return [text for text in caplog.messages if "not converged" not in text]
+        graph = build(table, Settings(engine=engine, preference=preference), None, None)
+        try:
+            return find_mistakes(graph, given_as_pairs=given_as_pairs)
+        finally:
+            graph.release()
 
     low, high = min(s for _, _, s in EDGES), max(s for _, _, s in EDGES)
-    assert said(EDGES) == []
-    assert said(EDGES, preference=low - 1.0) == []
-    assert said(UPPER, symmetrize="union") == said(UPPER, symmetrize="none") == []
-    (one_way,) = said(UPPER)
+    assert found(EDGES, low - 1.0, given_as_pairs=True) == []
+    one_way, above = found(UPPER, high + 1.0, given_as_pairs=True)
     assert "no pair is stored in both directions" in one_way
     assert "--symmetrize union" in one_way
-    (above,) = said(EDGES, preference=high + 1.0)
     assert "is above all similarities, which reach" in above
-    (below,) = said(EDGES, preference=low - 20 * (high - low))
+    (below,) = found(UPPER, low - 20 * (high - low), given_as_pairs=False)
     assert "is far below all similarities, which lie in" in below
+
+
+def test_they_are_said_before_the_run_unless_the_user_has_decided(
+    spark: SparkSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = spark.createDataFrame(UPPER, "i int, k int, s double")
+    for options, said in (({}, 1), ({"symmetrize": "none"}, 0), ({"symmetrize": "union"}, 0)):
+        caplog.clear()
+        affinity_propagation(table, max_iter=1, **options)
+        assert sum("stored in both directions" in text for text in caplog.messages) == said
 
 
 @pytest.mark.parametrize("partitions", [1, 3])
