@@ -3,11 +3,8 @@
     points        id, features array<double>[, preference double]
     similarities  i, k, s double                 i, k are ids; (k, k) is the preference of k
     preferences   id, preference double
-    assignments   id, exemplar, label bigint, similarity double
-    exemplars     label bigint, exemplar, size bigint, preference double, mean_similarity double
-    trace         iteration int, exemplars bigint, changed bigint, seconds double
 
-An id is a bigint or a string, the same throughout a run.
+What is written is in `OUTPUTS`. An id is a bigint or a string, the same throughout a run.
 """
 
 from __future__ import annotations
@@ -28,9 +25,11 @@ from pyspark.sql.types import (
     StringType,
 )
 
-from ap_spark.errors import InputError
+from ap_spark.errors import ApSparkError, InputError
 
 __all__ = [
+    "OUTPUTS",
+    "check_output",
     "check_unique",
     "count_of",
     "did_you_mean",
@@ -47,7 +46,23 @@ __all__ = [
     "require_columns",
 ]
 
-INTEGERS = (ByteType, ShortType, IntegerType, LongType)
+_ID = "id"  # stands for the type of the ids
+
+# The tables that are published: the name and the type of each column, in order.
+OUTPUTS: dict[str, dict[str, str]] = {
+    "assignments": {"id": _ID, "exemplar": _ID, "label": "bigint", "similarity": "double"},
+    "exemplars": {
+        "label": "bigint",
+        "exemplar": _ID,
+        "size": "bigint",
+        "preference": "double",
+        "mean_similarity": "double",
+    },
+    "trace": {"iteration": "int", "exemplars": "bigint", "changed": "bigint", "seconds": "double"},
+    "similarities": {"i": _ID, "k": _ID, "s": "double"},
+}
+
+_INTEGERS = (ByteType, ShortType, IntegerType, LongType)
 
 
 def finite(value: Column) -> Column:
@@ -100,7 +115,7 @@ def id_type(kind: DataType, column: str) -> str:
     InputError
         If the column holds anything else.
     """
-    if isinstance(kind, INTEGERS):
+    if isinstance(kind, _INTEGERS):
         return "bigint"
     if isinstance(kind, StringType):
         return "string"
@@ -141,7 +156,7 @@ def _how_to_rename(table: DataFrame, names: Sequence[str], missing: Sequence[str
                 key=lambda other: dict(table.dtypes)[other] not in ("double", "float")
             )  # ids are whole numbers
         else:
-            fitting = [field.name for field in others if isinstance(field.dataType, (*INTEGERS, StringType))]
+            fitting = [field.name for field in others if isinstance(field.dataType, (*_INTEGERS, StringType))]
         chosen = next((other for other in fitting if other not in renamed), None)
         if chosen is None:
             return ""
@@ -150,7 +165,25 @@ def _how_to_rename(table: DataFrame, names: Sequence[str], missing: Sequence[str
     return f": rename them, such as .withColumnsRenamed({{{words}}})"
 
 
-def number(table: DataFrame, column: str) -> Column:
+def check_output(name: str, table: DataFrame) -> None:
+    """Check that a table has the columns of an output, in order, and that all its ids have one type.
+
+    Raises
+    ------
+    ApSparkError
+        If it has not: a fault of ours, and nothing is to be written.
+    """
+    found = dict(table.dtypes)
+    for ids in ("bigint", "string"):
+        if list(found.items()) == [(column, ids if kind == _ID else kind) for column, kind in OUTPUTS[name].items()]:
+            return
+    raise ApSparkError(
+        f"the table {name} must have the columns {OUTPUTS[name]} (id: bigint or string), but it has {found}: this is a "
+        "fault of ap_spark's"
+    )
+
+
+def _number(table: DataFrame, column: str) -> Column:
     kind = table.schema[column].dataType
     if not isinstance(kind, NumericType):
         raise InputError(f"column {column!r} must hold numbers, but it holds {kind.simpleString()}")
@@ -170,7 +203,7 @@ def edge_table(similarities: DataFrame) -> DataFrame:
     if types["i"] != types["k"]:
         raise InputError(f"ids must have one type, but column 'i' holds {types['i']} and column 'k' {types['k']}")
     ids = [F.col(name).cast(kind).alias(name) for name, kind in types.items()]
-    s = number(similarities, "s") + F.lit(0.0)  # -0.0 becomes 0.0
+    s = _number(similarities, "s") + F.lit(0.0)  # -0.0 becomes 0.0
     return similarities.select(*ids, s.alias("s"))
 
 
@@ -199,13 +232,13 @@ def preference_table(preferences: DataFrame, ids: str) -> DataFrame:
     kind = id_type(preferences.schema["id"].dataType, "id")
     if kind != ids:
         raise InputError(f"ids must have one type, but the similarities hold {ids} and the preferences {kind}")
-    table = preferences.select(F.col("id").cast(kind), number(preferences, "preference").alias("preference"))
-    check_finite(table, "preference", ["id"])
+    table = preferences.select(F.col("id").cast(kind), _number(preferences, "preference").alias("preference"))
+    _check_finite(table, "preference", ["id"])
     check_unique(table, "id", "the preferences")
     return table
 
 
-def check_finite(table: DataFrame, column: str, order: Sequence[str]) -> None:
+def _check_finite(table: DataFrame, column: str, order: Sequence[str]) -> None:
     bad = table.where(~finite(F.col(column)))
     if count := bad.count():
         raise InputError(

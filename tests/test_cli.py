@@ -245,7 +245,11 @@ def test_an_object_store_gets_the_output_in_its_place(tmp_path: Path, monkeypatc
 
 def named(spark: SparkSession, name: str) -> dict[str, tuple[Any, int]]:
     """Two tables that tell of their run."""
-    return {table: (spark.createDataFrame([(name,)], "run string"), 1) for table in ("one", "two")}
+    similarities = spark.createDataFrame([(name, name, 0.0)], "i string, k string, s double")
+    assignments = spark.createDataFrame(
+        [(name, name, 0, 0.0)], "id string, exemplar string, label bigint, similarity double"
+    )
+    return {"similarities": (similarities, 1), "assignments": (assignments, 1)}
 
 
 @pytest.mark.usefixtures("object_store")
@@ -268,13 +272,13 @@ def test_of_two_runs_at_one_output_of_an_object_store_the_later_wins(
     with pytest.raises(OutputInUse, match="another one has written to"):
         first.publish(named(spark, "first"), "csv", {"seconds": {}})
     assert order == [first, second, second]
-    for name in ("one", "two"):
-        assert table(tmp_path, name).run.tolist() == ["second"]
+    for name in ("similarities", "assignments"):
+        assert table(tmp_path, name).iloc[:, 0].tolist() == ["second"]
     assert (tmp_path / "out" / "_SUCCESS").exists()
     if not replace:
         with pytest.raises(OutputInUse, match="another one has written to"):
             third.publish(named(spark, "third"), "csv", {"seconds": {}})
-        assert table(tmp_path, "one").run.tolist() == ["second"], "it was not there when the third one began"
+        assert table(tmp_path, "similarities").i.tolist() == ["second"], "it was not there when the third one began"
 
 
 @pytest.mark.usefixtures("object_store")
@@ -299,7 +303,6 @@ def test_what_is_made_room_for_in_the_last_moment_is_not_whole(
     tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = (OutputDirectory(spark, str(tmp_path / "out"), replace=True) for _ in range(2))
-    second.tables = (*second.tables, "one", "two")
     write_text = Store.write_text
 
     def overtaken(store: Store, name: str, text: str) -> None:
@@ -349,12 +352,11 @@ def test_without_locks_no_lock_is_left(tmp_path: Path, spark: SparkSession, monk
     def refuse(*_: Any) -> None:
         raise OSError("no locks available")
 
-    monkeypatch.setattr("fcntl.flock", refuse)
+    monkeypatch.setattr("filelock._unix.lock_fd_nonblocking", refuse)
     with Store(spark, str(tmp_path)).locked(".lock") as granted:
         assert granted is None
     assert not list(tmp_path.iterdir())
     (tmp_path / ".lock").touch()
-    monkeypatch.setattr("ap_spark.io.stores.opened", refuse)
     with Store(spark, str(tmp_path)).locked(".lock") as granted:
         assert granted is None
     assert (tmp_path / ".lock").exists(), "another user's, who may hold it"
@@ -753,7 +755,7 @@ def test_files_that_cannot_be_read_or_written(tmp_path: Path, capsys: pytest.Cap
     assert "directory that can be written" in capsys.readouterr().err
     assert run(tmp_path, EDGES, "--edges", "--output", "no:/path") == 2
     assert "directory that can be written, but no:/path" in capsys.readouterr().err
-    assert nothing_left(tmp_path, "file", "input.csv")
+    assert nothing_left(tmp_path, "file", "input.csv", "no.xyz")
 
 
 @pytest.mark.parametrize(

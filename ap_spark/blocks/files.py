@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
-from ap_spark._spark.processes import is_running, machine
+from ap_spark._spark.processes import machine
 from ap_spark.blocks.kernel import Block, Integers
 
 __all__ = [
@@ -380,7 +381,7 @@ def clear_leftovers() -> None:
                 with suppress(OSError):
                     for found in beside.glob(f"{_PREFIX}.*"):
                         owner = _OWNER.fullmatch(found.name)
-                        if owner and owner["machine"] == machine() and not is_running(owner["process"]):
+                        if owner and owner["machine"] == machine() and not psutil.pid_exists(int(owner["process"])):
                             shutil.rmtree(found, ignore_errors=True)
 
 

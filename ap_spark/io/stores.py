@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 import stat
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
@@ -22,11 +22,13 @@ __all__ = ["SUCCESS", "Store", "is_a"]
 
 SUCCESS = "_SUCCESS"  # written last: what is in the directory is whole
 
-ATOMIC_RENAME = ("file", "hdfs", "viewfs")
-MAY_PASS = (errno.EAGAIN, errno.EDQUOT, errno.EINTR, errno.EIO, errno.ENOSPC, errno.ESTALE, errno.ETIMEDOUT)
-CRC = re.compile(r"\..*\.crc").fullmatch  # a file of checksums, as Hadoop writes one beside each
-PRIVATE = 0o700  # for directories that nobody else is to read, or to put something into
-REFUSALS = (  # as opposed to what may pass: a store that is overloaded, or starting
+_ATOMIC_RENAME = ("file", "hdfs", "viewfs")
+_MAY_PASS = (errno.EAGAIN, errno.EDQUOT, errno.EINTR, errno.EIO, errno.ENOSPC, errno.ESTALE, errno.ETIMEDOUT)
+_CRC = re.compile(r"\..*\.crc").fullmatch  # a file of checksums, as Hadoop writes one beside each
+_PRIVATE = 0o700  # for directories that nobody else is to read, or to put something into
+_LOCK_MODE = 0o666  # so that other users can ask for the lock too
+_LOCK_TIMEOUT_S = 0.1  # in which a lock that is just being deleted is gone
+_REFUSALS = (  # as opposed to what may pass: a store that is overloaded, or starting
     "java.io.FileNotFoundException",  # also a local directory's "Permission denied" and "Not a directory"
     "java.nio.file.AccessDeniedException",
     "org.apache.hadoop.fs.FileAlreadyExistsException",  # a file, where there would be a directory
@@ -71,13 +73,13 @@ class Store:
         except (Py4JJavaError, PySparkException) as error:
             if "UnknownHostException" in str(error):
                 raise
-            raise OSError(f"{path}: {without_class(error)}") from error
+            raise OSError(f"{path}: {_without_class(error)}") from error
         self.spark = spark
         self.local: Path | None = None
         if self.is_local:
             named = Path(self.root.toUri().getPath())
             if not dangling:
-                refuse_dangling(named)
+                _refuse_dangling(named)
             self.local = Path(os.path.realpath(named))
             self.root = self.path_of(f"file:{self.local}")
         self.shown = str(self.root.toString())
@@ -104,7 +106,7 @@ class Store:
     @property
     def renames_at_once(self) -> bool:
         """Whether a directory is renamed all at once, or one object after the other."""
-        return self.fs.getUri().getScheme() in ATOMIC_RENAME
+        return self.fs.getUri().getScheme() in _ATOMIC_RENAME
 
     def path_of(self, *parts: Any) -> Any:
         return self.jvm.org.apache.hadoop.fs.Path(*parts)
@@ -123,7 +125,7 @@ class Store:
         try:
             return [str(status.getPath().toString()) for status in self.fs.globStatus(self.root) or ()]
         except Py4JJavaError as error:
-            raise OSError(f"{self}: {without_class(error)}") from error
+            raise OSError(f"{self}: {_without_class(error)}") from error
 
     def exists(self, name: str = "") -> bool:
         return bool(self.fs.exists(self.path(name)))
@@ -142,7 +144,7 @@ class Store:
         """What lies in a directory, and whether each is a directory itself."""
         if self.local is not None:  # Hadoop hides what looks like its checksums
             listed = {found.name: found.is_dir() for found in os.scandir(self.local / name)}
-            return {entry: is_directory for entry, is_directory in listed.items() if is_directory or not CRC(entry)}
+            return {entry: is_directory for entry, is_directory in listed.items() if is_directory or not _CRC(entry)}
         return {found.getPath().getName(): found.isDirectory() for found in self.fs.listStatus(self.path(name))}
 
     def make_private(self, name: str = "") -> None:
@@ -150,9 +152,9 @@ class Store:
         if self.local is not None:
             path = self.local / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.mkdir(mode=PRIVATE)
+            path.mkdir(mode=_PRIVATE)
         else:
-            private: Any = self.jvm.org.apache.hadoop.fs.permission.FsPermission(f"{PRIVATE:o}")
+            private: Any = self.jvm.org.apache.hadoop.fs.permission.FsPermission(f"{_PRIVATE:o}")
             path = self.path(name)
             self.fs.mkdirs(path.getParent())
             self.fs.mkdirs(path, private)
@@ -207,7 +209,7 @@ class Store:
         error that may pass, such as of a store that does not answer, goes on as it is.
         """
         if self.local is not None:
-            with refused(self.local):
+            with _refused(self.local):
                 nearest = next(place for place in (self.local, *self.local.parents) if os.path.lexists(place))
                 os.close(os.open(nearest / probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
                 os.unlink(nearest / probe)
@@ -220,9 +222,9 @@ class Store:
             self.fs.create(file, False).close()
             self.fs.delete(file, False)
         except Py4JJavaError as error:
-            if not any(is_a(error, name) for name in REFUSALS):
+            if not any(is_a(error, name) for name in _REFUSALS):
                 raise
-            raise OSError(f"{place.toString()}: {without_class(error)}") from error
+            raise OSError(f"{place.toString()}: {_without_class(error)}") from error
 
     @contextmanager
     def locked(self, name: str) -> Iterator[bool | None]:
@@ -236,7 +238,7 @@ class Store:
             return
         made = [place for place in (root, *root.parents) if not place.exists()]
         try:
-            with held(root / name) as granted:
+            with _held(root / name) as granted:
                 yield granted
         finally:
             with suppress(OSError):  # others have put something there
@@ -245,36 +247,31 @@ class Store:
 
 
 @contextmanager
-def held(path: Path) -> Iterator[bool | None]:
-    """The lock of a file, which is deleted afterwards; see `Store.locked`."""
-    with ExitStack() as until:
-        ours = False
-        try:
-            while True:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                file = until.enter_context(opened(path))
-                ours = is_lock(os.fstat(file))  # unless another process holds it
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                with suppress(FileNotFoundError):  # another process may have deleted it in the meantime
-                    if os.path.samestat(os.fstat(file), path.stat()):
-                        break
-                until.pop_all().close()
-            granted: bool | None = True
-        except BlockingIOError:
-            granted = ours = False
-        except OSError as error:  # a file system without locks
-            if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
-                raise OSError(f"{path} is where the lock would be, and no file: move it away") from error
-            granted = None
-        try:
-            yield granted
-        finally:
-            if ours:
-                with suppress(OSError):
-                    path.unlink()
+def _held(path: Path) -> Iterator[bool | None]:
+    """Hold the lock of a file, which is deleted afterwards; see `Store.locked`."""
+    lock = FileLock(path, mode=_LOCK_MODE, fallback_to_soft=False)  # a soft lock would outlast a killed process
+    was_there = os.path.lexists(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=_LOCK_TIMEOUT_S, poll_interval=_LOCK_TIMEOUT_S / 4)
+        granted: bool | None = True
+    except Timeout:
+        granted = False
+    except OSError as error:  # a file system without locks, or another user's file
+        if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+            raise OSError(f"{path} is where the lock would be, and no file: move it away") from error
+        granted = None
+    try:
+        yield granted
+    finally:
+        if granted or (granted is None and not was_there):
+            with suppress(OSError):
+                if _is_lock(path.lstat()):
+                    path.unlink()  # while it is held: who waits for it finds it gone, and makes another one
+        lock.release()
 
 
-def without_class(error: Exception) -> str:
+def _without_class(error: Exception) -> str:
     """What Java says of a path, for somebody who knows no Java."""
     return reason(error).rpartition("Exception: ")[2]
 
@@ -287,37 +284,23 @@ def is_a(error: Py4JJavaError, name: str) -> bool:
     return kind is not None
 
 
-@contextmanager
-def opened(path: Path) -> Iterator[int]:
-    """The descriptor of a lock file, made where there is none; never what a link leads to."""
-    flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    try:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o666)
-    except PermissionError:  # another user's
-        file = os.open(path, os.O_RDONLY | flags)
-    try:
-        yield file
-    finally:
-        os.close(file)
-
-
-def is_lock(found: os.stat_result) -> bool:
-    """Whether a file is one that `held` makes, and may delete."""
+def _is_lock(found: os.stat_result) -> bool:
+    """Return whether a file is one that `_held` makes, and may delete."""
     return stat.S_ISREG(found.st_mode) and found.st_size == 0 and found.st_uid == os.geteuid()
 
 
-def refuse_dangling(path: Path) -> None:
+def _refuse_dangling(path: Path) -> None:
     for place in (path, *path.parents):
         if place.is_symlink() and not place.exists():
             raise OSError(f"{place} is a link to {os.readlink(place)}, which does not exist")
 
 
 @contextmanager
-def refused(place: Path) -> Iterator[None]:
+def _refused(place: Path) -> Iterator[None]:
     """Name the directory in an OSError; one that may pass becomes a fault that is no refusal."""
     try:
         yield
     except OSError as error:
-        if error.errno in MAY_PASS:
+        if error.errno in _MAY_PASS:
             raise ApSparkError(f"file:{place} cannot be written for now ({error.strerror}): start again") from error
         raise OSError(f"file:{place}: {error.strerror}") from error

@@ -154,6 +154,8 @@ def reading(source: str, kind: str = "") -> Iterator[None]:
                 "rename it (in csv and tsv files it may)"
             ) from error
         problem = str(error).splitlines()[0]
+        if error.getCondition() == "PATH_NOT_FOUND":
+            problem = f"there is no {(error.getMessageParameters() or {}).get('path', 'such path')}"
         raise InputError(f"cannot read {source}{f' as {kind}' if kind else ''}: {problem}") from error
     except (Py4JJavaError, PySparkException) as error:
         text = str(error)

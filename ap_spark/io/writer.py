@@ -23,22 +23,23 @@ from dataclasses import asdict
 from typing import Any, Protocol
 
 import numpy as np
+import psutil
 import pyspark.sql.functions as F
 from numpy.typing import NDArray
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import DataFrame, SparkSession
 
-from ap_spark._spark.processes import is_running, machine
+from ap_spark._spark.processes import machine
 from ap_spark.errors import OutputError, OutputInUse, reason
 from ap_spark.io.paths import Place, conflict, irreplaceable
 from ap_spark.io.stores import SUCCESS, Store, is_a
+from ap_spark.schema import OUTPUTS, check_output
 
 __all__ = ["SUMMARY", "OutputDirectory", "OutputIsThere", "claimed", "read_written"]
 
 logger = logging.getLogger(__name__)
 
 FORMAT = "ap_spark/1"  # in summary.json: by this an output of ours is known
-TABLES = ("assignments", "exemplars", "trace", "similarities")
 SUMMARY, LABELS, CENTERS = "summary.json", "labels.tsv", "cluster_centers_indices.tsv"
 STAGED = "output"  # in a staging directory
 IN_A_TABLE = {  # what Spark, and its committers, write there
@@ -46,6 +47,7 @@ IN_A_TABLE = {  # what Spark, and its committers, write there
     True: re.compile(r"_temporary|__magic.*"),  # directories
 }
 UNFINISHED = "_PUBLISHING"  # in an output that is written in its place: by whom
+_PROCESS = re.compile(r"\d{1,9}")
 ROWS_A_FILE = 1_000_000
 RFC_4180 = {"header": True, "escape": '"', "ignoreLeadingWhiteSpace": False, "ignoreTrailingWhiteSpace": False}
 WRITERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -75,7 +77,7 @@ class OutputIsThere(Exception):
 
 @contextmanager
 def claimed(
-    spark: SparkSession, path: str, if_exists: str, apart_from: Sequence[Place] = (), table: str = TABLES[0]
+    spark: SparkSession, path: str, if_exists: str, apart_from: Sequence[Place] = (), table: str = "assignments"
 ) -> Iterator[OutputDirectory]:
     """An output that no other run is at work on, for as long as this one is.
 
@@ -143,7 +145,6 @@ class OutputDirectory:
         self.apart_from = apart_from
         self.owner, self.token = f"{machine()}.{os.getpid()}", secrets.token_hex(8)
         self.mark = f"{self.owner} {self.token}"
-        self.tables: tuple[str, ...] = TABLES
         with self.writable():
             self.target = Store(spark, path)
             if self.target.parent is None:
@@ -182,7 +183,7 @@ class OutputDirectory:
         Half an output of a writer that is dead, or on another machine, may be; should it live, `check_mark` tells it.
         """
         writer = self.writer
-        if writer is not None and lives(writer.partition(" ")[0]):
+        if writer is not None and _lives(writer.partition(" ")[0]):
             raise self.in_use(f"says in {UNFINISHED} (delete it if that run is dead) that it is writing to")
         if self.store.is_file(self.name):
             raise OutputError(f"the output must be a directory, but {self.target} is a file: move it away")
@@ -210,9 +211,9 @@ class OutputDirectory:
         if not self.is_ours(name):
             return f"is none (by its {SUMMARY}): choose another directory, or move it away"
         files = {SUCCESS, UNFINISHED, SUMMARY, LABELS, CENTERS}
-        files |= {f"{table}.{output_format}" for table in self.tables for output_format in WRITERS}
+        files |= {f"{table}.{output_format}" for table in OUTPUTS for output_format in WRITERS}
         for entry, is_directory in found.items():
-            if entry not in (self.tables if is_directory else files):
+            if entry not in (OUTPUTS if is_directory else files):
                 return f"holds {entry!r}, which is not of an output: move it away"
             for part, within in self.store.entries(f"{name}/{entry}").items() if is_directory else ():
                 if not IN_A_TABLE[within].fullmatch(part):
@@ -246,7 +247,7 @@ class OutputDirectory:
         pattern = re.compile(rf"\.{re.escape(self.name)}\.(staging|old|probing)\.(.+-\d+\.\d+)\.[0-9a-f]{{16}}")
         for match in filter(None, map(pattern.fullmatch, self.store.names())):
             found, purpose, owner = match[0], match[1], match[2]
-            if not (alone or lives(owner) is False):
+            if not (alone or _lives(owner) is False):
                 continue
             try:
                 problem = self.kept(found, purpose)
@@ -302,8 +303,9 @@ class OutputDirectory:
         OutputInUse
             If another run has put an output in this one's place, or is about to; nothing of the other's is deleted.
         """
+        for name, (table, _) in tables.items():
+            check_output(name, table)
         in_place = not self.store.renames_at_once
-        self.tables = (*TABLES, *tables)
         staging = self.beside("staging")
         staged = self.name if in_place else f"{staging}/{STAGED}"
         if in_place:
@@ -433,13 +435,17 @@ def read_written(spark: SparkSession, path: str, name: str, summary: dict[str, A
     return spark.read.format(kind).options(**options, **more).schema(summary["tables"][name]).load(file)
 
 
-def lives(owner: str) -> bool | None:
-    """Whether a process that left something behind still runs; None if it is another machine's.
+def _lives(owner: str) -> bool | None:
+    """Return whether a process that left something behind still runs; None if it is another machine's.
 
     One of our own number was before us: a container that is started again may count from the beginning.
     """
     host, _, process = owner.rpartition(".")
-    return (process != str(os.getpid()) and is_running(process)) if host == machine() else None
+    if host != machine():
+        return None
+    if not _PROCESS.fullmatch(process):  # nobody knows: it may live
+        return True
+    return process != str(os.getpid()) and psutil.pid_exists(int(process))
 
 
 def lines(numbers: NDArray[np.int64]) -> str:
