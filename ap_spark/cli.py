@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             given.run(given, interrupts)
         except OutputIsThere as there:
             if not given.quiet:
-                print(there)
+                print(there, file=sys.stderr if given.json else sys.stdout)
         except KeyboardInterrupt:  # a second signal
             return interrupts.exit_code
         except Exception as error:
@@ -244,7 +244,10 @@ def graph(given: argparse.Namespace, interrupts: Interrupts) -> None:
     with _job(given, output, interrupts) as work:
         started = time.perf_counter()
         similarity = None if work.source.edges else record(Similarity, given)
-        with described(work.rows, points=work.points, similarity=similarity, **work.choices) as (description, pairs):
+        with described(work.rows, points=work.points, similarity=similarity, callback=work.watcher, **work.choices) as (
+            description,
+            pairs,
+        ):
             work.seconds["graph"] = round(time.perf_counter() - started, 3)
             summary = {
                 "settings": asdict(record(Settings, given))
@@ -370,12 +373,12 @@ def _read(spark: SparkSession, paths: Sequence[str], source: Input) -> tuple[Dat
 def _format_result(clustering: Clustering, output: Output) -> str:
     """Say what came out, for a person."""
     summary = clustering.summary
-    lines = [str(summary), f"{summary.seconds['all']:.1f} s in all"]
+    lines = [*str(summary).splitlines(), f"{summary.seconds['all']:.1f} s in all"]
     largest = clustering.exemplars.orderBy(F.desc("size"), "label").limit(5).collect()
     if largest:
         lines.append("largest clusters: " + ", ".join(f"{row.size:,} around {row.exemplar}" for row in largest))
     lines.append(f"written to {output.output}: assignments, exemplars, trace, summary.json")
-    return "\n".join(printable(line) for text in lines for line in text.splitlines())
+    return "\n".join(map(printable, lines))
 
 
 if __name__ == "__main__":

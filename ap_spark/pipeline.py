@@ -22,12 +22,12 @@ from ap_spark.convergence import Iteration
 from ap_spark.errors import InputError, SettingError, from_tasks
 from ap_spark.graph.build import engine_of
 from ap_spark.graph.describe import Description, describe_graph
-from ap_spark.graph.numbering import number_points
+from ap_spark.graph.numbering import WrongInput, number_points
 from ap_spark.io.frames import as_points, to_spark
 from ap_spark.propagation import Watch
 from ap_spark.result import Clustering
 from ap_spark.run import Source, cluster, opened_graph, refuse_more_clusters
-from ap_spark.schema import require_columns
+from ap_spark.schema import check_unique, require_columns
 from ap_spark.settings import Execution, Settings, Similarity, Snapshots, Sparsification
 from ap_spark.similarity.all_pairs import all_pairs
 from ap_spark.similarity.metrics import metric_of
@@ -116,6 +116,7 @@ def cluster_points(
         convergence_iter=convergence_iter,
         seed=seed,
     )
+    _check_callback(callback)
     with from_tasks(), _compared(points, preferences, similarity, settings, callback) as (source, settings):
         return cluster(source, settings, _watch(source.spark, settings, checkpoint, callback))
 
@@ -220,6 +221,7 @@ def affinity_propagation(
         convergence_iter=convergence_iter,
         seed=seed,
     )
+    _check_callback(callback)
     source = _given(similarities, points, preferences)
     with from_tasks():
         return cluster(source, settings, _watch(source.spark, settings, checkpoint, callback))
@@ -328,6 +330,7 @@ def described(
     similarity: Similarity | None,
     sparsification: Sparsification,
     execution: Execution,
+    callback: Callback | None = None,
     **preference: Any,
 ) -> Iterator[tuple[Description, DataFrame]]:
     """Describe the graph of similarities, or of points where there is a ``similarity``; with its pairs (i, k, s)."""
@@ -337,8 +340,9 @@ def described(
         if similarity is None:
             source = _given(rows, points, preferences)
         else:
-            source, settings = held.enter_context(_compared(rows, preferences, similarity, settings))
-        graph = held.enter_context(opened_graph(source, settings))
+            source, settings = held.enter_context(_compared(rows, preferences, similarity, settings, callback))
+        with _stage(callback, "graph", source.spark):
+            graph = held.enter_context(opened_graph(source, settings))
         yield replace(describe_graph(graph, settings), neighbors=source.neighbors), graph.similarities()
 
 
@@ -353,7 +357,11 @@ def _settings(
     """Return the checked parameters, and the points' own preferences if there are any."""
     _require(Sparsification, sparsification=sparsification)
     _require(Execution, execution=execution)
-    by_point = None if preference is None or isinstance(preference, Real) else to_spark(preference, "preference")
+    by_point = None
+    if preference is not None and not isinstance(preference, Real):
+        if not (isinstance(preference, DataFrame) or hasattr(preference, "columns")):
+            raise SettingError(f"preference must be a finite number, or a table (id, preference), got {preference!r}")
+        by_point = to_spark(preference, "preference")
     others["preference"] = preference if by_point is None else None
     others |= {"jitter": False} if seed is None else {"seed": seed}
     settings = Settings(**others, **asdict(sparsification), **asdict(execution))
@@ -411,7 +419,12 @@ def _compared(
             numbering, named = None, table
             if engine_of(spark, settings) == "resident":
                 both = 1 if settings.symmetrize in (None, "none") else 2
-                numbering, named = number_points(table, both * similarity.neighbors if similarity.neighbors else None)
+                entries = both * similarity.neighbors if similarity.neighbors else None
+                try:
+                    numbering, named = number_points(table, entries)
+                except WrongInput:
+                    check_unique(table, "id", "the points")
+                    raise
             if similarity.neighbors is not None:
                 named = persisted(named)  # the search reads it more than once
             try:
@@ -452,6 +465,11 @@ def _stage(callback: Callback | None, name: str, spark: SparkSession) -> Abstrac
     return stage(name, spark) if stage else nullcontext()
 
 
+def _check_callback(callback: object) -> None:
+    if callback is not None and not callable(callback):
+        raise SettingError(f"callback must be a function, got {callback!r}: leave it out for none")
+
+
 def _watch(
     spark: SparkSession, settings: Settings, checkpoint: str | Snapshots | None, callback: Callback | None
 ) -> Watch:
@@ -460,8 +478,6 @@ def _watch(
     A callback may have more methods: ``stage(name, spark)``, a context for as long as a stage lasts, and
     ``resumes_from(checkpoint)``, called once with where the run keeps its snapshots.
     """
-    if callback is not None and not callable(callback):
-        raise SettingError(f"callback must be a function, got {callback!r}: leave it out for none")
     snapshots = checkpoint if isinstance(checkpoint, Snapshots) else Snapshots(checkpoint=checkpoint)
     watch = Watch(callback or Watch.callback, stage=partial(_stage, callback, spark=spark))
     if snapshots.checkpoint is None:

@@ -138,7 +138,7 @@ def propagate(
                 trace.append(done)
                 stop = bool(watch.callback(done)) or stop
                 converged = has_converged(still=stability.reached(done))
-                if not converged and watch.ends_early(trace):
+                if not (converged or stop) and watch.ends_early(trace):
                     raise EndedEarly(done.exemplars)
                 if done.iteration < engine.iteration:
                     continue

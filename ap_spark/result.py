@@ -7,12 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, NoReturn
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 
+from ap_spark._spark import classic
 from ap_spark._spark.session import current_session
-from ap_spark.errors import InputError
+from ap_spark.errors import InputError, SettingError
 from ap_spark.graph.describe import format_neighbors
-from ap_spark.io.stores import Store
+from ap_spark.io.paths import places_read
+from ap_spark.io.stores import SUCCESS, Store
 from ap_spark.io.writer import SUMMARY, claimed, read_written
 from ap_spark.settings import Output, OutputFormat
 
@@ -105,6 +107,8 @@ class Clustering:
     summary : Summary
     discard_snapshots : callable
         With a checkpoint: deletes the run's snapshots, once the result is in a safe place.
+    loaded_from : str, optional
+        The directory that the tables are read from, for a result that was loaded.
     """
 
     assignments: DataFrame
@@ -112,6 +116,7 @@ class Clustering:
     trace: DataFrame
     summary: Summary
     discard_snapshots: Callable[[], None] = lambda: None
+    loaded_from: str | None = None
 
     @property
     def converged(self) -> bool:
@@ -163,7 +168,7 @@ class Clustering:
         OutputError
             If there is one and it may not be replaced, or the directory cannot be written.
         SettingError
-            If the format is none of the four.
+            If the format is none of the four, or the session is one of Spark Connect.
 
         Examples
         --------
@@ -176,7 +181,10 @@ class Clustering:
         1
         """
         output = Output(output=path, output_format=format, overwrite=overwrite)
-        with claimed(self.assignments.sparkSession, output.output, output.if_exists) as directory:
+        spark = self.assignments.sparkSession
+        _refuse_connect(spark)
+        read = places_read(spark, {"the directory that the result was loaded from": self.loaded_from})
+        with claimed(spark, output.output, output.if_exists, read) as directory:
             directory.publish_clustering(self, output.output_format)
 
     @classmethod
@@ -195,16 +203,34 @@ class Clustering:
         Raises
         ------
         InputError
-            If that is no output of ``ap-spark cluster``.
+            If that is no whole output of ``ap-spark cluster`` or `save`, or was written before there was `load`.
+        SettingError
+            If the session is one of Spark Connect.
         """
         spark = current_session()
-        text = Store(spark, path).read_text(SUMMARY)
-        summary = json.loads(text) if text else {}
+        _refuse_connect(spark)
+        store = Store(spark, path)
+        try:
+            summary = json.loads(store.read_text(SUMMARY) or "{}")
+        except ValueError:
+            summary = {}
         names = [declared.name for declared in fields(Summary)]
-        if "fingerprint" not in summary:
-            raise InputError(f"{path} must be an output of `ap-spark cluster` or of Clustering.save, but it is none")
+        if not (store.exists(SUCCESS) and {"fingerprint", "tables", "single_file"} <= summary.keys()):
+            raise InputError(
+                f"{path} must be a whole output of `ap-spark cluster` or of Clustering.save, but it is none, or one from "
+                "before results could be loaded"
+            )
         assignments, exemplars, trace = (
             read_written(spark, path, name, summary) for name in ("assignments", "exemplars", "trace")
         )
         known = {name: summary[name] for name in names if name in summary}
-        return cls(assignments, exemplars, trace, Summary(**known))
+        return cls(assignments, exemplars, trace, Summary(**known), loaded_from=path)
+
+
+def _refuse_connect(spark: SparkSession) -> None:
+    """Raise SettingError on Spark Connect, which has no access to Hadoop's file systems."""
+    if classic.is_connect(spark):
+        raise SettingError(
+            "results are saved and loaded on classic Spark: on Spark Connect write the tables themselves, such as "
+            "clustering.assignments.write.parquet(DIR)"
+        )

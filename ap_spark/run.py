@@ -82,10 +82,11 @@ def cluster(source: Source, settings: Settings, watch: Watch) -> Clustering:
         watch.checkpoint.open()
     settings = replace(settings, convergence_iter=settings.window)
     make = _builder(source)
+    look = partial(_tell_of_mistakes, source=source, settings=settings)
     if settings.clusters is None:
-        found = _cluster_once(make, settings, watch, look=partial(_tell_of_mistakes, source=source, settings=settings))
+        found = _cluster_once(make, settings, watch, look)
     else:
-        found = _cluster_to(make, settings, watch)
+        found = _cluster_to(make, settings, watch, look)
     about = found.summary
     options = {name: value if not callable(value) else repr(value) for name, value in source.options.items()}
     summary = replace(
@@ -150,12 +151,15 @@ def _built(
         graph.release()
 
 
-def _cluster_to(build: Build, settings: Settings, watch: Watch) -> Clustering:
+def _cluster_to(
+    build: Build, settings: Settings, watch: Watch, look: Callable[[EdgeGraph | BlockGraph], None]
+) -> Clustering:
     """Cluster with one preference after the other until there are so many clusters."""
     assert settings.clusters is not None
     target, started, seconds = settings.clusters, time.perf_counter(), dict[str, float]()
     with _built(build, settings, seconds, watch) as graph:
         check_target(target, graph)
+        look(graph)
         median, largest = graph.quantiles(0.5, 1.0)
         above = largest + abs(largest) + 1.0  # there every point is an exemplar
         trials = Trials(target, start=above if target == graph.n_points else median, largest=largest)

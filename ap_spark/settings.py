@@ -176,7 +176,7 @@ class Sparsification(Checked):
         "error", "what to do with a pair given more than once", choices=typing.get_args(OnDuplicate)
     )
     min_similarity: float | None = parameter(
-        None, "leave out smaller similarities", rule="a number", holds=lambda value: not math.isnan(value)
+        None, "leave out smaller similarities", rule="a finite number", holds=math.isfinite
     )
     top: int | None = parameter(
         None, "keep only the N largest similarities of each point", metavar="N", rule="at least 1", holds=positive
@@ -501,8 +501,9 @@ def markdown() -> str:
     lines = [
         "# Settings",
         "",
-        "Made from `ap_spark/settings.py` by `make docs`. In Python the names are the same without the dashes,",
-        "with `_` for `-`; `--no-jitter` is `jitter=False`.",
+        "Made from `ap_spark/settings.py` by `make docs`. In Python names have no dashes in front, and `_` for `-`. They",
+        "are arguments of `cluster_points` and `affinity_propagation`, or fields of the records that these take:",
+        "`Sparsification`, `Execution`, `Similarity` and `Snapshots`. `--no-jitter` is `seed=None`.",
     ]
     groups = (
         (Settings, "Algorithm"),

@@ -39,7 +39,7 @@ from ap_spark import (
     similarities,
     sparsify,
 )
-from ap_spark.settings import Settings, markdown
+from ap_spark.settings import Settings, as_float, markdown
 from tests.conftest import ROOT
 
 MODULES = sorted(module.name for module in pkgutil.walk_packages(ap_spark.__path__, "ap_spark."))
@@ -143,7 +143,9 @@ def test_the_wrapper_drops_one_option_and_keeps_the_rest(monkeypatch: pytest.Mon
 def test_numbers_beyond_floats_are_infinite(value: int, limit: float) -> None:
     with pytest.raises(SettingError, match=r"preference must be a finite number, got -?1000"):
         Settings(preference=value)
-    assert Settings(min_similarity=value).min_similarity == limit
+    with pytest.raises(SettingError, match=r"min_similarity must be a finite number, got -?1000"):
+        Settings(min_similarity=value)
+    assert as_float(value) == limit
 
 
 def test_the_rule_is_that_of_the_number_which_is_used() -> None:

@@ -8,6 +8,7 @@ from itertools import accumulate
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyspark.sql.functions as F
 from pyspark.sql import Column, DataFrame
 
@@ -115,8 +116,12 @@ def number_ids(ids: DataFrame) -> Numbering:
         if n <= BROADCAST_POINTS:
             rows = table.toArrow().sort_by("id")
             in_order = rows["id"].combine_chunks()
+            if n > 1 and pc.any(pc.equal(in_order[1:], in_order[:-1])).as_py():
+                raise WrongInput("ids are given more than once")
             points = spark.createDataFrame(pa.table({"index": np.arange(n), "id": in_order}))
             return Numbering(points, in_order, rows["key"].to_numpy(), rows["weight"].to_numpy(), lambda: None)
+        if table.select("id").distinct().count() < n:
+            raise WrongInput("ids are given more than once")
         indexed = numbered(table, "index", "id", count=n)
         rows = indexed.select("index", "key", "weight").toArrow()
         order = np.argsort(rows["index"].to_numpy())

@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyspark.sql.functions as F
+from pyspark.errors import PySparkTypeError
 from pyspark.sql import DataFrame
 from pyspark.sql.types import ArrayType, NumericType
 
 from ap_spark._spark.session import current_session
 from ap_spark.errors import InputError
 from ap_spark.io.readers import make_points
-from ap_spark.schema import require_columns
+from ap_spark.schema import did_you_mean, id_type, require_columns
 
 __all__ = ["as_points", "to_spark"]
 
@@ -38,17 +40,47 @@ def to_spark(table: Any, name: str) -> DataFrame:
     if isinstance(table, np.ndarray):
         return current_session().createDataFrame(_points_of_array(table, name))
     if pandas and isinstance(table, pandas.DataFrame):
-        frame = table.rename(columns=str)
-        if name == "points" and "id" not in frame.columns:
-            frame = frame.assign(id=frame.index)
-        try:
-            rows = pa.Table.from_pandas(frame, preserve_index=False)
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise InputError(f"{name} must have columns of one type each, but {error}") from error
-        return current_session().createDataFrame(rows)
+        return _of_pandas(table.rename(columns=str), name)
     require_columns(table, (), name)
     found: DataFrame = table
     return found
+
+
+def _of_pandas(frame: Any, name: str) -> DataFrame:
+    """Return a table of pandas as one of Spark, with its index as ids where points have none."""
+    if twice := sorted({column for column in frame.columns if list(frame.columns).count(column) > 1}):
+        raise InputError(f"{name} must have each column once, but there are several called {twice[0]!r}: rename them")
+    if name == "points" and "id" not in frame.columns:
+        if like := next((column for column in frame.columns if column.strip().lower() == "id"), None):
+            raise InputError(
+                f"points have their ids in a column 'id' or in the index, but there is a column {like!r}"
+                f"{did_you_mean(like, ['id'])}: rename it, or call `.set_index({like!r})`"
+            )
+        if not frame.index.is_unique:
+            raise InputError(
+                "the index of points holds their ids, which must be given once, but "
+                f"{frame.index[frame.index.duplicated()][0]!r} is given several times: `.reset_index(drop=True)` "
+                "numbers the rows"
+            )
+        frame = frame.assign(id=frame.index)
+    try:
+        rows = pa.Table.from_pandas(frame, preserve_index=False)
+        return current_session().createDataFrame(rows.cast(pa.schema(map(_known_to_spark, rows.schema))))
+    except (pa.ArrowException, ValueError, TypeError, PySparkTypeError) as error:
+        raise InputError(f"{name} must have columns of numbers, strings or arrays of numbers, but {error}") from error
+
+
+def _known_to_spark(field: pa.Field) -> pa.Field:
+    """Return a column of pandas with a type that Spark has too: it knows no unsigned and no half numbers."""
+
+    def known(kind: pa.DataType) -> pa.DataType:
+        if pa.types.is_unsigned_integer(kind):
+            return pa.int64()
+        if pa.types.is_float16(kind):
+            return pa.float64()
+        return pa.list_(known(kind.value_type)) if pa.types.is_list(kind) else kind
+
+    return field.with_type(known(field.type))
 
 
 def _points_of_array(x: np.ndarray[Any, Any], name: str) -> pa.Table:
@@ -58,23 +90,28 @@ def _points_of_array(x: np.ndarray[Any, Any], name: str) -> pa.Table:
             f"{name} must be a DataFrame of Spark or pandas, got an array of shape {x.shape}: `cluster_points` takes "
             "points as an array; similarities are a table with columns i, k, s"
         )
-    if x.ndim != 2 or not (np.issubdtype(x.dtype, np.integer) or np.issubdtype(x.dtype, np.floating)):
+    if isinstance(x, np.ma.MaskedArray):
+        raise InputError("points must be an array without a mask: fill what is missing, or leave those points out")
+    if x.ndim != 2 or x.shape[1] < 1 or x.dtype.kind not in "iuf":
         raise InputError(
             f"points must be an array of numbers of shape (n_points, n_features), got {x.dtype} of shape {x.shape}"
         )
-    starts = pa.array(np.arange(0, x.size + 1, x.shape[1] or 1)[: len(x) + 1], pa.int32())
+    starts = pa.array(np.arange(0, x.size + 1, x.shape[1]), pa.int32())
     features = pa.ListArray.from_arrays(starts, pa.array(np.ascontiguousarray(x, np.float64).ravel()))
     return pa.table({"id": pa.array(np.arange(len(x))), "features": features})
 
 
 def as_points(table: DataFrame) -> DataFrame:
-    """Return points as (id, features array<double>[, preference]); those that have this form stay as they are.
+    """Return points as (id, features array<double>[, preference]).
 
-    See `make_points` for what is chosen, and for the errors.
+    See `make_points` for what is chosen, and for the errors. A table (id, features array[, preference]) is taken as it
+    is but for its types: ids are checked when they are numbered, vectors before they are compared.
     """
     kinds = {column.name: column.dataType for column in table.schema}
     if kinds.keys() <= {"id", "features", "preference"} and "features" in kinds:
         features = kinds["features"]
         if isinstance(features, ArrayType) and isinstance(features.elementType, NumericType):
-            return table
+            require_columns(table, ("id",), "points")
+            types = {"id": id_type(kinds["id"], "id"), "features": "array<double>", "preference": "double"}
+            return table.select(*(F.col(name).cast(types[name]).alias(name) for name in types if name in kinds))
     return make_points(table, preference_column="preference" if "preference" in kinds else None)

@@ -190,13 +190,17 @@ class Store:
             stream.close()
 
     def rename(self, old: str, new: str) -> None:
-        """Give a directory another name, which must be free.
+        """Give a file or directory another name, which must be free.
 
         Raises
         ------
         Py4JJavaError
             If it is not, or the directory cannot be renamed.
         """
+        if not self.renames_at_once:
+            if not self.fs.rename(self.path(old), self.path(new)):
+                raise OSError(f"{self}/{old} cannot be renamed to {new}")
+            return
         hadoop = self.jvm.org.apache.hadoop.fs
         files = hadoop.FileContext.getFileContext(self.root.toUri(), self.configuration)
         options = self.gateway.new_array(getattr(hadoop, "Options$Rename"), 0)

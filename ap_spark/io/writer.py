@@ -317,8 +317,10 @@ class OutputDirectory:
             for name, (table, count) in tables.items():
                 if in_place:
                     self.check_mark()
-                self.write(table, f"{staged}/{name}", output_format, 1 if single_file else count)
+                self.write(table, f"{staged}/{name}", output_format, count, single_file=single_file)
                 if single_file:
+                    if in_place:
+                        self.check_mark()
                     self.join(f"{staged}/{name}", output_format)
             if output_format == "tsv" and numbers is not None:
                 self.write_numbers(numbers, staged)
@@ -390,10 +392,12 @@ class OutputDirectory:
         self.store.rename(f"{table}/{part}", f"{table}.{output_format}")
         self.store.delete(table)
 
-    def write(self, table: DataFrame, name: str, output_format: str, count: int) -> None:
+    def write(self, table: DataFrame, name: str, output_format: str, count: int, *, single_file: bool = False) -> None:
         """Write a table of ``count`` rows, sorted by its first column, as few files."""
         kind, options = WRITERS[output_format]
-        files, key = -(-count // ROWS_A_FILE), table.columns[0]
+        files, key = 1 if single_file else -(-count // ROWS_A_FILE), table.columns[0]
+        if single_file:  # whatever the session says
+            options = options | {"maxRecordsPerFile": 0} | ({} if kind == "parquet" else {"compression": "none"})
         few = table.repartitionByRange(files, key) if files > 1 else table.coalesce(1)
         few.sortWithinPartitions(key).write.format(kind).options(**options).save(f"{self.store}/{name}")
 

@@ -14,7 +14,7 @@ from ap_spark.exact_sum import unit_of
 from ap_spark.schema import require_columns
 from ap_spark.settings import Scale, Similarity
 from ap_spark.similarity.metrics import Floats
-from ap_spark.similarity.vectors import matrix
+from ap_spark.similarity.vectors import check_form, matrix
 
 __all__ = ["scale"]
 
@@ -53,6 +53,7 @@ def scale(points: DataFrame, how: Scale = "standard") -> DataFrame:
     require_columns(points, ("id", "features"), "points")
     if how == "none":
         return points
+    check_form(points)
     low, high = _smallest_and_largest(points)
     with np.errstate(over="ignore"):
         shift, width = low, high - low

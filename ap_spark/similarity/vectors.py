@@ -16,7 +16,7 @@ from ap_spark.errors import InputError, SettingError, reason
 from ap_spark.schema import count_of, examples, finite, id_type, is_are, require_columns
 from ap_spark.similarity.metrics import Floats, Metric, PairFunction, UndefinedFor, between
 
-__all__ = ["check_range", "check_vectors", "matrix"]
+__all__ = ["check_form", "check_range", "check_vectors", "matrix"]
 
 _HEADROOM = 8.0  # features so many times larger still have finite similarities: searches add squares
 _SMALLEST = 1e-145  # the largest feature in size, at least: then differences of 1e-9 of it have exact squares
@@ -25,6 +25,27 @@ _SMALLEST = 1e-145  # the largest feature in size, at least: then differences of
 def matrix(table: pa.Table | pa.RecordBatch, column: str = "features") -> Floats:
     """Return a column of vectors as an array of shape (n, d)."""
     return np.asarray(pc.list_flatten(table[column])).reshape(len(table), -1)
+
+
+def check_form(points: DataFrame) -> None:
+    """Raise InputError unless features (array<double>) are finite numbers, and all vectors have one length."""
+    features = F.col("features")
+    is_broken = ~F.coalesce(F.forall(features, finite), F.lit(False))
+    size = F.size(features)
+    found = points.agg(F.min(size), F.max(size), F.count_if(is_broken)).first()
+    assert found is not None
+    shortest, longest, broken = found
+    if shortest is not None:
+        _refuse_vectors(points.where(is_broken), broken, shortest, longest)
+
+
+def _refuse_vectors(bad: DataFrame, broken: int, shortest: int, longest: int) -> None:
+    if broken:
+        raise InputError(
+            f"features must be finite numbers, but in {count_of(broken, 'row')} they are not: {examples(bad, ['id'])}"
+        )
+    if not 1 <= shortest == longest:
+        raise InputError(f"all vectors must have one length, at least 1, but they have {shortest} to {longest}")
 
 
 def check_vectors(points: DataFrame, metric: Metric | PairFunction) -> tuple[DataFrame, int, int]:
@@ -58,13 +79,7 @@ def check_vectors(points: DataFrame, metric: Metric | PairFunction) -> tuple[Dat
     count, shortest, dimensions, broken, undefined, low, high = found
     if not count:
         raise InputError("there must be at least one point, but the input is empty")
-    if broken:
-        raise InputError(
-            f"features must be finite numbers, but in {count_of(broken, 'row')} they are not: "
-            f"{examples(points.where(is_broken), ['id'])}"
-        )
-    if not 1 <= shortest == dimensions:
-        raise InputError(f"all vectors must have one length, at least 1, but they have {shortest} to {dimensions}")
+    _refuse_vectors(points.where(is_broken), broken, shortest, dimensions)
     if undefined:
         raise InputError(
             f"with this metric no vector may be {undefined_for}, since it has no similarity to others, but "
