@@ -24,7 +24,7 @@ from ap_spark.java import use_java, wrapper_home
 
 __all__ = ["make_archive"]
 
-QUIET = "-Xlog:disable -Xlog:all=error:stderr"  # it would tell of each of the thousand classes that it leaves out
+QUIET = "-Xlog:disable -Xlog:all=error:stderr"  # without it Java prints a line for each class that it leaves out
 TRIALS: tuple[tuple[str, ...], ...] = ((), ("--neighbors", "10"))
 
 
@@ -54,12 +54,12 @@ def make_archive() -> Path:
             with redirect_stdout(StringIO()):
                 code = main([*given, "--output", f"{work}/output", "--overwrite", *trial])
             if code:
-                raise ApSparkError(f"a small clustering must work, but ended with {code}")
+                raise ApSparkError(f"no archive was made: a small clustering ended with exit code {code}")
         end_java()
         if not draft.exists():
             raise JavaNotFound(
-                "Java must be one that makes class-data archives, as those of Linux distributions do, but "
-                f"{home} starts one that does not: give another JAVA_HOME"
+                f"the Java that {home} starts makes no class-data archives: give another JAVA_HOME, such as that of a "
+                "Linux distribution"
             )
         draft.replace(archive)
     return archive

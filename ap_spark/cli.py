@@ -104,12 +104,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _format_error(error: Exception, interrupts: Interrupts) -> tuple[str, int]:
-    """Return what to tell of an error, and the exit code."""
+    """Return the message of an error, and the exit code."""
     if isinstance(error, Interrupted):
         return str(error), interrupts.exit_code
     if short := format_shortage(error):
         return short, StorageError.exit_code
-    if interrupts.received:  # which has cancelled what was going on
+    if interrupts.received:  # the signal has cancelled Spark's jobs
         by = interrupts.received.name
         return f"stopped by {by} outside of the iterations; {interrupts.saved()}", interrupts.exit_code
     if isinstance(error, ApSparkError):
@@ -151,7 +151,7 @@ def make_parser() -> Parser:
 
 
 class _Watcher(Progress):
-    """Shows progress, passes on a signal, and knows what to tell of the work so far."""
+    """The callback of the command: it shows progress, and stops the run after a signal."""
 
     def __init__(self, max_iter: int, interrupts: Interrupts, *, quiet: bool) -> None:
         super().__init__(max_iter, quiet=quiet)
@@ -197,7 +197,7 @@ class _Job:
 
 
 def cluster(given: argparse.Namespace, interrupts: Interrupts) -> None:
-    """Read, cluster, publish, tell."""
+    """Read, cluster, publish, print the result."""
     output, run, settings = record(Output, given), record(Run, given), record(Settings, given)
     passing = {name: getattr(settings, name) for name in ("damping", "max_iter", "convergence_iter")}
     passing["seed"] = settings.seed if settings.jitter else None
@@ -214,10 +214,9 @@ def cluster(given: argparse.Namespace, interrupts: Interrupts) -> None:
         if output.require_convergence and not clustering.converged:
             can_resume = snapshots.checkpoint and settings.clusters is None
             raise NotConverged(
-                f"the run must converge, but had not {what_is_missing(clustering.summary)}: "
-                "try more of them (--max-iter"
+                f"not converged {what_is_missing(clustering.summary)}: try more iterations (--max-iter"
                 + (f", which resumes from the last snapshot in {snapshots.checkpoint}" if can_resume else "")
-                + "), or more damping; nothing was written"
+                + "), or more damping; nothing was written (--require-convergence)"
             )
         summary = replace(
             clustering.summary,
@@ -228,7 +227,7 @@ def cluster(given: argparse.Namespace, interrupts: Interrupts) -> None:
         assert work.directory is not None
         with work.watcher.stage("writing", work.rows.sparkSession):
             work.directory.publish_clustering(clustering, output.output_format, single_file=output.single_file)
-        interrupts.detach()  # what is left is to tell of it
+        interrupts.detach()  # from here on a signal is too late to stop anything
         interrupts.saved = lambda: f"the output is written to {output.output}"
         clustering.discard_snapshots()
         summary.seconds["all"] = round(time.perf_counter() - work.started, 3)
@@ -278,7 +277,7 @@ def _without_infinity(description: Description) -> dict[str, Any]:
 
 
 def _describe_input(given: argparse.Namespace) -> dict[str, Any]:
-    """Return what the summary tells of the input and of the form of the output."""
+    """Return the settings of input and output for the summary."""
     source: dict[str, Any] = asdict(record(Input, given))
     return {"input": _one_or_all(given.input)} | source | {"output_format": given.output_format}
 
@@ -291,7 +290,7 @@ def _one_or_all(paths: Sequence[str]) -> str | list[str]:
 def _job(
     given: argparse.Namespace, output: GraphOutput, interrupts: Interrupts, checkpoint: str | None = None
 ) -> Iterator[_Job]:
-    """Do what both commands begin and end with: the checks, the session, the output's place, the input."""
+    """Check the options, start the session, claim the output and read the input; at the end, stop the session."""
     settings, source, run = record(Settings, given), record(Input, given), record(Run, given)
     check_together(settings, source, record(Similarity, given))
     interrupts.grace = run.grace
@@ -337,7 +336,7 @@ def _job(
             yield _Job(source, rows, points, choices, directory, watcher, seconds, started)
     finally:
         if ours:
-            with catch_warnings(action="ignore", category=RuntimeWarning):  # Spark ended itself: the error says why
+            with catch_warnings(action="ignore", category=RuntimeWarning):  # PySpark warns if Java has ended already
                 spark.stop()
             interrupts.end_java()
 
@@ -348,7 +347,7 @@ def is_small(paths: Sequence[str]) -> bool:
     try:
         files = list(islice(chain(found, *(one.rglob("*") for one in found)), _SMALL_NUMBER))
         size = sum(file.stat().st_size for file in files if file.is_file())
-    except OSError:  # it is told of when it is read
+    except OSError:  # reading it raises the error
         return True
     return 0 < size < _SMALL_INPUT and len(files) < _SMALL_NUMBER
 

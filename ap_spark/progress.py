@@ -26,7 +26,7 @@ LOOK_SECONDS = 1.0  # between two looks at Spark's tasks
 
 
 class Progress:
-    """Tells of iterations as they are done, to be called with each record; and of other stages, by Spark's tasks.
+    """A callback that shows iterations as they are done, and how many tasks of other stages Spark has done.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class Progress:
         self.seen = 0
 
     def __call__(self, done: Iteration) -> bool:
-        """Tell of an iteration; never ask to stop."""
+        """Show an iteration; return False, so that the run continues."""
         if not self.quiet:
             self._show(done)
         return False
@@ -55,7 +55,7 @@ class Progress:
         if self.started is None:
             self.started = time.monotonic() - done.seconds
         if self.bar is None and sys.stderr.isatty():
-            past = done.iteration - 1  # of a run that is gone on with
+            past = done.iteration - 1  # done before the run was resumed
             self.bar = tqdm(
                 initial=past, total=self.max_iter, desc="iterations", unit="it", file=sys.stderr, leave=False
             )
@@ -81,7 +81,7 @@ class Progress:
         )
 
     def close(self) -> None:
-        """Take the bar away; in a log, tell of the last iteration."""
+        """Remove the bar; in a log, write a line for the last iteration."""
         if self.bar is not None:
             self.bar.close()
         elif self.last is not None:
@@ -89,7 +89,7 @@ class Progress:
 
     @contextmanager
     def stage(self, name: str, spark: SparkSession) -> Iterator[None]:
-        """Tell of Spark's tasks while a stage lasts, if it lasts for long."""
+        """Show how many tasks Spark has done, while a stage lasts."""
         if self.quiet:
             yield
             return
@@ -105,7 +105,7 @@ class Progress:
 
 
 def tell_of_tasks(name: str, spark: SparkSession, ended: threading.Event) -> None:
-    """Look at what Spark is doing until the stage has ended."""
+    """Show every second how many tasks Spark has done, until the stage has ended."""
     if classic.is_connect(spark):
         return
     started = told = time.monotonic()

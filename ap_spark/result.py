@@ -217,8 +217,8 @@ class Clustering:
         names = [declared.name for declared in fields(Summary)]
         if not (store.exists(SUCCESS) and {"fingerprint", "tables", "single_file"} <= summary.keys()):
             raise InputError(
-                f"{path} must be a whole output of `ap-spark cluster` or of Clustering.save, but it is none, or one from "
-                "before results could be loaded"
+                f"{path} must be a whole output of `ap-spark cluster` or of Clustering.save, but it is none, or one "
+                "from before results could be loaded"
             )
         assignments, exemplars, trace = (
             read_written(spark, path, name, summary) for name in ("assignments", "exemplars", "trace")

@@ -97,7 +97,7 @@ def cluster(source: Source, settings: Settings, watch: Watch) -> Clustering:
 
 @contextmanager
 def opened_graph(source: Source, settings: Settings) -> Iterator[EdgeGraph | BlockGraph]:
-    """Build a graph, for a while; a number of clusters that it does not permit is refused."""
+    """Build the graph, check that it permits the number of clusters, and release it at the end."""
     graph = _builder(source)(settings)
     try:
         if settings.clusters is not None:
@@ -130,7 +130,7 @@ def _cluster_once(
     watch: Watch,
     look: Callable[[EdgeGraph | BlockGraph], None] = lambda graph: None,
 ) -> Clustering:
-    """Cluster once; ``look`` at the graph before."""
+    """Cluster once; call ``look`` with the graph before."""
     seconds: dict[str, float] = {}
     with _built(build, settings, seconds, watch) as graph:
         look(graph)
@@ -141,7 +141,7 @@ def _cluster_once(
 def _built(
     build: Build, settings: Settings, seconds: dict[str, float], watch: Watch
 ) -> Iterator[EdgeGraph | BlockGraph]:
-    """A graph, for a while."""
+    """Build the graph, time it, and release it at the end."""
     with watch.stage("graph"), _stage("graph", seconds):
         graph = build(settings)
     logger.info("%s points, %s edges", f"{graph.n_points:,}", f"{graph.n_edges:,}")
@@ -170,7 +170,7 @@ def _cluster_to(
             plain = replace(settings, clusters=None, preference=preference)
             if isinstance(graph, BlockGraph) and (other := graph.with_preference(preference)).is_resolved():
                 return _run(other, plain, dict(seconds), watch)
-            return _cluster_once(build, plain, watch)  # which tells of a preference that swallows the similarities
+            return _cluster_once(build, plain, watch)  # raises InputError if it swallows the similarities
 
         window = max(settings.window, MIN_REST_ITERATIONS, settings.max_iter // 10)
         best = _try_out(trials, cluster_at, graph.n_forced, window, watch)
@@ -193,7 +193,7 @@ def _cluster_to(
 def _try_out(
     trials: Trials, cluster_at: Callable[[float, Watch], Clustering], forced: int, window: int, watch: Watch
 ) -> Clustering:
-    """Cluster with each preference that the trials ask for; the best one.
+    """Cluster with each preference that the trials ask for; return the best result.
 
     A run that is at rest with clearly too many exemplars is ended early.
     """
@@ -245,13 +245,13 @@ def check_target(target: int, graph: EdgeGraph | BlockGraph) -> None:
     if target < least:
         raise SettingError(
             f"clusters must be at least {least:,} in this graph, got {target:,}: a cluster lies in one connected "
-            "component and has at most as many points as are similar to its exemplar, and one (`ap-spark graph` shows "
+            "component and has at most as many points as are similar to its exemplar, and it (`ap-spark graph` shows "
             "both; more neighbours join components)"
         )
 
 
 def _run(graph: EdgeGraph | BlockGraph, settings: Settings, seconds: dict[str, float], watch: Watch) -> Clustering:
-    """From the graph to the result."""
+    """Iterate on a graph and make the clusters; return the result."""
     engine: Engine | None = None
     snapshot = watch.checkpoint.begin(graph) if watch.checkpoint else None
     found = without_iterating(graph)
@@ -296,7 +296,7 @@ def _run(graph: EdgeGraph | BlockGraph, settings: Settings, seconds: dict[str, f
         seconds=seconds,
     )
     if not found.converged:
-        logger.warning("not converged %s: try more of them (max_iter), or more damping", what_is_missing(summary))
+        logger.warning("not converged %s: try more iterations (max_iter), or more damping", what_is_missing(summary))
     columns = zip(*found.trace, strict=True) if found.trace else ([],) * len(TRACE)
     rows = pa.Table.from_arrays(
         [pa.array(column, kind) for column, kind in zip(columns, TRACE.types, strict=True)], schema=TRACE
@@ -307,7 +307,7 @@ def _run(graph: EdgeGraph | BlockGraph, settings: Settings, seconds: dict[str, f
 
 
 def what_is_missing(summary: Summary) -> str:
-    """How far a run has come that has not converged."""
+    """Say after how many iterations a run has not converged, and which points lack an exemplar."""
     words = f"after {count_of(summary.n_iter, 'iteration')}"
     if not summary.n_clusters:
         words += ", and there is no exemplar yet"

@@ -66,13 +66,13 @@ _INTEGERS = (ByteType, ShortType, IntegerType, LongType)
 
 
 def finite(value: Column) -> Column:
-    """Whether a double is neither null, NaN nor infinite."""
+    """Return whether a double is neither null, NaN nor infinite."""
     infinity = F.lit(float("inf"))
     return value.isNotNull() & ~F.isnan(value) & (value < infinity) & (value > -infinity)
 
 
 def count_of(number: int, noun: str) -> str:
-    """A number with its noun.
+    """Return a number with its noun.
 
     >>> count_of(1, "row"), count_of(1200, "row")
     ('1 row', '1,200 rows')
@@ -102,13 +102,13 @@ def did_you_mean(wanted: str, names: Iterable[str]) -> str:
 
 
 def examples(rows: DataFrame, order: Sequence[str], shown: Sequence[str] | None = None) -> str:
-    """Up to three rows in words, the same ones every time."""
+    """Format up to three rows, the first in the given order."""
     first = rows.orderBy(*order).select(*(shown or order)).limit(3).collect()
     return "; ".join(", ".join(f"{name}={value!r}" for name, value in row.asDict().items()) for row in first)
 
 
 def id_type(kind: DataType, column: str) -> str:
-    """The type under which ids are kept: bigint or string.
+    """Return the type under which ids are kept: bigint or string.
 
     Raises
     ------
@@ -191,7 +191,7 @@ def _number(table: DataFrame, column: str) -> Column:
 
 
 def edge_table(similarities: DataFrame) -> DataFrame:
-    """Similarities as (i, k, s) with ids as bigint or string and s as double; other columns are dropped.
+    """Return similarities as (i, k, s): ids as bigint or string, s as double; other columns are dropped.
 
     Raises
     ------
@@ -208,7 +208,7 @@ def edge_table(similarities: DataFrame) -> DataFrame:
 
 
 def no_similarity(value: Column) -> Column:
-    """Whether a double is null, NaN or +infinite; -infinity says that a pair is not stored."""
+    """Return whether a double is no similarity: null, NaN or +infinite. -infinity is one: the pair is not stored."""
     return value.isNull() | F.isnan(value) | (value == F.lit(float("inf")))
 
 
@@ -221,7 +221,7 @@ def refuse_similarities(count: int, bad: DataFrame) -> NoReturn:
 
 
 def preference_table(preferences: DataFrame, ids: str) -> DataFrame:
-    """Preferences as (id, preference), checked: one finite number for each id.
+    """Check preferences; return them as (id, preference), one finite number for each id.
 
     Raises
     ------

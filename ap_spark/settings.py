@@ -73,7 +73,7 @@ def parameter(
 
 
 def is_directory_path(path: str) -> bool:
-    """Whether a path can name a directory of its own: Hadoop takes a colon in the last part for a scheme."""
+    """Return whether a path can name a new directory. Hadoop takes a colon in the last part for a scheme."""
     name = path.rstrip("/").rpartition("/")[2]
     return bool(path.strip()) and ":" not in name and not path.startswith("//")
 
@@ -88,7 +88,7 @@ def positive(value: int) -> bool:
 
 
 def is_encoding(name: str) -> bool:
-    """Whether there is a text encoding of this name."""
+    """Return whether there is a text encoding of this name."""
     try:
         "a".encode(name)
     except (LookupError, ValueError):
@@ -319,7 +319,7 @@ class Similarity(Checked):
         None,
         "of the metric gaussian: similarity is exp(-d² / (2 width²)) at distance d",
         rule="a finite number of at least 1e-145",
-        holds=lambda width: 1e-145 <= width < math.inf,  # beside less, distances matter whose squares are no floats
+        holds=lambda width: 1e-145 <= width < math.inf,  # below, squares of distances that matter vanish
     )
     neighbors: int | None = parameter(
         None,
@@ -389,7 +389,7 @@ class Output(GraphOutput):
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshots(Checked):
-    """The parameters that say whether a run can be gone on with after a crash.
+    """Where and how often snapshots are taken, so that a run can be resumed after a crash.
 
     Examples
     --------
@@ -399,7 +399,7 @@ class Snapshots(Checked):
 
     checkpoint: str | None = parameter(
         None,
-        "directory for snapshots, anywhere Spark can write: the same command goes on from the newest; "
+        "directory for snapshots, anywhere Spark can write: the same command resumes from the newest; "
         "deleted once the output is published",
         metavar="DIR",
         rule=DIRECTORY,
@@ -457,7 +457,13 @@ def parameters(of: type[Checked]) -> Iterator[tuple[Field[Any], type]]:
 
 
 def check(declared: Field[Any], kind: type, given: Any) -> Any:
-    """The value as it is used; SettingError unless it has the declared type and keeps the declared rule."""
+    """Return the value as it is used.
+
+    Raises
+    ------
+    SettingError
+        If it does not have the declared type, or breaks the declared rule.
+    """
     about = declared.metadata
     if (given is None and declared.default is None) or (about["or_function"] and callable(given)):
         return given
@@ -475,7 +481,7 @@ def check(declared: Field[Any], kind: type, given: Any) -> Any:
 
 
 def as_float(value: Any) -> float:
-    """A number as a float, infinite where that is beyond the largest one."""
+    """Return a number as a float; infinity where it is beyond the largest one."""
     try:
         return float(value)
     except OverflowError:
@@ -483,12 +489,12 @@ def as_float(value: Any) -> float:
 
 
 def is_required(declared: Field[Any]) -> bool:
-    """Whether a parameter has no default."""
+    """Return whether a parameter has no default."""
     return declared.default is MISSING and declared.default_factory is MISSING
 
 
 def option(declared: Field[Any]) -> str:
-    """The long command-line option of a parameter.
+    """Return the long command-line option of a parameter.
 
     >>> [option(declared) for declared, _ in parameters(Settings) if declared.name in ("jitter", "seed")]
     ['--no-jitter', '--seed']
@@ -497,12 +503,12 @@ def option(declared: Field[Any]) -> str:
 
 
 def markdown() -> str:
-    """The table of settings in docs/settings.md."""
+    """Return the text of docs/settings.md."""
     lines = [
         "# Settings",
         "",
-        "Made from `ap_spark/settings.py` by `make docs`. In Python names have no dashes in front, and `_` for `-`. They",
-        "are arguments of `cluster_points` and `affinity_propagation`, or fields of the records that these take:",
+        "Made from `ap_spark/settings.py` by `make docs`. In Python names have no dashes in front, and `_` for `-`.",
+        "They are arguments of `cluster_points` and `affinity_propagation`, or fields of the records that these take:",
         "`Sparsification`, `Execution`, `Similarity` and `Snapshots`. `--no-jitter` is `seed=None`.",
     ]
     groups = (

@@ -183,7 +183,7 @@ def test_of_two_runs_at_one_output_one_is_refused(
     path = str(tmp_path / "new" / "out")
     with claimed(spark, path, "refuse"):
         assert run(tmp_path, EDGES, "--edges", "--output", path) == 1, "which passes"
-        assert "another one is at work on" in capsys.readouterr().err
+        assert "another run is at work on" in capsys.readouterr().err
     assert nothing_left(tmp_path, "input.csv")
     assert run(tmp_path, EDGES, "--edges", "--output", path) == 0
 
@@ -202,7 +202,7 @@ def test_where_files_cannot_be_locked_the_last_one_is_refused(
 
     monkeypatch.setattr(OutputDirectory, "place", overtaken)
     assert run(tmp_path, EDGES, "--edges") == 1, "which passes: the same command is refused, or skips"
-    assert "another one has written to" in capsys.readouterr().err
+    assert "another run has written to" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["theirs"]
     assert nothing_left(tmp_path, "input.csv", "out")
 
@@ -269,14 +269,14 @@ def test_of_two_runs_at_one_output_of_an_object_store_the_later_wins(
             second.publish(named(spark, "second"), "csv", {"seconds": {}})
 
     monkeypatch.setattr(OutputDirectory, "write", overtaken)
-    with pytest.raises(OutputInUse, match="another one has written to"):
+    with pytest.raises(OutputInUse, match="another run has written to"):
         first.publish(named(spark, "first"), "csv", {"seconds": {}})
     assert order == [first, second, second]
     for name in ("similarities", "assignments"):
         assert table(tmp_path, name).iloc[:, 0].tolist() == ["second"]
     assert (tmp_path / "out" / "_SUCCESS").exists()
     if not replace:
-        with pytest.raises(OutputInUse, match="another one has written to"):
+        with pytest.raises(OutputInUse, match="another run has written to"):
             third.publish(named(spark, "third"), "csv", {"seconds": {}})
         assert table(tmp_path, "similarities").i.tolist() == ["second"], "it was not there when the third one began"
 
@@ -311,7 +311,7 @@ def test_what_is_made_room_for_in_the_last_moment_is_not_whole(
         write_text(store, name, text)
 
     monkeypatch.setattr(Store, "write_text", overtaken)
-    with pytest.raises(OutputInUse, match="another one has written to"):
+    with pytest.raises(OutputInUse, match="another run has written to"):
         first.publish(named(spark, "first"), "csv", {"seconds": {}})
     assert second.writer == second.mark
     assert [path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")] == ["_PUBLISHING"]
@@ -327,7 +327,7 @@ def test_an_output_that_cannot_be_moved_away_is_told_as_it_is(
     assert run(tmp_path, EDGES, "--edges", "--overwrite") == 1
     told = capsys.readouterr().err
     assert "FileNotFoundException" in told
-    assert "another one" not in told
+    assert "another run" not in told
     assert (tmp_path / "out").stat().st_ino == before
     assert nothing_left(tmp_path, "input.csv", "out")
 

@@ -239,7 +239,7 @@ def test_a_disk_without_room_for_the_totals_is_an_error_and_nothing_is_left(grap
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
-        with pytest.raises(StorageError, match="must have room"):
+        with pytest.raises(StorageError, match="no room, or no permission"):
             advance(engine, 3)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

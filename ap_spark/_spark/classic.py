@@ -48,7 +48,7 @@ _SCANS = {"Project", "Filter", "LogicalRelation", "DataSourceV2Relation", "Local
 
 
 def only_reads_files(table: DataFrame) -> bool:
-    """Whether a table is read from files or from memory, row by row: the same each time, and cheap to read again."""
+    """Return whether a table is read row by row from files or memory: cheap to read again, and the same each time."""
 
     def is_scan(plan: Any) -> bool:
         children = plan.children()

@@ -1,4 +1,4 @@
-"""The name of this machine, by which a process that left something behind is known (psutil tells if it lives)."""
+"""The name of this machine, which stands in the names of what its processes leave behind."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["machine"]
 def machine() -> str:
     """Return the name of this machine.
 
-    Two containers may share a name and yet have process numbers of their own: they are told apart by the namespace.
+    Two containers may have one host name, and number their processes separately: the namespace distinguishes them.
     """
     processes = Path("/proc/self/ns/pid")
     return f"{socket.gethostname()}-{processes.stat().st_ino if processes.exists() else 0}"

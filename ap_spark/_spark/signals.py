@@ -48,7 +48,7 @@ class Interrupts:
     Parameters
     ----------
     saved : callable
-        Returns what was saved, in words, for the last line where the grace period ends before the run does.
+        Returns the text on what was saved, for the last line if the grace period ends before the run does.
 
     Attributes
     ----------
@@ -104,7 +104,7 @@ class Interrupts:
                 self._handlers_before.setdefault(number, before)
 
     def attach(self, spark: SparkSession) -> None:
-        """From now on a signal cancels the jobs of this session, those of `classic.uncancellable` later.
+        """Have a signal cancel the jobs of this session from now on, those of `classic.uncancellable` later.
 
         Raises
         ------
@@ -187,7 +187,7 @@ class Interrupts:
         os._exit(self.exit_code)
 
     def end_java(self) -> None:
-        """After a signal, end the Java that we have started, once the session is stopped."""
+        """End the Java that we have started, if there was a signal. Call it after the session is stopped."""
         if self.received and (java := _started_java()):
             java.stdin.close()  # which makes it end
             try:
@@ -223,7 +223,7 @@ def _started_java() -> Any:
 
 
 class _ForwardSignal:
-    """Java's handler of a signal: it passes the signal on to us, and Java goes on.
+    """Java's handler of a signal: it passes the signal on to us, and Java does not end.
 
     Without it Java would begin to end at once, before a snapshot could be taken. Under spark-submit it may be the only
     process that a scheduler signals. Java ends after us.

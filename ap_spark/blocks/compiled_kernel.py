@@ -31,7 +31,7 @@ def _jit(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def iterate(block: Block, totals: Floats, damping: Damping, units: Units, sums: Integers) -> None:
-    """See `kernel.iterate`."""
+    """Compute the messages of one iteration, in place; see `kernel.iterate`."""
     matrix = (block.cuts, block.rows, block.starts, block.diagonal, block.columns)
     messages = (block.s, block.r, block.a)
     each = np.atleast_1d(np.asarray(damping, np.float64))

@@ -328,7 +328,7 @@ class BlockFile:
 
     @contextmanager
     def handed_to(self, engine: int, iteration: int) -> Iterator[None]:
-        """The same, while messages are written for an engine that begins after ``iteration``."""
+        """Mark the messages as TORN while they are written for an engine that begins after ``iteration``."""
         with self.update_to(iteration):
             yield
             self.header[_ENGINE] = engine

@@ -63,7 +63,7 @@ class Blocks:
     located : RDD of Row
         The part (block, path, rows, entries) of the handles, on the executors that have the files.
     lineage : object
-        What Spark would read to compute lost handles, if that is not the edges: the ``origin`` given to `rebuild_from`.
+        What Spark reads to compute lost handles: the ``origin`` given to `rebuild_from`, or None for the edges.
     """
 
     def __init__(self, edges: DataFrame, layout: Layout, keys: Broadcast[Any]) -> None:
@@ -114,13 +114,12 @@ class Blocks:
         for before, now in zip(self.found, sorted(found, key=lambda handle: int(handle.block)), strict=True):
             if before.entries != now.entries or (now.hash and now.hash != before.hash):
                 raise ApSparkError(
-                    f"a lost block was rebuilt, but it had {before.entries:,} entries and now has "
-                    f"{now.entries:,}, or others: similarities must be the same each time they are read "
-                    "(write them to Parquet first)"
+                    f"similarities must be the same each time they are read, but a lost block had {before.entries:,} "
+                    f"entries, and was rebuilt with {now.entries:,}, or with other ones: write them to Parquet first"
                 )
 
     def rebuild_from(self, engine: int, iteration: int, entries: DataFrame | None, origin: object = None) -> None:
-        """From now on rebuild lost files from entries, which are those of a recovery point of an engine.
+        """Rebuild lost files, from now on, from the entries of an engine's recovery point.
 
         Parameters
         ----------
@@ -129,7 +128,7 @@ class Blocks:
         entries : DataFrame, optional
             (block, i, k, similarity, r, a); by default files are built from the edges again.
         origin : object
-            What ``entries`` are read from. Once files were rebuilt from it, it is the ``lineage``, and has to stay.
+            What ``entries`` are read from. It becomes the ``lineage`` when files are rebuilt, and has to stay readable.
         """
         self._reusable = Reusable(engine, iteration)
         self.entries, self._origin = entries, origin
@@ -245,7 +244,7 @@ def broadcast(spark: SparkSession, value: Any) -> Broadcast[Any]:
 def no_storage(problem: str) -> StorageError:
     """Return the error for a local directory that is full or cannot be written."""
     return StorageError(
-        f"messages are kept in Spark's local directories, which must have room and be writable, but {problem} "
+        f"no room, or no permission, in a local directory of Spark's, where messages are kept: {problem} "
         "(another directory: --conf spark.local.dir=DIR)"
     )
 

@@ -30,11 +30,11 @@ class Engine(Protocol):
 
     @property
     def iteration(self) -> int:
-        """The last iteration that is done. Where one job does several, it is the last of them for all their records."""
+        """The last iteration that is done. One job may do several, ahead of the records that `run` yields."""
 
     @property
     def recovery_state(self) -> State | None:
-        """The state that Spark would read if something were lost now: it has to stay readable. None for none."""
+        """The state from which lost parts would be rebuilt now, which has to stay readable; None if there is none."""
 
     def run(self, most: int, stability: Stability) -> Iterator[Iteration]:
         """Do up to ``most`` further iterations, and yield one record for each; end where stability is reached."""
@@ -46,10 +46,10 @@ class Engine(Protocol):
         """Return the points with a(k,k) + r(k,k) > 0 without the forced exemplars, in the form that its graph has."""
 
     def state(self) -> State:
-        """Return the messages and columns of now. The tables can be read until the next iteration."""
+        """Return the present messages and columns. The tables can be read until the next iteration."""
 
     def set_recovery_point(self, state: State) -> None:
-        """From now on rebuild lost parts from ``state``: a copy of the present state that stays readable."""
+        """Rebuild lost parts, from now on, from ``state``: a copy of the present state that stays readable."""
 
     def release(self) -> None:
         """Free everything that the engine holds in the cluster."""

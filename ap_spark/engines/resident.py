@@ -109,7 +109,7 @@ class ResidentEngine:
             held.pop_all()
 
     def _recover_from(self, state: State | None) -> None:
-        """From now on rebuild lost blocks from this state; None for the beginning."""
+        """Rebuild lost blocks, from now on, from this state; None for the beginning."""
         entries = state and self.graph.placed(state.messages)
         self.blocks.rebuild_from(self.plan.engine, state.iteration if state else 0, entries, state)
 

@@ -1,6 +1,6 @@
-"""The similarity graph in blocks: what the resident engine, the clusters and the description ask of it.
+"""The similarity graph in blocks, for the resident engine.
 
-Most of it are arrays with a value a point, on the driver. What depends on all edges comes from passes over the blocks.
+The driver holds arrays with a value for each point. What depends on all edges comes from passes over the blocks.
 """
 
 from __future__ import annotations

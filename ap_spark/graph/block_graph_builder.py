@@ -4,7 +4,7 @@
     edges (i, k, s) ──► numbers ──► both directions, if asked for ──► one shuffle by row ──► block files
 
 What is wrong with the input is found on the way: an edge that is wrong becomes a row without i. Then the graph is built
-as an `EdgeGraph`, in plain DataFrames, which finds out what is wrong and raises the error.
+as an `EdgeGraph`, in plain DataFrames, which raises the error with the rows that are wrong.
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ def build_block_graph(
             if numbering is not None:
                 edges, points = with_ids(edges, numbering.points), numbering.points.select("id")
             build_edge_graph(edges, settings, points, preferences).release()  # raises InputError
-            raise ApSparkError(f"the input is wrong, but is found to be right when looked at again: {wrong}") from wrong
+            raise ApSparkError(
+                f"the input broke a rule when first read ({wrong}), but not when read again: write it to Parquet first"
+            ) from wrong
 
 
 def _build(

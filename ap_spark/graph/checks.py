@@ -1,4 +1,4 @@
-"""What similarities, points and preferences have to be, and what is said where they are not.
+"""The checks of similarities, points and preferences, and the errors they raise.
 
 The rules are those of docs/semantics.md, section 7. Statistics of one pass tell whether a rule is broken; only then are
 the rows looked up that break it.
@@ -104,7 +104,7 @@ def check_pairs(given: DataFrame, pairs: DataFrame, stats: Row, on_duplicate: st
         bad = pairs.where("i is null or k is null")
         raise InputError(
             f"ids must not be null, but in columns 'i' and 'k' {count_of(stats.null_ids, 'pair')} "
-            f"{has_have(stats.null_ids)} one: {examples(bad, ['i', 'k', 's'])}"
+            f"{has_have(stats.null_ids)} a null id: {examples(bad, ['i', 'k', 's'])}"
         )
     if stats.bad:
         refuse_similarities(stats.bad, given.where(no_similarity(F.col("s"))))  # merging may have hidden them

@@ -1,4 +1,4 @@
-"""What looks like a mistake in a graph that breaks no rule: it is said, and the run goes on."""
+"""Warnings of graphs that break no rule, but look like a mistake."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FEWEST = 10  # pairs of which one at least should be stored in both directions
 
 
 def find_mistakes(graph: EdgeGraph | BlockGraph, *, given_as_pairs: bool) -> list[str]:
-    """Say what looks like a mistake.
+    """Return a warning for each thing that looks like a mistake.
 
     Parameters
     ----------
@@ -40,8 +40,8 @@ def find_mistakes(graph: EdgeGraph | BlockGraph, *, given_as_pairs: bool) -> lis
     if graph.low < graph.high and graph.preference < lowest:
         found.append(
             f"the preference {graph.preference:g} is far below all similarities, which lie in {graph.low:g} … "
-            f"{graph.high:g}: there will be as few clusters as the graph permits. `ap-spark graph` shows between which "
-            "preferences the number of clusters changes"
+            f"{graph.high:g}: there will be as few clusters as the graph permits. `ap-spark graph` shows the range of "
+            "preferences in which the number of clusters changes"
         )
     return found
 

@@ -34,7 +34,7 @@ _ROWS_A_TASK = 1_000_000  # up to so many rows, one task sorts them all
 
 
 class WrongInput(Exception):
-    """Tell, inside the package, that something is wrong with the input; `edge_graph.py` then finds out what."""
+    """The input breaks some rule. It never reaches the user: `build_edge_graph` then raises the error itself."""
 
 
 @dataclass(frozen=True)

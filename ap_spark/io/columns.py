@@ -186,7 +186,7 @@ def leave_out(columns: Columns, texts: Collection[int], names: Sequence[str]) ->
 
 
 def _ask_for_id(names: Sequence[str], texts: Sequence[int], features: Sequence[int]) -> str:
-    """Return what to say of columns of text where no column is known as the id."""
+    """Return the message for columns of text where no column is known as the id."""
     text = names[texts[0]]
     chosen = format_option("feature_columns", ",".join(names[column] for column in features[:3]) or "NAMES")
     more = f" (and {len(texts) - 1:,} more)" if len(texts) > 1 else ""
@@ -292,7 +292,7 @@ def is_number(table: Table, column: int) -> bool:
 
 
 def format_names(names: Sequence[str]) -> str:
-    """Return names in words, not all of thousands.
+    """Format names for a message: twenty at most.
 
     >>> format_names(["a", "b", "a,b"])
     'a, b, a,b'

@@ -58,7 +58,7 @@ def path_list(path: str | Sequence[str]) -> list[str]:
 
 
 def format_paths(paths: Sequence[str]) -> str:
-    """Return paths in words.
+    """Format paths for a message: three at most.
 
     >>> format_paths(["a.csv", "b.csv", "c.csv", "d.csv"])
     "'a.csv', 'b.csv' and 2 more"

@@ -71,14 +71,14 @@ class Place:
         return cls(what, f"file:{path}", ("file", *path.parts), tuple(nodes), len(nodes) == len(path.parts))
 
     def lies_in(self, other: Place) -> bool:
-        """Whether this is the other one, or something in it."""
+        """Return whether this is the other place, or lies in it."""
         if self.parts[: len(other.parts)] == other.parts:
             return True
         return other.exists and other.nodes[0] in self.nodes
 
 
 def conflict(place: Place, others: Sequence[Place]) -> str | None:
-    """The first of the others that a place is, contains or lies in, in words; None if it lies apart from all."""
+    """Say which of the others a place is, contains or lies in; return None if it lies apart from all."""
     for other in others:
         inside, around = place.lies_in(other), other.lies_in(place)
         if inside or around:
@@ -95,7 +95,7 @@ def places_read(spark: SparkSession, paths: Mapping[str, str | Sequence[str] | N
     spark : SparkSession
     paths : mapping
         One path or several, by their name to the user, such as "--points". Those that are no paths are left out:
-        reading them will tell.
+        reading them raises the error.
     """
     found: list[Place] = []
     named = [(what, one) for what, path in paths.items() if path is not None for one in path_list(path)]
@@ -116,7 +116,7 @@ def places_read(spark: SparkSession, paths: Mapping[str, str | Sequence[str] | N
 
 
 def linked(directory: Path) -> Iterator[Path]:
-    """What links in a directory lead to, and links in what they lead to."""
+    """Yield what the links in a directory lead to, and what links below that lead to."""
     seen: set[Node] = set()
     for where, directories, files in os.walk(directory, followlinks=True):
         try:
@@ -134,7 +134,7 @@ def linked(directory: Path) -> Iterator[Path]:
 
 
 def irreplaceable(path: Path) -> str | None:
-    """Why a directory of this machine can never be replaced, or not by this user; None if it can."""
+    """Return why a directory of this machine can't be replaced, at all or by this user; None if it can."""
     place = Place.local("", path)
     for name, kept in (("the home directory", Path("~")), ("the working directory", Path())):
         if Place.local(name, Path(os.path.expanduser(kept)).resolve()).lies_in(place):
@@ -151,7 +151,7 @@ def irreplaceable(path: Path) -> str | None:
 
 
 def mounts() -> set[str]:
-    """Where something is mounted, as far as the system tells: bind mounts too, which look like any directory."""
+    """Return where something is mounted, bind mounts included, if the system has a list."""
     with suppress(OSError):
         lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
         return {line.split()[4].decode("unicode_escape").encode("latin-1").decode(errors="replace") for line in lines}

@@ -64,7 +64,7 @@ class Dialect:
     def whole_line(self) -> str:
         """The pattern of lines whose cells all end in them, be they quoted or not.
 
-        A line that does not match may go on in the next one. Nothing in the pattern is tried again (++): long lines
+        A line that does not match may continue in the next one. Nothing in the pattern is tried again (++): long lines
         would exhaust Java's stack.
         """
         cell = f'(?:"[^"]*+(?:""[^"]*+)*+"|[^"{self.separator}][^{self.separator}]*+|)'
@@ -159,7 +159,7 @@ def lines_with_more(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatc
     def has_more(line: str) -> bool:
         try:
             return bool(line[decoder.raw_decode(line)[1] :])
-        except ValueError:  # Spark tells of it, or knows better
+        except ValueError:  # Spark refuses it, or can read it
             return False
 
     for batch in batches:

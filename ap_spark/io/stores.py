@@ -47,7 +47,7 @@ class Store:
     path : str
         Of any scheme that Spark knows; without one, of Spark's default file system. Links of this machine are resolved.
     dangling : bool
-        Whether it may be a link to nothing, or below one: what is to be read may, for reading it tells.
+        Whether a link to nothing is accepted, as for input: reading it raises the error.
 
     Attributes
     ----------
@@ -115,7 +115,7 @@ class Store:
         return self.path_of(self.root, name) if name else self.root
 
     def matching(self) -> list[str]:
-        """What the path names, as a pattern: itself, where it is none.
+        """Return the paths that match this one as a pattern; itself if it is none.
 
         Raises
         ------
@@ -131,17 +131,17 @@ class Store:
         return bool(self.fs.exists(self.path(name)))
 
     def names(self) -> list[str]:
-        """What lies in the directory; nothing if it does not exist."""
+        """Return the names of what lies in the directory; none if it does not exist."""
         if not self.fs.exists(self.root):
             return []
         return sorted(found.getPath().getName() for found in self.fs.listStatus(self.root))
 
     def is_file(self, name: str) -> bool:
-        """Whether there is something of this name that is no directory."""
+        """Return whether there is something of this name that is no directory."""
         return self.exists(name) and not self.fs.getFileStatus(self.path(name)).isDirectory()
 
     def entries(self, name: str) -> dict[str, bool]:
-        """What lies in a directory, and whether each is a directory itself."""
+        """Return what lies in a directory: {name: whether it is a directory}."""
         if self.local is not None:  # Hadoop hides what looks like its checksums
             listed = {found.name: found.is_dir() for found in os.scandir(self.local / name)}
             return {entry: is_directory for entry, is_directory in listed.items() if is_directory or not _CRC(entry)}
@@ -163,9 +163,9 @@ class Store:
         self.fs.delete(self.path(name), True)
 
     def read_text(self, name: str) -> str | None:
-        """The text of a small file; None if there is none.
+        """Return the text of a small file; None if there is none.
 
-        On this machine without Hadoop's checksum, which no longer fits a file that somebody has edited.
+        A file of this machine is read without Hadoop's checksum, which does not fit once somebody has edited it.
         """
         if self.local is not None:
             with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError):
@@ -210,7 +210,7 @@ class Store:
         """Raise OSError unless a file can be written here and deleted again.
 
         Where there is no such directory yet, the nearest above is asked; object stores have none, and need none. An
-        error that may pass, such as of a store that does not answer, goes on as it is.
+        error that may pass, such as of a store that does not answer, is not turned into an OSError.
         """
         if self.local is not None:
             with _refused(self.local):
@@ -276,12 +276,12 @@ def _held(path: Path) -> Iterator[bool | None]:
 
 
 def _without_class(error: Exception) -> str:
-    """What Java says of a path, for somebody who knows no Java."""
+    """Return what Java says of a path, without the class of the error."""
     return reason(error).rpartition("Exception: ")[2]
 
 
 def is_a(error: Py4JJavaError, name: str) -> bool:
-    """Whether an error of Java's is of a class, or of one below it."""
+    """Return whether an error of Java's is of a class, or of a subclass."""
     kind = error.java_exception.getClass()
     while kind is not None and kind.getName() != name:
         kind = kind.getSuperclass()

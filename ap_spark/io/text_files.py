@@ -47,7 +47,7 @@ _PACKED = 10  # about so many times as large a compressed file becomes
 def read_lines(
     spark: SparkSession, paths: Sequence[str], dialect: Dialect, *, header_is_assumed: bool = False
 ) -> Table:
-    """Read text files line by line; whole ones, where the first line goes on in the next one."""
+    """Read text files line by line; read them whole if the first record has a line break in it."""
     raw, parts = text_files(spark, paths)
     lines = placed(raw, [_LINE, *map(_part, range(len(parts)))])
     files = _files_of(raw)
@@ -200,8 +200,8 @@ class LinesTable(Table):
         if found["not utf8"]:
             _refuse_other_encodings(self.lines)
         with_first = frozenset(found["files"])
-        is_repeated = found["headers"] > len(with_first)  # a record that is like the header
-        if found["open"] or is_repeated:  # or goes on in the next line
+        is_repeated = found["headers"] > len(with_first)  # a record equals the header, or the header has a line break
+        if found["open"] or is_repeated:
             return self._read_whole()
         if not (others := self.with_header - with_first):
             return self

@@ -79,7 +79,7 @@ class OutputIsThere(Exception):
 def claimed(
     spark: SparkSession, path: str, if_exists: str, apart_from: Sequence[Place] = (), table: str = "assignments"
 ) -> Iterator[OutputDirectory]:
-    """An output that no other run is at work on, for as long as this one is.
+    """Claim an output, so that no other run writes to it while this one does.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def claimed(
 
 
 class OutputDirectory:
-    """One output: looked at before the work, published after it.
+    """The directory of one output: checked before the run, published after it.
 
     Parameters
     ----------
@@ -180,7 +180,8 @@ class OutputDirectory:
     def refuse_existing(self) -> None:
         """Raise OutputError if there is an output that may not be replaced, OutputInUse if its writer lives.
 
-        Half an output of a writer that is dead, or on another machine, may be; should it live, `check_mark` tells it.
+        Half an output may be replaced if its writer is dead or on another machine. Should that one live, `check_mark`
+        makes it end.
         """
         writer = self.writer
         if writer is not None and _lives(writer.partition(" ")[0]):
@@ -194,7 +195,7 @@ class OutputDirectory:
             )
 
     def refuse_foreign(self) -> None:
-        """Raise OutputError if what is in the output's place is none of ours, or holds something that is not of it."""
+        """Raise OutputError if something else than an output of ours is in the place, or a file was put into it."""
         if not self.store.exists(self.name):
             return
         self.check_apart()
@@ -204,7 +205,7 @@ class OutputDirectory:
             raise OutputError(f"only an output of ap-spark is replaced, but {self.target} {problem}")
 
     def foreign(self, name: str) -> str | None:
-        """Why a directory is no output of ours, or an empty directory; None if it is."""
+        """Return why a directory may not be replaced; None if it is empty, or an output of ours and nothing else."""
         found = self.store.entries(name)
         if not found:
             return None
@@ -221,7 +222,7 @@ class OutputDirectory:
         return None
 
     def is_ours(self, name: str) -> bool:
-        """Whether a directory is an output: by its summary or, where that is not written yet, by our mark."""
+        """Return whether a directory is an output: by its summary, or by our mark where that is not written yet."""
         try:
             summary = json.loads(self.store.read_text(f"{name}/{SUMMARY}") or "null")
         except ValueError:
@@ -232,17 +233,17 @@ class OutputDirectory:
         return summary.get("format") == FORMAT or before
 
     def in_use(self, how: str) -> OutputInUse:
-        return OutputInUse(f"an output must be of one run, but another one {how} {self.target}")
+        return OutputInUse(f"another run {how} {self.target}: wait until it has ended, or choose another directory")
 
     def beside(self, purpose: str) -> str:
-        """A hidden name beside the output, of this process on this machine, which nobody can guess."""
+        """Return a hidden name beside the output, with this process and machine, and digits that nobody can guess."""
         return f".{self.name}.{purpose}.{self.owner}.{self.token}"
 
     def clear_leftovers(self, *, alone: bool) -> None:
         """Delete what killed runs to this output left beside it; put a replaced output back.
 
-        With the output locked this run is alone, and all others are dead. Elsewhere those are that no longer run on
-        this machine.
+        If this run is ``alone``, since it holds the lock, all others are dead. If not, only those are known to be dead
+        that were on this machine and have ended.
         """
         pattern = re.compile(rf"\.{re.escape(self.name)}\.(staging|old|probing)\.(.+-\d+\.\d+)\.[0-9a-f]{{16}}")
         for match in filter(None, map(pattern.fullmatch, self.store.names())):
@@ -262,7 +263,7 @@ class OutputDirectory:
                     self.store.delete(found)
 
     def kept(self, found: str, purpose: str) -> str | None:
-        """Why something with the name of a leftover is neither deleted nor put back; None if it is."""
+        """Return why a leftover is left as it is; None if it may be deleted, or put back."""
         place = Place.of("a leftover", Store(self.store.spark, f"{self.store}/{found}", dangling=True))
         if read := conflict(place, self.apart_from):
             return read
@@ -301,7 +302,7 @@ class OutputDirectory:
         Raises
         ------
         OutputInUse
-            If another run has put an output in this one's place, or is about to; nothing of the other's is deleted.
+            If another run has written to the same place, or is about to. What it has written is not deleted.
         """
         for name, (table, _) in tables.items():
             check_output(name, table)
@@ -349,7 +350,7 @@ class OutputDirectory:
                 self.store.delete(self.name)
 
     def make_room(self) -> None:
-        """Begin to write in the output's place. One that stands there is no longer whole from now on."""
+        """Delete an output that stands in the place, and mark the place as ours."""
         try:
             self.refuse_existing()
         except OutputError as error:  # it was not there at the beginning
@@ -367,7 +368,7 @@ class OutputDirectory:
             raise self.in_use("has written to")
 
     def conclude(self) -> None:
-        """Take our mark away; what another run has made room for in the last moment is not whole."""
+        """Remove our mark. If another run has taken the place in the last moment, the output is not whole."""
         try:
             self.check_mark()
         except OutputInUse:
@@ -376,7 +377,7 @@ class OutputDirectory:
         self.target.delete(UNFINISHED)
 
     def publish_clustering(self, clustering: Result, output_format: str, *, single_file: bool = False) -> None:
-        """`publish`, of the result of a run."""
+        """Publish the result of a run; see `publish`."""
         tables = {name: (table, clustering.sizes[name]) for name, table in clustering.tables.items()}
         self.publish(
             tables,
@@ -387,7 +388,7 @@ class OutputDirectory:
         )
 
     def join(self, table: str, output_format: str) -> None:
-        """Make the one file of a table that has its name: the directory goes."""
+        """Replace the directory of a table by its only file, named after the table."""
         (part,) = (name for name in self.store.entries(table) if name.startswith("part-"))
         self.store.rename(f"{table}/{part}", f"{table}.{output_format}")
         self.store.delete(table)
@@ -402,7 +403,7 @@ class OutputDirectory:
         few.sortWithinPartitions(key).write.format(kind).options(**options).save(f"{self.store}/{name}")
 
     def write_numbers(self, assignments: DataFrame, staged: str) -> None:
-        """Labels, and rows of the exemplars, as plain columns of numbers: the files of Concurrent_AP."""
+        """Write the labels, and the row numbers of the exemplars, one a line, as Concurrent_AP does."""
         is_exemplar = F.col("id") == F.col("exemplar")
         rows = assignments.orderBy("id").select("label", is_exemplar.alias("is_exemplar")).toArrow()
         self.store.write_text(f"{staged}/{LABELS}", lines(rows["label"].to_numpy()))
@@ -410,7 +411,7 @@ class OutputDirectory:
         self.store.write_text(f"{staged}/{CENTERS}", lines(centers))
 
     def place(self, staged: str) -> None:
-        """Rename the complete output to its name; one that stood there goes only now."""
+        """Rename the complete output to its name. Only now the one before it is deleted."""
         old = self.beside("old")
         replaced = self.replace and self.store.exists(self.name)
         if replaced:
@@ -431,7 +432,7 @@ class OutputDirectory:
 
 
 def read_written(spark: SparkSession, path: str, name: str, summary: dict[str, Any]) -> DataFrame:
-    """Read a table of an output, whose summary tells the format and the types."""
+    """Read a table of an output; its summary has the format and the types."""
     output_format = summary["output_format"]
     kind, options = WRITERS[output_format]
     file = f"{path}/{name}.{output_format}" if summary["single_file"] else f"{path}/{name}"
@@ -442,7 +443,7 @@ def read_written(spark: SparkSession, path: str, name: str, summary: dict[str, A
 def _lives(owner: str) -> bool | None:
     """Return whether a process that left something behind still runs; None if it is another machine's.
 
-    One of our own number was before us: a container that is started again may count from the beginning.
+    A process with our number was before us, and is dead: a container that is started again numbers anew.
     """
     host, _, process = owner.rpartition(".")
     if host != machine():

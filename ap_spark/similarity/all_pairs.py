@@ -1,7 +1,7 @@
 """Points to the similarities of all pairs.
 
-Points travel in tiles, a row for up to 512 of them. Each tile meets each other tile, and a task computes the
-similarities of two tiles at a time.
+Points travel in tiles, a row for up to 512 of them. Each tile is joined with every tile, and a task
+computes the similarities of two tiles at a time.
 """
 
 from __future__ import annotations

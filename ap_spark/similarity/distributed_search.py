@@ -1,7 +1,7 @@
 """The searches for neighbours over Spark tasks: which queries are compared with which part of the corpus.
 
-    exact        every part of the queries meets every shard of the corpus
-    approximate  points lie in cells; a region of cells at a time, queries meet all cells that they look into
+    exact        every part of the queries is searched in every shard of the corpus
+    approximate  points lie in cells; the queries of a region of cells are searched in all cells that they probe
 
 A task searches in one process (`knn_exact.py`, `knn_ivf.py`). Sizes are chosen so that it needs little memory.
 """
@@ -68,7 +68,7 @@ def search_exactly(points: DataFrame, count: int, dimensions: int, n: int, metri
 def _search_shards(
     queries: DataFrame, corpus: DataFrame, parts: int, shards: int, n: int, metric: Metric | PairFunction
 ) -> Pairs:
-    """Find the n nearest neighbours of the queries: each part of them meets each shard of the corpus in a group."""
+    """Find the n nearest neighbours of the queries: each part of them, in each shard of the corpus, is a group."""
     group = (F.col("part") * F.lit(shards) + F.col("shard")).alias("group")
     query_packs = pack_cells(queries, _bucket(parts), metric).select(
         F.col("cell").alias("part"), _each_of(shards).alias("shard"), "cell", "ids", "vectors"
@@ -119,9 +119,9 @@ def search_approximately(
     """Find the n nearest neighbours of each point in the cells nearest to it.
 
     1. Train the cells on a sample of points.
-    2. Find out on a smaller sample in how many cells a point has to look for the recall asked for.
-    3. Put cells that lie together into regions, and see into which cells the points of each region look.
-    4. Search: the points of a region meet all of these cells in a group.
+    2. Find out on a smaller sample how many cells a point has to probe for the recall asked for.
+    3. Put cells that lie together into regions, and find the cells that the points of each region probe.
+    4. Search: a group is a region, with all of these cells.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ def _train_cells(points: DataFrame, count: int, dimensions: int, metric: Metric)
 def _measure_probes(
     points: DataFrame, count: int, dimensions: int, n: int, metric: Metric, cells: Cells, recall: float
 ) -> tuple[int, float]:
-    """Return in how many cells a point has to look, and the recall that this reaches, on a sample of points.
+    """Return how many cells a point has to probe, and the recall that this gives, on a sample of points.
 
     Their true neighbours are found first, by the exact search.
     """
@@ -215,7 +215,7 @@ def _probed_cells(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the size of each cell that is not empty, (cell, count), and the cells of each region, (region, cell).
 
-    The cells of a region are those that its points look into, those that they lie in, and enough of the nearest that
+    The cells of a region are those that its points probe, those that they lie in, and enough of the nearest that
     every point finds n neighbours.
     """
     probed = _with_cells(points, cells, metric).mapInArrow(
@@ -232,7 +232,7 @@ def _probed_cells(
 def _probe_cells(
     batches: Iterable[pa.RecordBatch], *, cells: Cells, metric: Metric, region: Positions, probes: int
 ) -> Iterator[pa.RecordBatch]:
-    """Return the cells that points look into, or lie in: (region of the points, cell, how many of them lie in it)."""
+    """Return the cells that points probe, or lie in: (region of the points, cell, how many of them lie in it)."""
     is_probed = np.zeros((region.max() + 1, len(cells)), dtype=bool)
     counts = np.zeros(len(cells), dtype=np.int64)
     for batch in batches:
@@ -251,8 +251,8 @@ def _group_packs(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Decide which packs come together in a group.
 
-    A region is one group, unless its queries or its corpus are too many: then each part of the queries meets each
-    shard of the corpus in a group of its own.
+    A region is one group. If its queries or its corpus are too many, each part of the queries with each shard of the
+    corpus is a group.
 
     Parameters
     ----------
@@ -260,7 +260,7 @@ def _group_packs(
         The region of each cell.
     sizes : (cell, count)
     probed : (region, cell)
-        The cells that the points of a region look into.
+        The cells that the points of a region probe.
     dimensions : int
         Of the vectors.
     queries_a_part : int
