@@ -216,7 +216,7 @@ def cluster(given: argparse.Namespace, interrupts: Interrupts) -> None:
             raise NotConverged(
                 f"not converged {what_is_missing(clustering.summary)}: try more iterations (--max-iter"
                 + (f", which resumes from the last snapshot in {snapshots.checkpoint}" if can_resume else "")
-                + "), or more damping; nothing was written (--require-convergence)"
+                + "), more damping, or another preference; nothing was written (--require-convergence)"
             )
         summary = replace(
             clustering.summary,

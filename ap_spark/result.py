@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from os import PathLike, fspath
 from typing import Any, NoReturn
 
 from pyspark.sql import DataFrame, SparkSession
@@ -93,7 +94,7 @@ class Summary:
 
 @dataclass(frozen=True, repr=False)
 class Clustering:
-    """The result of a run.
+    """The result of a run. Its tables live as long as the Spark session: `save` keeps them.
 
     Attributes
     ----------
@@ -152,7 +153,9 @@ class Clustering:
             "trace": self.summary.n_iter,
         }
 
-    def save(self, path: str, *, format: OutputFormat = Output.output_format, overwrite: bool = False) -> None:
+    def save(
+        self, path: str | PathLike[str], *, format: OutputFormat = Output.output_format, overwrite: bool = False
+    ) -> None:
         """Write the result to a directory, as ``ap-spark cluster --output`` does.
 
         Parameters
@@ -180,7 +183,7 @@ class Clustering:
         ...     Clustering.load(f"{directory}/pair").summary.n_clusters
         1
         """
-        output = Output(output=path, output_format=format, overwrite=overwrite)
+        output = Output(output=fspath(path), output_format=format, overwrite=overwrite)
         spark = self.assignments.sparkSession
         _refuse_connect(spark)
         read = places_read(spark, {"the directory that the result was loaded from": self.loaded_from})
@@ -188,7 +191,7 @@ class Clustering:
             directory.publish_clustering(self, output.output_format)
 
     @classmethod
-    def load(cls, path: str) -> Clustering:
+    def load(cls, path: str | PathLike[str]) -> Clustering:
         """Read a result that `save` or the command has written.
 
         Parameters
@@ -209,6 +212,7 @@ class Clustering:
         """
         spark = current_session()
         _refuse_connect(spark)
+        path = fspath(path)
         store = Store(spark, path)
         try:
             summary = json.loads(store.read_text(SUMMARY) or "{}")

@@ -296,7 +296,10 @@ def _run(graph: EdgeGraph | BlockGraph, settings: Settings, seconds: dict[str, f
         seconds=seconds,
     )
     if not found.converged:
-        logger.warning("not converged %s: try more iterations (max_iter), or more damping", what_is_missing(summary))
+        logger.warning(
+            "not converged %s: try more iterations (max_iter), more damping, or another preference",
+            what_is_missing(summary),
+        )
     columns = zip(*found.trace, strict=True) if found.trace else ([],) * len(TRACE)
     rows = pa.Table.from_arrays(
         [pa.array(column, kind) for column, kind in zip(columns, TRACE.types, strict=True)], schema=TRACE

@@ -474,7 +474,8 @@ def check(declared: Field[Any], kind: type, given: Any) -> Any:
     right_type = isinstance(value, expected) and (kind is bool or not isinstance(value, bool))
     if not right_type or (about["choices"] and value not in about["choices"]) or not about["holds"](value):
         rule = about["rule"] or {bool: "True or False", str: "a string"}.get(kind, "a list")
-        raise SettingError(f"{declared.name} must be {rule}, got {given!r}")
+        kind_given = "" if right_type else f", of type {type(given).__name__}"
+        raise SettingError(f"{declared.name} must be {rule}, got {given!r}{kind_given}")
     if kind is int and value > about["most"]:
         raise SettingError(f"{declared.name} must be at most {about['most']:,}, got {given!r}")
     return int(value) if kind is int else value

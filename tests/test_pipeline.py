@@ -14,6 +14,7 @@ from pyspark.sql import SparkSession
 
 from ap_spark import (
     Clustering,
+    Execution,
     InputError,
     SettingError,
     Similarity,
@@ -25,6 +26,7 @@ from ap_spark import (
     nearest_neighbors,
     similarities,
 )
+from ap_spark.settings import EngineName
 from tests.conftest import assigned
 
 X = np.array([[1.0, 0.0], [2.0, 0.5], [3.0, 0.0], [7.0, 0.0], [8.0, 0.5], [9.0, 0.0]])
@@ -48,6 +50,7 @@ def test_points_of_any_form_give_the_same_clusters(spark: SparkSession) -> None:
     assembled = VectorAssembler(inputCols=["x", "y"], outputCol="features").transform(numbered)
     forms: list[Any] = [X, X.astype(np.float32), TABLE, numbered, arrays, assembled.select("id", "features")]
     forms += [pd.DataFrame({"id": range(6), "features": list(X)}), TABLE.set_index(np.arange(6)).iloc[::-1]]
+    forms += [(2 * TABLE).astype("uint8") / 2, numbered.selectExpr("cast(id as int) id", "array(float(x), y) features")]
     for points in forms:
         assert outcome(cluster_points(points, preference=-25.0)) == expected
 
@@ -106,10 +109,48 @@ def test_what_is_no_table_is_refused_in_words() -> None:
             cluster_points(x)
     functions: list[Any] = [cluster_points, affinity_propagation, describe, describe_points]
     for function in functions:
-        with pytest.raises(InputError, match="must be a Spark DataFrame, got list"):
+        with pytest.raises(InputError, match="must be a DataFrame of Spark or pandas.*, got list of builtins"):
             function([1, 2])
     with pytest.raises(InputError, match="i, k, s"):
         affinity_propagation(TABLE)
+
+
+@pytest.mark.parametrize("engine", ["resident", "dataframe"])
+def test_ids_of_points_with_arrays_are_checked_too(spark: SparkSession, engine: EngineName) -> None:
+    for ids, message in ((["a", "a", "b"], "'a'"), (["a", None, "b"], "null")):
+        table = spark.createDataFrame(
+            [(name, [float(n)]) for n, name in enumerate(ids)], "id string, features array<double>"
+        )
+        with pytest.raises(InputError, match=message):
+            cluster_points(table, execution=Execution(engine=engine))
+    for columns in ("features", "double(n) id, features"):
+        table = spark.range(3).selectExpr("id n", "array(double(id)) features").selectExpr(*columns.split(", "))
+        with pytest.raises(InputError, match="id"):
+            cluster_points(table, execution=Execution(engine=engine))
+
+
+@pytest.mark.parametrize(
+    ("points", "message"),
+    [
+        (TABLE.assign(name=NAMES), r"column 'name' holds text: if it is the id, `.set_index\('name'\)`"),
+        (TABLE.assign(ID=range(6)), r"there is a column 'ID' .*`.set_index\('ID'\)`"),
+        (TABLE.iloc[[0, 0, 1]], r"0 is given several times: `.reset_index\(drop=True\)`"),
+        (pd.concat([TABLE, TABLE], axis=1), "several called 'x'"),
+        (TABLE.assign(x=1j), "must have columns of numbers, strings or arrays of numbers"),
+        (TABLE.assign(x=float("nan")), "features must be finite numbers, but in 6 rows they are not: id=0"),
+        (np.ma.masked_array(X, mask=X > 8), "without a mask"),
+        (np.zeros((5, 0)), r"shape \(5, 0\)"),
+    ],
+)
+def test_tables_of_pandas_that_are_no_points_are_refused_in_words(points: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        cluster_points(points)
+
+
+@pytest.mark.parametrize("given", ["median", [-1.0, -2.0], np.array([-1.0])])
+def test_a_preference_is_a_number_or_a_table(given: Any) -> None:
+    with pytest.raises(SettingError, match=r"preference must be a finite number, or a table \(id, preference\), got"):
+        cluster_points(X, preference=given)
 
 
 def test_more_clusters_than_points_are_refused_before_similarities(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ def test_it_is_not_pickled(clustering: Clustering) -> None:
 
 @pytest.mark.parametrize("format", get_args(OutputFormat))
 def test_what_is_saved_is_loaded(clustering: Clustering, tmp_path: Path, format: OutputFormat) -> None:
-    path = str(tmp_path / "out")
+    path = tmp_path / "out"
     clustering.save(path, format=format)
     loaded = Clustering.load(path)
     assert loaded.summary == clustering.summary
@@ -47,6 +47,8 @@ def test_what_is_saved_is_loaded(clustering: Clustering, tmp_path: Path, format:
     with pytest.raises(OutputError, match="must not exist yet"):
         clustering.save(path)
     clustering.save(path, overwrite=True)
+    with pytest.raises(OutputError, match="the directory that the result was loaded from"):
+        loaded.save(path, overwrite=True)
 
 
 def test_what_is_no_output_is_not_loaded(clustering: Clustering, tmp_path: Path) -> None:

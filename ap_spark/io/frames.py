@@ -41,6 +41,12 @@ def to_spark(table: Any, name: str) -> DataFrame:
         return current_session().createDataFrame(_points_of_array(table, name))
     if pandas and isinstance(table, pandas.DataFrame):
         return _of_pandas(table.rename(columns=str), name)
+    if not isinstance(table, DataFrame):
+        array = ", or an array of shape (n_points, n_features)" if name == "points" else ""
+        raise InputError(
+            f"{name} must be a DataFrame of Spark or pandas{array}, got {type(table).__name__} of "
+            f"{type(table).__module__}"
+        )
     require_columns(table, (), name)
     found: DataFrame = table
     return found
@@ -62,12 +68,42 @@ def _of_pandas(frame: Any, name: str) -> DataFrame:
                 f"{frame.index[frame.index.duplicated()][0]!r} is given several times: `.reset_index(drop=True)` "
                 "numbers the rows"
             )
+        _refuse_text(frame)
         frame = frame.assign(id=frame.index)
     try:
         rows = pa.Table.from_pandas(frame, preserve_index=False)
+        if name == "points":
+            rows = _with_features(rows)
         return current_session().createDataFrame(rows.cast(pa.schema(map(_known_to_spark, rows.schema))))
     except (pa.ArrowException, ValueError, TypeError, PySparkTypeError) as error:
         raise InputError(f"{name} must have columns of numbers, strings or arrays of numbers, but {error}") from error
+
+
+def _refuse_text(frame: Any) -> None:
+    """Raise InputError if rows would be numbered though there are columns of text, one of which may be the id."""
+    first = frame.head(100)
+    texts = [name for name in frame.columns if first[name].map(lambda value: isinstance(value, str)).any()]
+    if texts and type(frame.index).__name__ == "RangeIndex":
+        raise InputError(
+            f"column {texts[0]!r} holds text: if it is the id, `.set_index({texts[0]!r})` makes it that; if it is no "
+            f"feature, `.drop(columns={texts!r})` leaves it out"
+        )
+
+
+def _with_features(rows: pa.Table) -> pa.Table:
+    """Return points with their number columns as one column ``features``: hundreds of columns are slow in Spark."""
+    kinds = {field.name: field.type for field in rows.schema if field.name not in ("id", "preference")}
+    if not kinds or not all(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in kinds.values()):
+        return rows
+    columns = [rows[name].to_numpy().astype(np.float64) for name in kinds]  # null is not a number there
+    features = _vectors(np.stack(columns, axis=1))
+    return rows.select([name for name in rows.column_names if name not in kinds]).append_column("features", features)
+
+
+def _vectors(x: np.ndarray[Any, Any]) -> pa.Array:
+    """Return the rows of an array of shape (n, d) as a column of arrays."""
+    starts = pa.array(np.arange(0, x.size + 1, x.shape[1]), pa.int32())
+    return pa.ListArray.from_arrays(starts, pa.array(np.ascontiguousarray(x, np.float64).ravel()))
 
 
 def _known_to_spark(field: pa.Field) -> pa.Field:
@@ -96,9 +132,7 @@ def _points_of_array(x: np.ndarray[Any, Any], name: str) -> pa.Table:
         raise InputError(
             f"points must be an array of numbers of shape (n_points, n_features), got {x.dtype} of shape {x.shape}"
         )
-    starts = pa.array(np.arange(0, x.size + 1, x.shape[1]), pa.int32())
-    features = pa.ListArray.from_arrays(starts, pa.array(np.ascontiguousarray(x, np.float64).ravel()))
-    return pa.table({"id": pa.array(np.arange(len(x))), "features": features})
+    return pa.table({"id": pa.array(np.arange(len(x))), "features": _vectors(x)})
 
 
 def as_points(table: DataFrame) -> DataFrame:
