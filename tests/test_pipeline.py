@@ -109,7 +109,7 @@ def test_what_is_no_table_is_refused_in_words() -> None:
             cluster_points(x)
     functions: list[Any] = [cluster_points, affinity_propagation, describe, describe_points]
     for function in functions:
-        with pytest.raises(InputError, match="must be a DataFrame of Spark or pandas.*, got list of builtins"):
+        with pytest.raises(InputError, match=r"must be a DataFrame of Spark or pandas.*, got list of builtins"):
             function([1, 2])
     with pytest.raises(InputError, match="i, k, s"):
         affinity_propagation(TABLE)

@@ -191,8 +191,8 @@ class OutputDirectory:
         if self.store.exists(self.name) and not self.replace and writer is None:
             whole = "does" if self.is_complete else f"does, and is no complete output (there is no {SUCCESS})"
             raise OutputError(
-                f"the output must not exist yet, but {self.target} {whole}: give --overwrite (in Python overwrite=True) to "
-                "replace it"
+                f"the output must not exist yet, but {self.target} {whole}: give --overwrite (in Python "
+                "overwrite=True) to replace it"
             )
 
     def refuse_foreign(self) -> None:
