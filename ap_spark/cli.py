@@ -212,6 +212,8 @@ def cluster(given: argparse.Namespace, interrupts: Interrupts) -> None:
         finally:
             work.watcher.close()
         if output.require_convergence and not clustering.converged:
+            if run.json:
+                print(json.dumps(asdict(clustering.summary), indent=2, allow_nan=False))
             can_resume = snapshots.checkpoint and settings.clusters is None
             raise NotConverged(
                 f"not converged {what_is_missing(clustering.summary)}: try more iterations (--max-iter"

@@ -127,6 +127,9 @@ def tell_of_tasks(name: str, spark: SparkSession, ended: threading.Event) -> Non
                 bar.set_postfix(step=len(finished), refresh=True)
             elif time.monotonic() - told >= LINE_SECONDS:
                 told = time.monotonic()
+                if not tasks:
+                    logger.info("%s: between two steps, %.0f s so far", name, seconds)
+                    continue
                 logger.info(
                     "%s: step %d, %d of %d tasks; %.3g tasks/s, %.0f s so far",
                     *(name, len(finished), done, tasks, pace, seconds),
