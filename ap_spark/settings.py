@@ -465,6 +465,8 @@ def check(declared: Field[Any], kind: type, given: Any) -> Any:
         If it does not have the declared type, or breaks the declared rule.
     """
     about = declared.metadata
+    if about["none"] and given == about["none"]:  # the word that the command has for None
+        return None
     if (given is None and declared.default is None) or (about["or_function"] and callable(given)):
         return given
     value = given
