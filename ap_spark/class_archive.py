@@ -24,8 +24,8 @@ from ap_spark.java import use_java, wrapper_home
 
 __all__ = ["make_archive"]
 
-QUIET = "-Xlog:disable -Xlog:all=error:stderr"  # without it Java prints a line for each class that it leaves out
-TRIALS: tuple[tuple[str, ...], ...] = ((), ("--neighbors", "10"))
+_QUIET = "-Xlog:disable -Xlog:all=error:stderr"  # without it Java prints a line for each class that it leaves out
+_TRIALS: tuple[tuple[str, ...], ...] = ((), ("--neighbors", "10"))
 
 
 def make_archive() -> Path:
@@ -48,14 +48,14 @@ def make_archive() -> Path:
         points, draft = Path(work) / "points.csv", Path(work) / archive.name
         points.write_text("".join(f"{n},{n % 7},{n % 11}\n" for n in range(100)))
         options = with_log(read_properties(configuration("local.properties"))[JAVA_OPTIONS])
-        options += f" {QUIET} -XX:ArchiveClassesAtExit={draft}"
-        for trial in TRIALS:
+        options += f" {_QUIET} -XX:ArchiveClassesAtExit={draft}"
+        for trial in _TRIALS:
             given = ["cluster", str(points), "--no-header", "--id-column", "0", "--conf", f"{JAVA_OPTIONS}={options}"]
             with redirect_stdout(StringIO()):
                 code = main([*given, "--output", f"{work}/output", "--overwrite", *trial])
             if code:
                 raise ApSparkError(f"no archive was made: a small clustering ended with exit code {code}")
-        end_java()
+        _end_java()
         if not draft.exists():
             raise JavaNotFound(
                 f"the Java that {home} starts makes no class-data archives: give another JAVA_HOME, such as that of a "
@@ -65,7 +65,7 @@ def make_archive() -> Path:
     return archive
 
 
-def end_java() -> None:
+def _end_java() -> None:
     """End Java, and wait until it has written the archive."""
     gateway = SparkContext._gateway
     assert gateway is not None

@@ -47,7 +47,7 @@ from ap_spark.options import Parser, add_options, check_together, record
 from ap_spark.pipeline import affinity_propagation, cluster_points, described
 from ap_spark.progress import Progress
 from ap_spark.result import Clustering
-from ap_spark.run import what_is_missing
+from ap_spark.run import format_not_converged
 from ap_spark.settings import (
     Checked,
     Execution,
@@ -216,7 +216,7 @@ def cluster(given: argparse.Namespace, interrupts: Interrupts) -> None:
                 print(json.dumps(asdict(clustering.summary), indent=2, allow_nan=False))
             can_resume = snapshots.checkpoint and settings.clusters is None
             raise NotConverged(
-                f"not converged {what_is_missing(clustering.summary)}: try more iterations (--max-iter"
+                f"not converged {format_not_converged(clustering.summary)}: try more iterations (--max-iter"
                 + (f", which resumes from the last snapshot in {snapshots.checkpoint}" if can_resume else "")
                 + "), more damping, or another preference; nothing was written (--require-convergence)"
             )

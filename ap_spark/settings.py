@@ -21,15 +21,26 @@ from numpy.typing import NDArray
 from ap_spark.errors import SettingError
 
 __all__ = [
+    "MIN_INTERVAL_FACTOR",
+    "Checked",
+    "EngineName",
     "Execution",
     "GraphOutput",
     "Input",
+    "MetricName",
+    "OnDuplicate",
     "Output",
+    "OutputFormat",
+    "PairFunction",
     "Run",
+    "Scale",
+    "Search",
     "Settings",
     "Similarity",
     "Snapshots",
     "Sparsification",
+    "Symmetrize",
+    "as_float",
     "is_required",
     "markdown",
     "option",
@@ -72,22 +83,22 @@ def parameter(
     return field(default=default, metadata=about)
 
 
-def is_directory_path(path: str) -> bool:
+def _is_directory_path(path: str) -> bool:
     """Return whether a path can name a new directory. Hadoop takes a colon in the last part for a scheme."""
     name = path.rstrip("/").rpartition("/")[2]
     return bool(path.strip()) and ":" not in name and not path.startswith("//")
 
 
-DIRECTORY = "the path of a directory, without ':' in its last part or a second '/' at its beginning"
-INTERVAL = re.compile(r"\d+|\d+(\.\d+)?min")
+_DIRECTORY = "the path of a directory, without ':' in its last part or a second '/' at its beginning"
+_INTERVAL = re.compile(r"\d+|\d+(\.\d+)?min")
 MIN_INTERVAL_FACTOR = 12  # by the clock, a snapshot waits at least so many times what the last one took
 
 
-def positive(value: int) -> bool:
+def _positive(value: int) -> bool:
     return value >= 1
 
 
-def is_encoding(name: str) -> bool:
+def _is_encoding(name: str) -> bool:
     """Return whether there is a text encoding of this name."""
     try:
         "a".encode(name)
@@ -127,7 +138,7 @@ class _MessagePassing(Checked):
         "search for the preference that gives K clusters, by clustering up to 20 times",
         metavar="K",
         rule="at least 1",
-        holds=positive,
+        holds=_positive,
     )
     damping: float = parameter(
         0.9,
@@ -136,14 +147,14 @@ class _MessagePassing(Checked):
         rule="in [0.5, 1)",
         holds=lambda damping: 0.5 <= damping < 1,
     )
-    max_iter: int = parameter(500, "iterations at most", short="i", rule="at least 1", holds=positive)
+    max_iter: int = parameter(500, "iterations at most", short="i", rule="at least 1", holds=_positive)
     convergence_iter: int | None = parameter(
         None,
         "iterations for which the exemplars have to stand still (default: the larger of 15 and 5 / (1 - damping), "
         "which outlasts the damping: 50 at 0.9)",
         short="c",
         rule="at least 1",
-        holds=positive,
+        holds=_positive,
     )
     jitter: bool = parameter(
         True, "leave exact ties as they are, instead of changing each similarity by a seeded 1e-10 of itself"
@@ -179,7 +190,7 @@ class Sparsification(Checked):
         None, "leave out smaller similarities", rule="a finite number", holds=math.isfinite
     )
     top: int | None = parameter(
-        None, "keep only the N largest similarities of each point", metavar="N", rule="at least 1", holds=positive
+        None, "keep only the N largest similarities of each point", metavar="N", rule="at least 1", holds=_positive
     )
     symmetrize: Symmetrize | None = parameter(
         None,
@@ -216,7 +227,7 @@ class Execution(Checked):
         "blocks of rows (default: resident one up to 10 million edges, else one a core; dataframe one for each million "
         "edges, and for each core)",
         rule="at least 1",
-        holds=positive,
+        holds=_positive,
         most=1_000_000,
     )
 
@@ -279,7 +290,7 @@ class Input(Checked):
         "utf-8",
         "of csv and tsv files, such as windows-1252 or utf-16; others than UTF-8 are read whole, each file in one task",
         rule="an encoding that Python knows",
-        holds=is_encoding,
+        holds=_is_encoding,
     )
     header: bool | None = parameter(
         None,
@@ -326,7 +337,7 @@ class Similarity(Checked):
         "take each point's similarities to its N nearest neighbours alone, or to all points [all]",
         metavar="N|all",
         rule="at least 1, or all",
-        holds=positive,
+        holds=_positive,
         none="all",
     )
     search: Search = parameter(
@@ -350,8 +361,8 @@ class GraphOutput(Checked):
         None,
         "directory to write the similarities to; it appears whole or not at all",
         metavar="DIR",
-        rule=DIRECTORY,
-        holds=is_directory_path,
+        rule=_DIRECTORY,
+        holds=_is_directory_path,
     )
     output_format: OutputFormat = parameter("parquet", "format of the tables", choices=typing.get_args(OutputFormat))
     single_file: bool = parameter(
@@ -381,8 +392,8 @@ class Output(GraphOutput):
         MISSING,
         "directory to write; it appears whole or not at all",
         metavar="DIR",
-        rule=DIRECTORY,
-        holds=is_directory_path,
+        rule=_DIRECTORY,
+        holds=_is_directory_path,
     )
     require_convergence: bool = parameter(False, "write nothing and exit with 3 when the run has not converged")
 
@@ -402,14 +413,14 @@ class Snapshots(Checked):
         "directory for snapshots, anywhere Spark can write: the same command resumes from the newest; "
         "deleted once the output is published",
         metavar="DIR",
-        rule=DIRECTORY,
-        holds=is_directory_path,
+        rule=_DIRECTORY,
+        holds=_is_directory_path,
     )
     checkpoint_every: str = parameter(
         "10min",
         f"time between two snapshots (at least {MIN_INTERVAL_FACTOR} times what one takes), or how many iterations",
         rule="a number of iterations such as 50, or of minutes such as 10min",
-        holds=lambda every: INTERVAL.fullmatch(every) is not None and float(every.removesuffix("min")) > 0,
+        holds=lambda every: _INTERVAL.fullmatch(every) is not None and float(every.removesuffix("min")) > 0,
         metavar="N|Nmin",
     )
     resume: bool = parameter(True, "start again from the beginning, and delete the snapshots of before")

@@ -34,8 +34,8 @@ class Tracker:
 
 
 def test_a_long_stage_tells_of_its_tasks(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(progress, "LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "_POLL_INTERVAL_S", 0.01)
+    monkeypatch.setattr(progress, "_LINE_INTERVAL_S", 0.0)
     tracker = Tracker()
     spark: Any = SimpleNamespace(sparkContext=SimpleNamespace(statusTracker=lambda: tracker))
     with caplog.at_level(logging.INFO, "ap_spark.progress"), Progress(10).stage("graph", spark):

@@ -28,12 +28,11 @@ __all__ = [
     "is_text",
     "leave_out",
     "one_column",
-    "some_columns",
 ]
 
 logger = logging.getLogger(__name__)
 
-ID = "id"  # a column of this name is the id, where no other one is named
+_ID = "id"  # a column of this name is the id, where no other one is named
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _FEW = 4  # names such as 0, 1, 2 that might as well be a row of small numbers
 
@@ -94,12 +93,12 @@ def choose_columns(
     if id_column:
         identity: int | None = one_column(names, id_column)
     else:
-        identity = one_column(names, ID) if id_column is None and ID in names else None
+        identity = one_column(names, _ID) if id_column is None and _ID in names else None
         if identity is not None and named is not None and identity in named:
             logger.warning(
                 "column 'id' is a feature, so that rows are numbered: if it is the id, give %s, and leave it out of "
                 "the features",
-                format_option("id_column", ID),
+                format_option("id_column", _ID),
             )
             identity = None
     is_id_settled = identity is not None or id_column == ""
@@ -131,7 +130,7 @@ def _named_features(names: Sequence[str], wanted: str | Sequence[str] | None) ->
     if not isinstance(wanted, Sequence) or not all(isinstance(part, str) for part in wanted):
         raise SettingError(f"feature_columns must be a string, or a list of strings, got {wanted!r}")
     parts = wanted.split(",") if isinstance(wanted, str) else wanted
-    return [column for part in parts if part for column in some_columns(names, part)]
+    return [column for part in parts if part for column in _some_columns(names, part)]
 
 
 def _default_features(table: Table, identity: int | None, preference: int | None, is_id_settled: bool) -> list[int]:
@@ -245,10 +244,10 @@ def one_column(names: Sequence[str], wanted: str) -> int:
     )
 
 
-def some_columns(names: Sequence[str], wanted: str) -> list[int]:
+def _some_columns(names: Sequence[str], wanted: str) -> list[int]:
     """Return the positions of the columns of one name, position, or range of positions.
 
-    >>> some_columns(["a", "b", "c"], "1-2")
+    >>> _some_columns(["a", "b", "c"], "1-2")
     [1, 2]
     """
     if wanted not in names and (ends := re.fullmatch(r"\s*([0-9]+)-([0-9]+)\s*", wanted)):

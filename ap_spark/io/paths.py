@@ -20,10 +20,10 @@ from ap_spark.io.stores import Store
 
 __all__ = ["Place", "conflict", "irreplaceable", "places_read"]
 
-SAME_SCHEME = {"s3": "s3a", "s3n": "s3a", "abfss": "abfs", "wasbs": "wasb"}
-DEFAULT_PORT = ":8020"  # of a name node
+_SAME_SCHEME = {"s3": "s3a", "s3n": "s3a", "abfss": "abfs", "wasbs": "wasb"}
+_DEFAULT_PORT = ":8020"  # of a name node
 
-Node = tuple[int, int]
+_Node = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Place:
     what: str
     shown: str
     parts: tuple[str, ...]
-    nodes: tuple[Node, ...] = ()
+    nodes: tuple[_Node, ...] = ()
     exists: bool = False
 
     @classmethod
@@ -58,12 +58,12 @@ class Place:
     def remote(cls, what: str, uri: str) -> Place:
         scheme, _, rest = uri.partition(":")
         authority, _, path = rest.removeprefix("//").partition("/")
-        scheme, authority = scheme.lower(), authority.lower().removesuffix(DEFAULT_PORT)
-        return cls(what, uri, (SAME_SCHEME.get(scheme, scheme), authority, *filter(None, path.split("/"))))
+        scheme, authority = scheme.lower(), authority.lower().removesuffix(_DEFAULT_PORT)
+        return cls(what, uri, (_SAME_SCHEME.get(scheme, scheme), authority, *filter(None, path.split("/"))))
 
     @classmethod
     def local(cls, what: str, path: Path) -> Place:
-        nodes: list[Node] = []
+        nodes: list[_Node] = []
         for above in (path, *path.parents):
             with suppress(OSError):
                 found = above.stat()
@@ -111,13 +111,13 @@ def places_read(spark: SparkSession, paths: Mapping[str, str | Sequence[str] | N
                 found.append(Place.remote(what, uri))
                 continue
             target = Path(os.path.realpath(uri.removeprefix("file:")))
-            found += [Place.local(what, each) for each in (target, *linked(target))]
+            found += [Place.local(what, each) for each in (target, *_linked(target))]
     return found
 
 
-def linked(directory: Path) -> Iterator[Path]:
+def _linked(directory: Path) -> Iterator[Path]:
     """Yield what the links in a directory lead to, and what links below that lead to."""
-    seen: set[Node] = set()
+    seen: set[_Node] = set()
     for where, directories, files in os.walk(directory, followlinks=True):
         try:
             node = os.stat(where)
@@ -139,7 +139,7 @@ def irreplaceable(path: Path) -> str | None:
     for name, kept in (("the home directory", Path("~")), ("the working directory", Path())):
         if Place.local(name, Path(os.path.expanduser(kept)).resolve()).lies_in(place):
             return f"is {name}, or holds it"
-    if path.is_mount() or str(path) in mounts():
+    if path.is_mount() or str(path) in _mounts():
         return "is where a file system is mounted, which cannot be renamed"
     above, found = path.parent.stat(), path.stat()
     if above.st_mode & stat.S_ISVTX and os.geteuid() not in (0, above.st_uid, found.st_uid):
@@ -150,7 +150,7 @@ def irreplaceable(path: Path) -> str | None:
     return None
 
 
-def mounts() -> set[str]:
+def _mounts() -> set[str]:
     """Return where something is mounted, bind mounts included, if the system has a list."""
     with suppress(OSError):
         lines = Path("/proc/self/mountinfo").read_bytes().splitlines()

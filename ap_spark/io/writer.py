@@ -40,25 +40,25 @@ __all__ = ["SUMMARY", "OutputDirectory", "OutputIsThere", "claimed", "read_writt
 logger = logging.getLogger(__name__)
 
 FORMAT = "ap_spark/1"  # in summary.json: by this an output of ours is known
-SUMMARY, LABELS, CENTERS = "summary.json", "labels.tsv", "cluster_centers_indices.tsv"
-STAGED = "output"  # in a staging directory
-IN_A_TABLE = {  # what Spark, and its committers, write there
+SUMMARY, _LABELS, _CENTERS = "summary.json", "labels.tsv", "cluster_centers_indices.tsv"
+_STAGED = "output"  # in a staging directory
+_IN_A_TABLE = {  # what Spark, and its committers, write there
     False: re.compile(r"part-.*|_SUCCESS"),
     True: re.compile(r"_temporary|__magic.*"),  # directories
 }
-UNFINISHED = "_PUBLISHING"  # in an output that is written in its place: by whom
+_UNFINISHED = "_PUBLISHING"  # in an output that is written in its place: by whom
 _PROCESS = re.compile(r"\d{1,9}")
-ROWS_A_FILE = 1_000_000
-RFC_4180 = {"header": True, "escape": '"', "ignoreLeadingWhiteSpace": False, "ignoreTrailingWhiteSpace": False}
+_ROWS_A_FILE = 1_000_000
+_RFC_4180 = {"header": True, "escape": '"', "ignoreLeadingWhiteSpace": False, "ignoreTrailingWhiteSpace": False}
 WRITERS: dict[str, tuple[str, dict[str, Any]]] = {
     "parquet": ("parquet", {}),
-    "csv": ("csv", RFC_4180),
-    "tsv": ("csv", RFC_4180 | {"sep": "\t"}),
+    "csv": ("csv", _RFC_4180),
+    "tsv": ("csv", _RFC_4180 | {"sep": "\t"}),
     "json": ("json", {"ignoreNullFields": False}),
 }
 
 
-class Result(Protocol):
+class _Result(Protocol):
     """What `result.Clustering` has for this module."""
 
     @property
@@ -161,7 +161,7 @@ class OutputDirectory:
     @property
     def writer(self) -> str | None:
         """The mark of the run that has begun to write in the output's place, and not ended."""
-        return None if self.is_complete else self.target.read_text(UNFINISHED)
+        return None if self.is_complete else self.target.read_text(_UNFINISHED)
 
     @contextmanager
     def writable(self) -> Iterator[None]:
@@ -185,7 +185,7 @@ class OutputDirectory:
         """
         writer = self.writer
         if writer is not None and _lives(writer.partition(" ")[0]):
-            raise self.in_use(f"says in {UNFINISHED} (delete it if that run is dead) that it is writing to")
+            raise self.in_use(f"says in {_UNFINISHED} (delete it if that run is dead) that it is writing to")
         if self.store.is_file(self.name):
             raise OutputError(f"the output must be a directory, but {self.target} is a file: move it away")
         if self.store.exists(self.name) and not self.replace and writer is None:
@@ -212,13 +212,13 @@ class OutputDirectory:
             return None
         if not self.is_ours(name):
             return f"is none (by its {SUMMARY}): choose another directory, or move it away"
-        files = {SUCCESS, UNFINISHED, SUMMARY, LABELS, CENTERS}
+        files = {SUCCESS, _UNFINISHED, SUMMARY, _LABELS, _CENTERS}
         files |= {f"{table}.{output_format}" for table in OUTPUTS for output_format in WRITERS}
         for entry, is_directory in found.items():
             if entry not in (OUTPUTS if is_directory else files):
                 return f"holds {entry!r}, which is not of an output: move it away"
             for part, within in self.store.entries(f"{name}/{entry}").items() if is_directory else ():
-                if not IN_A_TABLE[within].fullmatch(part):
+                if not _IN_A_TABLE[within].fullmatch(part):
                     return f"holds {f'{entry}/{part}'!r}, which is not of an output: move it away"
         return None
 
@@ -229,7 +229,7 @@ class OutputDirectory:
         except ValueError:
             return False
         if not isinstance(summary, dict):
-            return summary is None and self.store.is_file(f"{name}/{UNFINISHED}")
+            return summary is None and self.store.is_file(f"{name}/{_UNFINISHED}")
         before = {"settings", "seconds"} <= summary.keys() and bool({"fingerprint", "graph"} & summary.keys())
         return summary.get("format") == FORMAT or before
 
@@ -271,7 +271,7 @@ class OutputDirectory:
         if purpose == "old":
             ours = self.is_ours(found) and not self.foreign(found)
         elif purpose == "staging":
-            ours = self.store.entries(found).keys() <= {STAGED}
+            ours = self.store.entries(found).keys() <= {_STAGED}
         else:
             ours = self.store.is_file(found)
         return None if ours else "it is no output of ap-spark, or holds more"
@@ -309,7 +309,7 @@ class OutputDirectory:
             check_output(name, table)
         in_place = not self.store.renames_at_once
         staging = self.beside("staging")
-        staged = self.name if in_place else f"{staging}/{STAGED}"
+        staged = self.name if in_place else f"{staging}/{_STAGED}"
         if in_place:
             self.make_room()
         else:
@@ -358,14 +358,14 @@ class OutputDirectory:
             raise self.in_use("has written to") from error
         self.refuse_foreign()
         self.target.delete(SUCCESS)
-        self.target.write_text(UNFINISHED, self.mark)  # what is half deleted is still an output of ours
+        self.target.write_text(_UNFINISHED, self.mark)  # what is half deleted is still an output of ours
         for name in self.target.names():
-            if name != UNFINISHED:
+            if name != _UNFINISHED:
                 self.target.delete(name)
 
     def check_mark(self) -> None:
         """Raise OutputInUse if another run has made room for itself since we did."""
-        if self.target.read_text(UNFINISHED) != self.mark:
+        if self.target.read_text(_UNFINISHED) != self.mark:
             raise self.in_use("has written to")
 
     def conclude(self) -> None:
@@ -375,9 +375,9 @@ class OutputDirectory:
         except OutputInUse:
             self.target.delete(SUCCESS)
             raise
-        self.target.delete(UNFINISHED)
+        self.target.delete(_UNFINISHED)
 
-    def publish_clustering(self, clustering: Result, output_format: str, *, single_file: bool = False) -> None:
+    def publish_clustering(self, clustering: _Result, output_format: str, *, single_file: bool = False) -> None:
         """Publish the result of a run; see `publish`."""
         tables = {name: (table, clustering.sizes[name]) for name, table in clustering.tables.items()}
         self.publish(
@@ -397,7 +397,7 @@ class OutputDirectory:
     def write(self, table: DataFrame, name: str, output_format: str, count: int, *, single_file: bool = False) -> None:
         """Write a table of ``count`` rows, sorted by its first column, as few files."""
         kind, options = WRITERS[output_format]
-        files, key = 1 if single_file else -(-count // ROWS_A_FILE), table.columns[0]
+        files, key = 1 if single_file else -(-count // _ROWS_A_FILE), table.columns[0]
         if single_file:  # whatever the session says
             options = options | {"maxRecordsPerFile": 0} | ({} if kind == "parquet" else {"compression": "none"})
         few = table.repartitionByRange(files, key) if files > 1 else table.coalesce(1)
@@ -407,9 +407,9 @@ class OutputDirectory:
         """Write the labels, and the row numbers of the exemplars, one a line, as Concurrent_AP does."""
         is_exemplar = F.col("id") == F.col("exemplar")
         rows = assignments.orderBy("id").select("label", is_exemplar.alias("is_exemplar")).toArrow()
-        self.store.write_text(f"{staged}/{LABELS}", lines(rows["label"].to_numpy()))
+        self.store.write_text(f"{staged}/{_LABELS}", _lines(rows["label"].to_numpy()))
         centers = np.flatnonzero(rows["is_exemplar"].to_numpy())
-        self.store.write_text(f"{staged}/{CENTERS}", lines(centers))
+        self.store.write_text(f"{staged}/{_CENTERS}", _lines(centers))
 
     def place(self, staged: str) -> None:
         """Rename the complete output to its name. Only now the one before it is deleted."""
@@ -454,5 +454,5 @@ def _lives(owner: str) -> bool | None:
     return process != str(os.getpid()) and psutil.pid_exists(int(process))
 
 
-def lines(numbers: NDArray[np.int64]) -> str:
+def _lines(numbers: NDArray[np.int64]) -> str:
     return "".join(f"{number}\n" for number in numbers.tolist())

@@ -41,7 +41,7 @@ _TYPICAL = 1e12  # in half of the vectors no element is larger
 _SPARE_CENTROIDS = 2  # beyond the two nearest by 32 bits, of which 64 bits choose
 _ROUNDING, _UNDERFLOW = 2.0**-24, 2.0**-126  # of 32 bits: the relative error, and what may become 0
 
-Singles = NDArray[np.float32]
+_Singles = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,12 @@ class Cells:
 
     center: Floats
     spread: float
-    centroids: Singles
+    centroids: _Singles
 
     def __len__(self) -> int:
         return len(self.centroids)
 
-    def reduced(self, vectors: Floats) -> Singles:
+    def reduced(self, vectors: Floats) -> _Singles:
         """Return vectors as faiss gets them."""
         small = np.clip((vectors - self.center) / self.spread, -_LARGEST, _LARGEST)
         return np.ascontiguousarray(small, dtype=np.float32)
@@ -86,7 +86,7 @@ class Cells:
         return np.asarray(_flat_index(self.centroids).search(self.reduced(vectors), min(number, len(self)))[1])
 
 
-def _flat_index(vectors: Singles) -> Any:
+def _flat_index(vectors: _Singles) -> Any:
     """Return a faiss index that compares with every vector."""
     import faiss  # an extra
 
@@ -95,7 +95,7 @@ def _flat_index(vectors: Singles) -> Any:
     return index
 
 
-def _candidates(index: Any, vectors: Singles, rows: Positions, number: int) -> Positions:
+def _candidates(index: Any, vectors: _Singles, rows: Positions, number: int) -> Positions:
     """Return so many places in the index for each of some rows, -1 where there are not as many."""
     return np.asarray(index.search(vectors[rows], number)[1])
 
@@ -117,7 +117,7 @@ def group_cells(cells: Cells, number: int) -> Positions:
     return np.asarray(index.search(cells.centroids, 1)[1][:, 0])
 
 
-def _k_means(vectors: Singles, number: int) -> Singles:
+def _k_means(vectors: _Singles, number: int) -> _Singles:
     """Return so many centroids, or as many as there are different vectors."""
     import faiss
 
