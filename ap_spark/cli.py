@@ -204,13 +204,10 @@ def cluster(given: argparse.Namespace, interrupts: Interrupts) -> None:
     snapshots = record(Snapshots, given)
     with _job(given, output, interrupts, snapshots.checkpoint) as work:
         choices = work.choices | passing | {"checkpoint": snapshots, "callback": work.watcher}
-        try:
-            if work.source.edges:
-                clustering = affinity_propagation(work.rows, points=work.points, **choices)
-            else:
-                clustering = cluster_points(work.rows, similarity=record(Similarity, given), **choices)
-        finally:
-            work.watcher.close()
+        if work.source.edges:
+            clustering = affinity_propagation(work.rows, points=work.points, **choices)
+        else:
+            clustering = cluster_points(work.rows, similarity=record(Similarity, given), **choices)
         if output.require_convergence and not clustering.converged:
             if run.json:
                 print(json.dumps(asdict(clustering.summary), indent=2, allow_nan=False))

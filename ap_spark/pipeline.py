@@ -117,7 +117,11 @@ def cluster_points(
         seed=seed,
     )
     _check_callback(callback)
-    with from_tasks(), _compared(points, preferences, similarity, settings, callback) as (source, settings):
+    with (
+        _closing(callback),
+        from_tasks(),
+        _compared(points, preferences, similarity, settings, callback) as (source, settings),
+    ):
         return cluster(source, settings, _watch(source.spark, settings, checkpoint, callback))
 
 
@@ -175,7 +179,9 @@ def affinity_propagation(
         resume.
     callback : callable, optional
         Called with the `Iteration` record of each iteration. Where it returns True, a last snapshot is taken and
-        Interrupted is raised. `Progress` is one: a bar on a terminal, lines in a log.
+        Interrupted is raised. `Progress` is one: a bar on a terminal, lines in a log. An object may have more methods:
+        ``stage(name, spark)``, a context for as long as another stage lasts; ``resumes_from(checkpoint)``, called once
+        with the run's snapshots; ``close()``, called at the end.
 
     Returns
     -------
@@ -223,7 +229,7 @@ def affinity_propagation(
     )
     _check_callback(callback)
     source = _given(similarities, points, preferences)
-    with from_tasks():
+    with _closing(callback), from_tasks():
         return cluster(source, settings, _watch(source.spark, settings, checkpoint, callback))
 
 
@@ -470,14 +476,20 @@ def _check_callback(callback: object) -> None:
         raise SettingError(f"callback must be a function, got {callback!r}: leave it out for none")
 
 
+@contextmanager
+def _closing(callback: _Callback | None) -> Iterator[None]:
+    """Close the callback at the end, if it can be closed."""
+    try:
+        yield
+    finally:
+        if close := getattr(callback, "close", None):
+            close()
+
+
 def _watch(
     spark: SparkSession, settings: Settings, checkpoint: str | Snapshots | None, callback: _Callback | None
 ) -> Watch:
-    """Return what is called while the run iterates.
-
-    A callback may have more methods: ``stage(name, spark)``, a context for as long as a stage lasts, and
-    ``resumes_from(checkpoint)``, called once with where the run keeps its snapshots.
-    """
+    """Return what is called while the run iterates."""
     snapshots = checkpoint if isinstance(checkpoint, Snapshots) else Snapshots(checkpoint=checkpoint)
     watch = Watch(callback or Watch.callback, stage=partial(_stage, callback, spark=spark))
     if snapshots.checkpoint is None:

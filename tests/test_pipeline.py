@@ -171,10 +171,14 @@ def test_a_callback_stops_the_run_and_hears_of_stages() -> None:
             heard.append(name)
             return nullcontext()
 
+        def close(self) -> None:
+            heard.append("closed")
+
     cluster_points(X, callback=Callback())
     assert [name for n, name in enumerate(heard) if name not in heard[:n]] == [
         "similarities",
         "graph",
         "iteration",
         "clusters",
+        "closed",
     ]
