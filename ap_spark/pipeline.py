@@ -431,6 +431,8 @@ def _compared(
                 except WrongInput:
                     check_unique(table, "id", "the points")
                     raise
+            else:
+                check_unique(table, "id", "the points")
             if similarity.neighbors is not None:
                 named = persisted(named)  # the search reads it more than once
             try:

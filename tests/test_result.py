@@ -54,7 +54,7 @@ def test_what_is_saved_is_loaded(clustering: Clustering, tmp_path: Path, format:
 def test_what_is_no_output_is_not_loaded(clustering: Clustering, tmp_path: Path) -> None:
     (tmp_path / "summary.json").write_text(json.dumps({"graph": 1}))
     for path in (tmp_path, tmp_path / "none"):
-        with pytest.raises(InputError, match=r"must be an output of `ap-spark cluster` or of Clustering\.save"):
+        with pytest.raises(InputError, match=r"must be a whole output of `ap-spark cluster` or of Clustering\.save"):
             Clustering.load(str(path))
     with pytest.raises(SettingError, match="output_format must be one of parquet, csv, tsv, json, got 'xls'"):
         clustering.save(str(tmp_path / "out"), format="xls")  # type: ignore[arg-type]

@@ -65,7 +65,7 @@ def _of_pandas(frame: Any, name: str) -> DataFrame:
         if not frame.index.is_unique:
             raise InputError(
                 "the index of points holds their ids, which must be given once, but "
-                f"{frame.index[frame.index.duplicated()][0]!r} is given several times: `.reset_index(drop=True)` "
+                f"{frame.index[frame.index.duplicated()].tolist()[0]!r} is given several times: `.reset_index(drop=True)` "
                 "numbers the rows"
             )
         _refuse_text(frame)

@@ -78,7 +78,7 @@ def test_preferences_and_what_is_refused_later_stay(spark: SparkSession) -> None
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"min_similarity": float("nan")}, "min_similarity must be a number, got nan"),
+        ({"min_similarity": float("nan")}, "min_similarity must be a finite number, got nan"),
         ({"top": 0}, "top must be at least 1, got 0"),
         ({"symmetrize": "both"}, "symmetrize must be one of none, union, mutual, got 'both'"),
     ],

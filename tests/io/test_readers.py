@@ -301,7 +301,7 @@ def test_similarities_of_files_with_other_columns(spark: SparkSession, tmp_path:
     with pytest.raises(InputError, match=r"in column 's' 1 row is null, NaN or \+infinite: i=1, k=3, s=None"):
         describe(read_similarities(spark, str(directory)))
     pq.write_table(pa.table({"x": [1], "y": [3], "z": [-1.0]}), directory / "0.parquet")
-    with pytest.raises(InputError, match=r"ids must not be null, but in columns 'i' and 'k' 1 pair has one"):
+    with pytest.raises(InputError, match=r"ids must not be null, but in columns 'i' and 'k' 1 pair has a null id"):
         describe(read_similarities(spark, str(directory)))
 
 
@@ -423,7 +423,7 @@ def test_an_encoding_is_one_of_a_text_file(spark: SparkSession, tmp_path: Path) 
     [
         ({"id_column": None}, "id_column must name a column, got None: the rows of a DataFrame have no numbers"),
         ({"id_column": 0}, "id_column must be a string, got 0"),
-        ({"preference_column": 1}, "preference_column must be a string, got 1"),
+        ({"preference_column": 1}, "preference_column must be a string, got 1, of type int"),
         ({"feature_columns": 1}, "feature_columns must be a string, or a list of strings, got 1"),
         ({"feature_columns": [1, 2]}, "feature_columns must be a string, or a list of strings, got [1, 2]"),
         ({"feature_columns": {"x"}}, "feature_columns must be a string, or a list of strings, got {'x'}"),
