@@ -487,7 +487,7 @@ def check(declared: Field[Any], kind: type, given: Any) -> Any:
     right_type = isinstance(value, expected) and (kind is bool or not isinstance(value, bool))
     if not right_type or (about["choices"] and value not in about["choices"]) or not about["holds"](value):
         rule = about["rule"] or {bool: "True or False", str: "a string"}.get(kind, "a list")
-        kind_given = "" if right_type else f", of type {type(given).__name__}"
+        kind_given = f", of type {type(given).__name__}" if kind in (int, float) and not right_type else ""
         raise SettingError(f"{declared.name} must be {rule}, got {given!r}{kind_given}")
     if kind is int and value > about["most"]:
         raise SettingError(f"{declared.name} must be at most {about['most']:,}, got {given!r}")

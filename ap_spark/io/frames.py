@@ -62,11 +62,10 @@ def _of_pandas(frame: Any, name: str) -> DataFrame:
                 f"points have their ids in a column 'id' or in the index, but there is a column {like!r}"
                 f"{did_you_mean(like, ['id'])}: rename it, or call `.set_index({like!r})`"
             )
-        if not frame.index.is_unique:
+        if twice := frame.index[frame.index.duplicated()].tolist():
             raise InputError(
-                "the index of points holds their ids, which must be given once, but "
-                f"{frame.index[frame.index.duplicated()].tolist()[0]!r} is given several times: `.reset_index(drop=True)` "
-                "numbers the rows"
+                f"the index of points holds their ids, which must be given once, but {twice[0]!r} is given several "
+                "times: `.reset_index(drop=True)` numbers the rows"
             )
         _refuse_text(frame)
         frame = frame.assign(id=frame.index)

@@ -423,7 +423,7 @@ def test_an_encoding_is_one_of_a_text_file(spark: SparkSession, tmp_path: Path) 
     [
         ({"id_column": None}, "id_column must name a column, got None: the rows of a DataFrame have no numbers"),
         ({"id_column": 0}, "id_column must be a string, got 0"),
-        ({"preference_column": 1}, "preference_column must be a string, got 1, of type int"),
+        ({"preference_column": 1}, "preference_column must be a string, got 1"),
         ({"feature_columns": 1}, "feature_columns must be a string, or a list of strings, got 1"),
         ({"feature_columns": [1, 2]}, "feature_columns must be a string, or a list of strings, got [1, 2]"),
         ({"feature_columns": {"x"}}, "feature_columns must be a string, or a list of strings, got {'x'}"),
