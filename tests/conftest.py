@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,11 @@ INTERPRETING = [option for setting in INTERPRETED for option in ("--conf", setti
 LONG = pytest.mark.long  # as `marks` of a case: make test-long
 
 Edges = list[tuple[int, int, float]]
+
+
+def every_third(cases: Iterable[Any]) -> list[Any]:
+    """Cases of which `make test` runs every third, and `make test-long` the others."""
+    return [case if number % 3 == 0 else pytest.param(case, marks=LONG) for number, case in enumerate(cases)]
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ from ap_spark.errors import OutputInUse
 from ap_spark.io.stores import Store, is_a
 from ap_spark.io.writer import OutputDirectory, claimed
 from ap_spark.settings import OutputFormat
-from tests.conftest import LONG, ROOT, affinity_propagation, random_edges
+from tests.conftest import LONG, ROOT, affinity_propagation, every_third, random_edges
 
 pytestmark = pytest.mark.usefixtures("spark")
 
@@ -577,7 +577,7 @@ BAD = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", BAD)
+@pytest.mark.parametrize("case", every_third(BAD))
 def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str], case: str) -> None:
     text, options, message = BAD[case]
     (tmp_path / "points.csv").write_text("id\n0\n1\n")

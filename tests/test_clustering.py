@@ -222,7 +222,7 @@ def test_random_sparse_graphs_cluster_as_the_oracle(frame: Frame) -> None:
         assert assigned(clustering) == oracle.clusters(s, found).tolist()
 
 
-@pytest.mark.parametrize(("window", "least"), [(None, -1715.0), (15, -1800.0)])
+@pytest.mark.parametrize(("window", "least"), [(None, -1715.0), pytest.param(15, -1800.0, marks=LONG)])
 def test_a_run_has_not_converged_while_points_are_without_an_exemplar(
     frame: Frame, window: int | None, least: float
 ) -> None:

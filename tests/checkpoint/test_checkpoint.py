@@ -79,7 +79,9 @@ def opened(spark: SparkSession, directory: Path, **settings: Any) -> Checkpoint:
     return checkpoint
 
 
-@pytest.mark.parametrize("first", ["one block", pytest.param("three blocks", marks=LONG), "dataframe"])
+@pytest.mark.parametrize(
+    "first", ["one block", pytest.param("three blocks", marks=LONG), pytest.param("dataframe", marks=LONG)]
+)
 def test_each_engine_resumes_from_the_state_of_each(graph: EdgeGraph, whole: bytes, tmp_path: Path, first: str) -> None:
     engine = ENGINES[first](graph)
     advance(engine, BEFORE)
@@ -324,6 +326,7 @@ def test_a_run_says_what_it_has_saved(spark: SparkSession, snapshots: Path, tmp_
         before.open()
 
 
+@LONG
 def test_what_the_engine_may_read_again_is_kept(
     spark: SparkSession, graph: EdgeGraph, whole: bytes, tmp_path: Path
 ) -> None:

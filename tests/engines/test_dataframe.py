@@ -14,6 +14,7 @@ from ap_spark.engines.dataframe import DataFrameEngine, responsibilities
 from ap_spark.graph.edge_graph import build_edge_graph
 from ap_spark.settings import Settings
 from tests.conftest import (
+    LONG,
     Edges,
     held_tables,
 )
@@ -60,6 +61,7 @@ def test_an_iteration_never_moves_the_edges(
     graph.release()
 
 
+@LONG
 def test_storage_and_plan_do_not_grow_and_are_given_back(spark: SparkSession, frame: Frame, tied: Edges) -> None:
     before = held_tables(spark).keys()  # other tests' leftovers, which may go at any time
     graph = build_edge_graph(frame(tied), Settings())

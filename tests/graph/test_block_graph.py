@@ -57,7 +57,7 @@ SETTINGS = [
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        pytest.param(options, text, marks=() if (number + 2 * text) % 4 == 0 else LONG)
+        pytest.param(options, text, marks=() if number == 0 and not text else LONG)
         for number, options in enumerate(SETTINGS)
         for text in (False, True)
     ],
@@ -104,6 +104,7 @@ def test_both_forms_of_a_graph_are_the_same(
     blocks.release()
 
 
+@LONG
 def test_the_range_of_preferences_by_passes(frame: Frame) -> None:
     edges = all_pairs(np.random.default_rng(3).normal(size=(12, 2)))
     for some, bounded in ((edges, True), (edges[:-1], True), (one_way(edges, 5), False)):
@@ -114,6 +115,7 @@ def test_the_range_of_preferences_by_passes(frame: Frame) -> None:
         graph.release()
 
 
+@LONG
 def test_similarities_go_into_blocks_in_the_tasks_that_compute_them(spark: SparkSession) -> None:
     x = np.random.default_rng(4).normal(size=(70, 2)).round(1)
     points = spark.createDataFrame(pa.table({"id": np.arange(70) * 3, "features": list(x)}))
@@ -188,7 +190,10 @@ BAD: list[tuple[Edges, dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("edges", "options", "message"), BAD)
+@pytest.mark.parametrize(
+    ("edges", "options", "message"),
+    [pytest.param(*case, marks=() if number % 3 == 0 else LONG) for number, case in enumerate(BAD)],
+)
 def test_what_is_wrong_is_refused_in_the_same_words(
     frame: Frame, edges: Edges, options: dict[str, Any], message: str
 ) -> None:

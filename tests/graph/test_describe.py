@@ -14,7 +14,7 @@ from scipy.sparse.csgraph import connected_components
 
 from ap_spark import Execution, SettingError, Sparsification, describe
 from ap_spark.cli import main
-from tests.conftest import ROOT, Edges, affinity_propagation, held_tables
+from tests.conftest import LONG, ROOT, Edges, affinity_propagation, held_tables
 
 Frame = Callable[[Edges], DataFrame]
 
@@ -67,6 +67,7 @@ def test_a_graph_described(spark: SparkSession, frame: Frame) -> None:
     assert clustering.summary.n_clusters >= found.least_clusters
 
 
+@LONG
 def test_the_arguments_are_those_of_a_run(spark: SparkSession, frame: Frame) -> None:
     edges = frame([(0, 1, -1.0), (1, 0, -2.0), (1, 2, -3.0), (2, 1, -9.0)])
     preference = spark.createDataFrame([(0, -1.0), (1, -2.0), (2, -3.0)], "id int, preference double")

@@ -28,6 +28,7 @@ from ap_spark.io.records import Dialect, parse
 from ap_spark.io.tables import BROKEN, PATH, START
 from ap_spark.io.text_files import _LINE, Layout, LinesTable, cells
 from ap_spark.io.writer import WRITERS
+from tests.conftest import every_third
 
 SEPARATORS = {"csv": ",", "tsv": "\t"}
 BREAKS = ("\n", "\r", "\r\n")
@@ -192,7 +193,7 @@ FILES: dict[str, tuple[str, str | bytes, dict[str, Any], list[tuple[Any, ...]]]]
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", FILES)
+@pytest.mark.parametrize("case", every_third(FILES))
 def test_points_of_a_file(spark: SparkSession, tmp_path: Path, case: str) -> None:
     name, content, options, rows = FILES[case]
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -225,7 +226,7 @@ DIRECTORIES: dict[str, tuple[dict[str, str], list[tuple[Any, ...]] | str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", DIRECTORIES)
+@pytest.mark.parametrize("case", every_third(DIRECTORIES))
 def test_files_have_their_own_headers(spark: SparkSession, tmp_path: Path, case: str) -> None:
     files, meant = DIRECTORIES[case]
     directory = tmp_path / "e [1] é.csv"
@@ -384,7 +385,7 @@ BAD: dict[str, tuple[str, str | bytes, dict[str, Any], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", BAD)
+@pytest.mark.parametrize("case", every_third(BAD))
 def test_what_is_wrong_with_a_file(spark: SparkSession, tmp_path: Path, case: str) -> None:
     name, content, options, message = BAD[case]
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
