@@ -225,7 +225,7 @@ def test_a_disk_without_room_for_the_blocks_is_an_error_and_nothing_is_left(tmp_
     command += ["--output", str(tmp_path / "out")]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert ended.returncode == 4, ended.stderr
-    assert "Spark's local directories" in ended.stderr
+    assert "in a local directory of Spark's" in ended.stderr
     assert "File too large" in ended.stderr
     assert "left []" in ended.stdout
     assert not (tmp_path / "out").exists()

@@ -234,7 +234,7 @@ QUIET = """
 import pandas as pd
 from ap_spark import Similarity, cluster_points
 points = pd.DataFrame({"x": [1.0, 2.0, 3.0, 7.0, 8.0, 9.0]})
-found = cluster_points(points, similarity=Similarity(neighbors=2), preference=-25.0)
+found = cluster_points(points, similarity=Similarity(neighbors=2), preference=-10.0)
 print(found.assignments.toPandas().sort_values("id").exemplar.tolist())
 """
 
