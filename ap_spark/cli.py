@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 import math
+import os
 import re
 import sys
 import time
@@ -295,9 +296,11 @@ def _job(
     interrupts.grace = run.grace
     if checkpoint is not None:
         interrupts.saved = lambda: f"the same command resumes from the last snapshot in {checkpoint}, if there is one"
-    check_format(given.input, source.format, source.encoding)
+    # A cluster's configuration may say that paths are of HDFS or the like; then Spark has to look.
+    is_local = not {"PYSPARK_GATEWAY_PORT", "HADOOP_CONF_DIR"} & os.environ.keys()
+    check_format(given.input, source.format, source.encoding, is_local=is_local)
     if source.points is not None:
-        check_format(source.points)
+        check_format(source.points, is_local=is_local)
     started = time.perf_counter()
     ours = SparkSession.getActiveSession() is None
     spark = start_session(run.master, run.conf, short=is_small(given.input))

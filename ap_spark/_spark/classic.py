@@ -22,6 +22,7 @@ __all__ = [
     "is_connect",
     "is_local",
     "only_reads_files",
+    "reads_this_machine",
     "release",
     "replicated_checkpoint",
     "uncancellable",
@@ -59,6 +60,13 @@ def only_reads_files(table: DataFrame) -> bool:
         )
 
     return not is_connect(table.sparkSession) and is_scan(table._jdf.queryExecution().withCachedData())
+
+
+def reads_this_machine(spark: SparkSession) -> bool:
+    """Return whether a path without a scheme is one of this machine; a Connect client cannot know."""
+    if is_connect(spark):
+        return False
+    return str(spark.sparkContext._jsc.hadoopConfiguration().get("fs.defaultFS")).startswith("file:")
 
 
 def cores(spark: SparkSession) -> int:

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 import pyspark.sql.functions as F
 from pyspark.sql import SparkSession
 
+from ap_spark._spark import classic
 from ap_spark._spark.session import with_settings
 from ap_spark.errors import InputError, SettingError
 from ap_spark.io.records import COMPRESSIONS, Dialect, format_text, lines_with_more
@@ -68,7 +69,9 @@ def format_paths(paths: Sequence[str]) -> str:
     return ", ".join(map(repr, shown)) + rest
 
 
-def check_format(path: str | Sequence[str], format: str = "auto", encoding: str = "utf-8") -> str | None:
+def check_format(
+    path: str | Sequence[str], format: str = "auto", encoding: str = "utf-8", *, is_local: bool = True
+) -> str | None:
     """Return the format of files as far as it is known without Spark: by their names, or those in a local directory.
 
     Parameters
@@ -79,6 +82,8 @@ def check_format(path: str | Sequence[str], format: str = "auto", encoding: str 
         "auto" goes by the names.
     encoding : str
         Only csv and tsv files may have another one than UTF-8.
+    is_local : bool
+        Whether paths without a scheme are of this machine, so that directories can be looked into.
 
     Returns
     -------
@@ -106,7 +111,8 @@ def check_format(path: str | Sequence[str], format: str = "auto", encoding: str 
         if kind := _format_of_name(one):
             known.setdefault(kind, one)
         else:
-            known |= {kind: file for file in _local_files(one) for kind in [_format_of_file(file)] if kind not in known}
+            for file in _local_files(one, is_local=is_local):
+                known.setdefault(_format_of_file(file), file)
     if len(known) > 1:
         _refuse_formats(known)
     return _check_encoding(next(iter(known)), encoding, paths) if known else None
@@ -152,12 +158,14 @@ def _refuse_formats(known: dict[str, str]) -> None:
     )
 
 
-def _local_files(path: str) -> list[str]:
+def _local_files(path: str, *, is_local: bool) -> list[str]:
     """Return the files that Spark would read of a path of this machine; nothing if it is not here, or a pattern.
 
     Like Spark's, the list is without names that begin with _ or a dot, and without directories but those such as day=1.
     """
     scheme, colon, rest = path.partition(":")
+    if not (is_local or scheme == "file"):
+        return []
     if colon and "/" not in scheme and scheme != "file":
         return []
     place = Path(re.sub("^//(?=/)", "", rest) if colon and scheme == "file" else path)
@@ -200,7 +208,7 @@ def read_table(
     """
     paths = path_list(path)
     Input(header=header)
-    kind = check_format(paths, format, encoding)
+    kind = check_format(paths, format, encoding, is_local=classic.reads_this_machine(spark))
     source = format_paths(paths)
     with reading(source, kind or ""):
         files = _check_files(spark, paths, source)

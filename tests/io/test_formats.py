@@ -57,6 +57,13 @@ def test_a_given_format_counts() -> None:
 
 
 @pytest.mark.usefixtures("files")
+def test_a_directory_of_another_file_system_is_not_looked_for_here(tmp_path: Path) -> None:
+    (tmp_path / "part-0.csv").touch()
+    assert check_format(str(tmp_path)) == "csv"
+    assert check_format(str(tmp_path), is_local=False) is None
+    assert check_format(f"file:{tmp_path}", is_local=False) == "csv"
+
+
 @pytest.mark.parametrize(
     ("path", "message"),
     [
