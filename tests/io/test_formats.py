@@ -57,13 +57,6 @@ def test_a_given_format_counts() -> None:
 
 
 @pytest.mark.usefixtures("files")
-def test_a_directory_of_another_file_system_is_not_looked_for_here(tmp_path: Path) -> None:
-    (tmp_path / "part-0.csv").touch()
-    assert check_format(str(tmp_path)) == "csv"
-    assert check_format(str(tmp_path), is_local=False) is None
-    assert check_format(f"file:{tmp_path}", is_local=False) == "csv"
-
-
 @pytest.mark.parametrize(
     ("path", "message"),
     [
@@ -137,3 +130,11 @@ def test_a_text_file_has_tabs_or_commas(
     (tmp_path / "x.txt").write_bytes(text.encode(encoding))
     found = read_points(spark, str(tmp_path / "x.txt"), encoding=encoding)
     assert [tuple(row) for row in found.collect()] == rows
+
+
+def test_a_directory_of_another_file_system_is_not_looked_for_here(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "part-0.csv").touch()
+    assert check_format(f"{tmp_path}/in") == "csv"
+    assert check_format(f"{tmp_path}/in", is_local=False) is None
+    assert check_format(f"file:{tmp_path}/in", is_local=False) == "csv"
