@@ -354,6 +354,7 @@ def test_not_converged_without_exemplars_gives_no_clusters(frame: Frame) -> None
     assert clustering.summary.netsim == 0.0
 
 
+@LONG
 def test_preferences_for_each_point_as_one_number(spark: SparkSession, frame: Frame) -> None:
     x, _ = blobs(2)
     table = spark.createDataFrame([(p, -30.0) for p in range(len(x))], "id bigint, preference double")

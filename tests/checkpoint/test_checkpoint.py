@@ -79,6 +79,7 @@ def opened(spark: SparkSession, directory: Path, **settings: Any) -> Checkpoint:
     return checkpoint
 
 
+@LONG
 @pytest.mark.parametrize(
     "first", ["one block", pytest.param("three blocks", marks=LONG), pytest.param("dataframe", marks=LONG)]
 )
@@ -402,6 +403,7 @@ def test_a_run_that_may_be_given_more_iterations_ends_with_a_snapshot(
     engine.release()
 
 
+@LONG
 def test_numbers_of_numpy_are_settings_too(frame: Frame, edges: Edges, tmp_path: Path) -> None:
     given: dict[str, Any] = {"seed": np.int64(3), "damping": np.float32(0.75), "convergence_iter": np.int8(8)}
     for upto in (5, 7):

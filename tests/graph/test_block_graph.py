@@ -171,6 +171,7 @@ def test_what_may_change_or_costs_much_is_not_read_twice(spark: SparkSession, fr
         assert classic.only_reads_files(table) == scanned
 
 
+@LONG
 def test_duplicates_are_merged_before_preferences_are_looked_at(frame: Frame) -> None:
     edges = [(1, 1, float("-inf")), (1, 1, -5.0), (2, 2, -5.0), (1, 2, -1.0), (2, 1, -1.0)]
     for engine in ("resident", "dataframe"):

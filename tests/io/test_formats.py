@@ -14,6 +14,7 @@ from pyspark.sql import SparkSession
 from ap_spark import InputError, SettingError, read_points, read_similarities
 from ap_spark.io.formats import check_format
 from ap_spark.io.readers import points_in
+from tests.conftest import LONG
 
 
 @pytest.fixture
@@ -85,6 +86,7 @@ def test_settings_of_a_format() -> None:
         check_format(["x.csv", 1])  # type: ignore[list-item]
 
 
+@LONG
 def test_several_files(spark: SparkSession, tmp_path: Path) -> None:
     """By a list, a pattern and a directory; headers may order their columns differently, rows count through."""
     directory = tmp_path / "points"

@@ -17,6 +17,7 @@ from ap_spark import (
 from ap_spark.settings import MetricName, Search
 from ap_spark.similarity.metrics import pairwise
 from benchmarks.workload import clustered_points
+from tests.conftest import LONG
 from tests.similarity.examples import DATA, Array, brute_force, make_frame, rows_of
 
 
@@ -42,6 +43,7 @@ def test_exact_neighbours_are_those_of_brute_force(
     assert all(value == s[i, k] for i, k, value in rows)
 
 
+@LONG
 def test_approximate_neighbours(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
     """In many groups, of regions in parts and shards, with names as ids and many duplicates."""
     x = clustered_points(3000, 6, a_cluster=100, spread=2.0)

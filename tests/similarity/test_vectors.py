@@ -23,7 +23,7 @@ from ap_spark import (
 from ap_spark.settings import MetricName
 from ap_spark.similarity.metrics import METRICS
 from ap_spark.similarity.vectors import check_range
-from tests.conftest import affinity_propagation
+from tests.conftest import LONG, affinity_propagation
 from tests.similarity.examples import DATA, Array, make_frame
 
 
@@ -113,6 +113,7 @@ def test_a_function_that_gives_no_numbers(spark: SparkSession, returns: Any, mes
     assert isinstance(refused.value.__cause__, Exception) == ("failed" in str(refused.value))
 
 
+@LONG
 def test_a_function_that_fails_in_a_task(spark: SparkSession) -> None:
     """On points that it is not tried on before; whoever reads the similarities first is told."""
 
