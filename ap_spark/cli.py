@@ -47,7 +47,7 @@ from ap_spark.io.writer import OutputDirectory, OutputIsThere, claimed
 from ap_spark.options import Parser, add_options, check_together, record
 from ap_spark.pipeline import affinity_propagation, cluster_points, described
 from ap_spark.progress import Progress
-from ap_spark.result import Clustering
+from ap_spark.result import Clustering, publish
 from ap_spark.run import format_not_converged
 from ap_spark.settings import (
     Checked,
@@ -226,7 +226,7 @@ def cluster(given: argparse.Namespace, interrupts: Interrupts) -> None:
         clustering = replace(clustering, summary=summary)
         assert work.directory is not None
         with work.watcher.stage("writing", work.rows.sparkSession):
-            work.directory.publish_clustering(clustering, output.output_format, single_file=output.single_file)
+            publish(clustering, work.directory, output.output_format, single_file=output.single_file)
         interrupts.detach()  # from here on a signal is too late to stop anything
         interrupts.saved = lambda: f"the output is written to {output.output}"
         clustering.discard_snapshots()
@@ -241,20 +241,14 @@ def graph(given: argparse.Namespace, interrupts: Interrupts) -> None:
     """Read, describe the graph, and publish the similarities if asked to."""
     output, run = record(GraphOutput, given), record(Run, given)
     with _job(given, output, interrupts) as work:
-        started = time.perf_counter()
         similarity = None if work.source.edges else record(Similarity, given)
-        with described(work.rows, points=work.points, similarity=similarity, callback=work.watcher, **work.choices) as (
-            description,
-            pairs,
-        ):
-            work.seconds["graph"] = round(time.perf_counter() - started, 3)
+        found = described(work.rows, points=work.points, similarity=similarity, callback=work.watcher, **work.choices)
+        with found as (description, pairs, about):
             summary = {
-                "settings": asdict(record(Settings, given))
-                | asdict(similarity or Similarity())
-                | _describe_input(given),
+                "settings": about["settings"] | _describe_input(given),
                 "neighbors": description.neighbors,
                 "graph": _without_infinity(description),
-                "seconds": work.seconds,
+                "seconds": work.seconds | about["seconds"],
             }
             if work.directory is not None:
                 tables = {"similarities": (pairs, description.n_edges)}
@@ -277,9 +271,9 @@ def _without_infinity(description: Description) -> dict[str, Any]:
 
 
 def _describe_input(given: argparse.Namespace) -> dict[str, Any]:
-    """Return the settings of input and output for the summary."""
+    """Return the settings of the input for the summary."""
     source: dict[str, Any] = asdict(record(Input, given))
-    return {"input": _one_or_all(given.input)} | source | {"output_format": given.output_format}
+    return {"input": _one_or_all(given.input)} | source
 
 
 def _one_or_all(paths: Sequence[str]) -> str | list[str]:

@@ -22,7 +22,6 @@ from ap_spark.settings import (
     option,
     parameters,
 )
-from ap_spark.similarity.metrics import metric_of
 
 __all__ = ["Parser", "add_options", "check_together", "record"]
 
@@ -106,7 +105,6 @@ def check_together(settings: Settings, source: Input, similarity: Similarity) ->
             )
     elif source.points:
         raise SettingError("--points goes with --edges: without it, INPUT itself holds the points")
-    metric_of(similarity.metric, similarity.width)
     if similarity.neighbors is None and similarity.search != Similarity.search:
         raise SettingError("--search says how the neighbours of --neighbors N are found: give it too")
     if similarity.recall != Similarity.recall and (similarity.neighbors is None or similarity.search == "exact"):

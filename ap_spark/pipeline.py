@@ -30,7 +30,6 @@ from ap_spark.run import Source, cluster, opened_graph, refuse_more_clusters
 from ap_spark.schema import check_unique, require_columns
 from ap_spark.settings import Execution, Settings, Similarity, Snapshots, Sparsification
 from ap_spark.similarity.all_pairs import all_pairs
-from ap_spark.similarity.metrics import metric_of
 from ap_spark.similarity.neighbors import find_neighbors
 from ap_spark.similarity.pairs import Pairs
 from ap_spark.similarity.scaling import scale
@@ -116,13 +115,14 @@ def cluster_points(
         convergence_iter=convergence_iter,
         seed=seed,
     )
+    snapshots = _snapshots(checkpoint)
     _check_callback(callback)
     with (
         _closing(callback),
         from_tasks(),
         _compared(points, preferences, similarity, settings, callback) as (source, settings),
     ):
-        return cluster(source, settings, _watch(source.spark, settings, checkpoint, callback))
+        return cluster(source, settings, _watch(source.spark, settings, snapshots, callback))
 
 
 def affinity_propagation(
@@ -227,10 +227,11 @@ def affinity_propagation(
         convergence_iter=convergence_iter,
         seed=seed,
     )
+    snapshots = _snapshots(checkpoint)
     _check_callback(callback)
     source = _given(similarities, points, preferences)
     with _closing(callback), from_tasks():
-        return cluster(source, settings, _watch(source.spark, settings, checkpoint, callback))
+        return cluster(source, settings, _watch(source.spark, settings, snapshots, callback))
 
 
 def describe_points(
@@ -277,7 +278,7 @@ def describe_points(
         preference=preference,
         preference_quantile=preference_quantile,
         clusters=clusters,
-    ) as (description, _):
+    ) as (description, *_):
         return description
 
 
@@ -324,7 +325,7 @@ def describe(
         preference=preference,
         preference_quantile=preference_quantile,
         clusters=clusters,
-    ) as (description, _):
+    ) as (description, *_):
         return description
 
 
@@ -338,8 +339,17 @@ def described(
     execution: Execution,
     callback: _Callback | None = None,
     **preference: Any,
-) -> Iterator[tuple[Description, DataFrame]]:
-    """Describe the graph of similarities, or of points where there is a ``similarity``; with its pairs (i, k, s)."""
+) -> Iterator[tuple[Description, DataFrame, dict[str, Any]]]:
+    """Describe the graph of similarities, or of points where there is a ``similarity``.
+
+    Yields
+    ------
+    Description
+    DataFrame
+        The pairs (i, k, s) that are stored.
+    dict
+        For a summary: ``settings`` and, by stage, ``seconds``.
+    """
     settings, preferences = _settings(sparsification, execution, **preference)
     with ExitStack() as held:
         held.enter_context(from_tasks())
@@ -347,9 +357,12 @@ def described(
             source = _given(rows, points, preferences)
         else:
             source, settings = held.enter_context(_compared(rows, preferences, similarity, settings, callback))
+        started = time.perf_counter()
         with _stage(callback, "graph", source.spark):
             graph = held.enter_context(opened_graph(source, settings))
-        yield replace(describe_graph(graph, settings), neighbors=source.neighbors), graph.similarities()
+            description = replace(describe_graph(graph, settings), neighbors=source.neighbors)
+        seconds = source.seconds | {"graph": round(time.perf_counter() - started, 3)}
+        yield description, graph.similarities(), {"settings": asdict(settings) | source.options, "seconds": seconds}
 
 
 def _settings(
@@ -404,7 +417,6 @@ def _compared(
     4. compute the similarities of all pairs, or of nearest neighbours.
     """
     _require(Similarity, similarity=similarity)
-    metric_of(similarity.metric, similarity.width)
     if similarity.neighbors is not None and settings.symmetrize is None:
         settings = replace(settings, symmetrize="union")
     table = as_points(to_spark(points, "points"))
@@ -473,6 +485,11 @@ def _stage(callback: _Callback | None, name: str, spark: SparkSession) -> Abstra
     return stage(name, spark) if stage else nullcontext()
 
 
+def _snapshots(checkpoint: str | Snapshots | None) -> Snapshots:
+    """Return the checked choices of snapshots."""
+    return checkpoint if isinstance(checkpoint, Snapshots) else Snapshots(checkpoint=checkpoint)
+
+
 def _check_callback(callback: object) -> None:
     if callback is not None and not callable(callback):
         raise SettingError(f"callback must be a function, got {callback!r}: leave it out for none")
@@ -488,11 +505,8 @@ def _closing(callback: _Callback | None) -> Iterator[None]:
             close()
 
 
-def _watch(
-    spark: SparkSession, settings: Settings, checkpoint: str | Snapshots | None, callback: _Callback | None
-) -> Watch:
+def _watch(spark: SparkSession, settings: Settings, snapshots: Snapshots, callback: _Callback | None) -> Watch:
     """Return what is called while the run iterates."""
-    snapshots = checkpoint if isinstance(checkpoint, Snapshots) else Snapshots(checkpoint=checkpoint)
     watch = Watch(callback or Watch.callback, stage=partial(_stage, callback, spark=spark))
     if snapshots.checkpoint is None:
         return watch

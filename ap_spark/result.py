@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from os import PathLike, fspath
 from typing import Any, NoReturn
 
@@ -16,10 +16,10 @@ from ap_spark.errors import InputError, SettingError
 from ap_spark.graph.describe import format_neighbors
 from ap_spark.io.paths import places_read
 from ap_spark.io.stores import SUCCESS, Store
-from ap_spark.io.writer import SUMMARY, claimed, read_written
+from ap_spark.io.writer import SUMMARY, OutputDirectory, claimed, read_written
 from ap_spark.settings import Output, OutputFormat
 
-__all__ = ["Clustering", "Summary"]
+__all__ = ["Clustering", "Summary", "publish"]
 
 
 @dataclass(frozen=True)
@@ -144,15 +144,6 @@ class Clustering:
         """The three tables by name, as they are written."""
         return {"assignments": self.assignments, "exemplars": self.exemplars, "trace": self.trace}
 
-    @property
-    def sizes(self) -> dict[str, int]:
-        """The number of rows of each table."""
-        return {
-            "assignments": self.summary.n_points,
-            "exemplars": self.summary.n_clusters,
-            "trace": self.summary.n_iter,
-        }
-
     def save(
         self, path: str | PathLike[str], *, format: OutputFormat = Output.output_format, overwrite: bool = False
     ) -> None:
@@ -188,7 +179,7 @@ class Clustering:
         _refuse_connect(spark)
         read = places_read(spark, {"the directory that the result was loaded from": self.loaded_from})
         with claimed(spark, output.output, output.if_exists, read) as directory:
-            directory.publish_clustering(self, output.output_format)
+            publish(self, directory, output.output_format)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Clustering:
@@ -229,6 +220,21 @@ class Clustering:
         )
         known = {name: summary[name] for name in names if name in summary}
         return cls(assignments, exemplars, trace, Summary(**known), loaded_from=path)
+
+
+def publish(
+    clustering: Clustering, directory: OutputDirectory, output_format: OutputFormat, *, single_file: bool = False
+) -> None:
+    """Publish a result in a directory that has been claimed for it."""
+    summary = clustering.summary
+    rows = {"assignments": summary.n_points, "exemplars": summary.n_clusters, "trace": summary.n_iter}
+    directory.publish(
+        {name: (table, rows[name]) for name, table in clustering.tables.items()},
+        output_format,
+        asdict(summary) | {"seconds": summary.seconds},  # to which the writer adds its own
+        single_file=single_file,
+        numbers=clustering.assignments,
+    )
 
 
 def _refuse_connect(spark: SparkSession) -> None:

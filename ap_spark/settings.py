@@ -6,14 +6,16 @@ dataclasses below. A boolean whose default is True is offered on the command lin
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
+import textwrap
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, Field, dataclass, field, fields
 from numbers import Integral, Real
 from types import UnionType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +43,7 @@ __all__ = [
     "Sparsification",
     "Symmetrize",
     "as_float",
+    "check_values",
     "is_required",
     "markdown",
     "option",
@@ -54,6 +57,7 @@ Scale = Literal["none", "standard", "minmax"]
 MetricName = Literal["sqeuclidean", "euclidean", "manhattan", "cosine", "correlation", "gaussian", "dot"]
 Search = Literal["auto", "exact", "approximate"]
 OutputFormat = Literal["parquet", "csv", "tsv", "json"]
+_Record = TypeVar("_Record", bound="Checked")
 PairFunction = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
 
 
@@ -75,7 +79,7 @@ def parameter(
     Whole numbers are at most ``most``. With ``or_function`` Python may give a function instead.
     """
     if choices:
-        rule = "one of " + ", ".join(choices)
+        rule = "one of " + ", ".join(choices) + (", or a function of two arrays" if or_function else "")
     about = {"help": help, "rule": rule, "holds": holds, "choices": choices}
     about |= {"short": short, "metavar": metavar, "none": none, "most": most, "or_function": or_function}
     if isinstance(default, list):
@@ -114,6 +118,29 @@ class Checked:
     def __post_init__(self) -> None:
         for declared, kind in parameters(type(self)):
             object.__setattr__(self, declared.name, check(declared, kind, getattr(self, declared.name)))
+
+
+def parameters(of: type[Checked]) -> Iterator[tuple[Field[Any], type]]:
+    """Yield the parameters of one record, in order, each with its plain type: no ``None``, str for a choice."""
+    hints = typing.get_type_hints(of)
+    for declared in fields(of):
+        kind = hints[declared.name]
+        if typing.get_origin(kind) in (typing.Union, UnionType):
+            kind = next(one for one in typing.get_args(kind) if one is not type(None))
+        yield declared, str if typing.get_origin(kind) is Literal else kind
+
+
+def _documented(record: type[_Record]) -> type[_Record]:
+    """Add the parameters of a public record to its docstring, in the words of the command's help."""
+    summary, _, rest = inspect.cleandoc(record.__doc__ or "").partition("\n\n")
+    lines = ["Attributes", "----------"]
+    for declared, kind in parameters(record):
+        about = declared.metadata
+        rule = f" ({about['rule']})" if about["rule"] else ""
+        text = textwrap.fill(about["help"] + rule, 112, initial_indent="    ", subsequent_indent="    ")
+        lines += [f"{declared.name} : {kind.__name__}", text]
+    record.__doc__ = "\n\n".join(filter(None, (summary, "\n".join(lines), rest)))
+    return record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +195,7 @@ class _MessagePassing(Checked):
     )
 
 
+@_documented
 @dataclass(frozen=True, kw_only=True)
 class Sparsification(Checked):
     """Which of the given similarities are stored: pairs given more than once, two cuts, both directions.
@@ -200,6 +228,7 @@ class Sparsification(Checked):
     )
 
 
+@_documented
 @dataclass(frozen=True, kw_only=True)
 class Execution(Checked):
     """How a run is computed. Results are bitwise identical, whatever is chosen here.
@@ -311,6 +340,7 @@ class Input(Checked):
     drop_missing: bool = parameter(False, "leave out points with missing features, which are an error otherwise")
 
 
+@_documented
 @dataclass(frozen=True, kw_only=True)
 class Similarity(Checked):
     """The parameters that turn points into similarities."""
@@ -351,6 +381,17 @@ class Similarity(Checked):
         rule="in (0, 1]",
         holds=lambda recall: 0 < recall <= 1,
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.metric == "gaussian") != (self.width is not None):
+            needed = self.width is None
+            rule = (
+                "metric gaussian needs a width"
+                if needed
+                else f"width belongs to metric gaussian, not to {self.metric!r}"
+            )
+            raise SettingError(f"{rule}: s = exp(-d² / (2 width²)) for points at distance d")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -398,6 +439,7 @@ class Output(GraphOutput):
     require_convergence: bool = parameter(False, "write nothing and exit with 3 when the run has not converged")
 
 
+@_documented
 @dataclass(frozen=True, kw_only=True)
 class Snapshots(Checked):
     """Where and how often snapshots are taken, so that a run can be resumed after a crash.
@@ -457,16 +499,6 @@ class Run(Checked):
                 raise SettingError(f"conf must have the form key=value, got something without '=', as number {place}")
 
 
-def parameters(of: type[Checked]) -> Iterator[tuple[Field[Any], type]]:
-    """Yield the parameters of one record, in order, each with its plain type: no ``None``, str for a choice."""
-    hints = typing.get_type_hints(of)
-    for declared in fields(of):
-        kind = hints[declared.name]
-        if typing.get_origin(kind) in (typing.Union, UnionType):
-            kind = next(one for one in typing.get_args(kind) if one is not type(None))
-        yield declared, str if typing.get_origin(kind) is Literal else kind
-
-
 def check(declared: Field[Any], kind: type, given: Any) -> Any:
     """Return the value as it is used.
 
@@ -492,6 +524,13 @@ def check(declared: Field[Any], kind: type, given: Any) -> Any:
     if kind is int and value > about["most"]:
         raise SettingError(f"{declared.name} must be at most {about['most']:,}, got {given!r}")
     return int(value) if kind is int else value
+
+
+def check_values(of: type[Checked], **given: Any) -> None:
+    """Raise SettingError unless these parameters of a record have values that it would take."""
+    for declared, kind in parameters(of):
+        if declared.name in given:
+            check(declared, kind, given[declared.name])
 
 
 def as_float(value: Any) -> float:

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from benchmarks.peaks import Peaks
 from benchmarks.workload import clustered_points
 
-STAGES = ("start", "read", "graph", "propagation", "clusters")
+STAGES = ("start", "read", "similarities", "graph", "propagation", "clusters")
 
 
 def points_file(n_points: int, directory: Path) -> Path:

@@ -27,6 +27,8 @@ from ap_spark import (
     Execution,
     InputError,
     SettingError,
+    Similarity,
+    Snapshots,
     Sparsification,
     affinity_propagation,
     cluster_points,
@@ -84,6 +86,13 @@ def test_the_signature_has_the_declared_defaults() -> None:
         assert parameters["sparsification"].default == Sparsification()
         assert parameters["execution"].default == Execution()
         assert len(parameters) <= 13
+
+
+def test_the_records_say_what_their_parameters_are() -> None:
+    for record in (Execution, Similarity, Snapshots, Sparsification):
+        doc = inspect.getdoc(record) or ""
+        for declared in fields(record):
+            assert re.search(rf"^{declared.name} : \w+\n    \w", doc, re.M), declared.name
 
 
 def test_the_settings_table_is_up_to_date() -> None:

@@ -19,7 +19,7 @@ from ap_spark.errors import InputError, SettingError
 from ap_spark.io.records import COMPRESSIONS, Dialect, format_text, lines_with_more
 from ap_spark.io.tables import AS_WRITTEN, Table, cell, placed, reading
 from ap_spark.io.text_files import looks_like_tsv, read_lines, read_whole, text_files
-from ap_spark.settings import Input
+from ap_spark.settings import Input, check_values
 
 __all__ = ["check_format", "format_paths", "path_list", "read_table"]
 
@@ -103,7 +103,7 @@ def check_format(
     'tsv'
     """
     paths = path_list(path)
-    Input(format=format, encoding=encoding)
+    check_values(Input, format=format, encoding=encoding)
     if format != "auto":
         return _check_encoding(format, encoding, paths)
     known: dict[str, str] = {}
@@ -207,7 +207,7 @@ def read_table(
         If an argument is of the wrong type, or none that is known.
     """
     paths = path_list(path)
-    Input(header=header)
+    check_values(Input, header=header)
     kind = check_format(paths, format, encoding, is_local=classic.reads_this_machine(spark))
     source = format_paths(paths)
     with reading(source, kind or ""):

@@ -34,7 +34,7 @@ from ap_spark.io.columns import (
 from ap_spark.io.formats import check_format, read_table
 from ap_spark.io.tables import ROW, Table, cell, numbered, reading, table_of
 from ap_spark.schema import check_unique, did_you_mean, require_columns
-from ap_spark.settings import Input
+from ap_spark.settings import Input, check_values
 
 __all__ = ["make_points", "points_in", "read_points", "read_similarities"]
 
@@ -151,7 +151,7 @@ def read_points(
     SettingError
         If an argument is of the wrong type, or none that is known.
     """
-    Input(id_column=id_column, preference_column=preference_column, drop_missing=drop_missing)
+    check_values(Input, id_column=id_column, preference_column=preference_column, drop_missing=drop_missing)
     table, _ = read_table(spark, path, format=format, header=header, encoding=encoding)
     with reading(table.source):
         return _points_of(table, id_column, feature_columns, preference_column, drop_missing)
@@ -223,7 +223,7 @@ def make_points(
     require_columns(table, (), "the table")
     if id_column is None or id_column == "":
         raise SettingError(f"id_column must name a column, got {id_column!r}: the rows of a DataFrame have no numbers")
-    Input(id_column=id_column, preference_column=preference_column, drop_missing=drop_missing)
+    check_values(Input, id_column=id_column, preference_column=preference_column, drop_missing=drop_missing)
     if id_column == "id" and "id" not in table.columns:
         raise InputError(
             f"points must have an id, but there is no column 'id'{did_you_mean('id', table.columns)}; there are "

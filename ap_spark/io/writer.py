@@ -19,8 +19,7 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import psutil
@@ -56,19 +55,6 @@ WRITERS: dict[str, tuple[str, dict[str, Any]]] = {
     "tsv": ("csv", _RFC_4180 | {"sep": "\t"}),
     "json": ("json", {"ignoreNullFields": False}),
 }
-
-
-class _Result(Protocol):
-    """What `result.Clustering` has for this module."""
-
-    @property
-    def assignments(self) -> DataFrame: ...
-    @property
-    def summary(self) -> Any: ...
-    @property
-    def tables(self) -> dict[str, DataFrame]: ...
-    @property
-    def sizes(self) -> dict[str, int]: ...
 
 
 class OutputIsThere(Exception):
@@ -376,17 +362,6 @@ class OutputDirectory:
             self.target.delete(SUCCESS)
             raise
         self.target.delete(_UNFINISHED)
-
-    def publish_clustering(self, clustering: _Result, output_format: str, *, single_file: bool = False) -> None:
-        """Publish the result of a run; see `publish`."""
-        tables = {name: (table, clustering.sizes[name]) for name, table in clustering.tables.items()}
-        self.publish(
-            tables,
-            output_format,
-            asdict(clustering.summary) | {"seconds": clustering.summary.seconds},  # where the time to write is added
-            single_file=single_file,
-            numbers=clustering.assignments,
-        )
 
     def join(self, table: str, output_format: str) -> None:
         """Replace the directory of a table by its only file, named after the table."""

@@ -144,19 +144,12 @@ def metric_of(metric: str | PairFunction, width: float | None = None) -> Metric 
         If there is no metric of that name, or the width is missing, too small, or given for another metric than
         "gaussian".
     """
-    if (isinstance(metric, str) and metric not in METRICS) or not (isinstance(metric, str) or callable(metric)):
-        raise SettingError(f"metric must be one of {', '.join(METRICS)}, or a function of two arrays, got {metric!r}")
-    if (metric == "gaussian") != (width is not None):
-        rule = (
-            "metric gaussian needs a width" if width is None else f"width belongs to metric gaussian, not to {metric!r}"
-        )
-        raise SettingError(f"{rule}: s = exp(-d² / (2 width²)) for points at distance d")
-    width = Similarity(width=width).width
-    if not isinstance(metric, str):
-        return metric
-    if width is None:
-        return METRICS[metric]
-    return Metric(_minus_squares, partial(_gaussian, width=width))
+    chosen = Similarity(metric=metric, width=width)  # type: ignore[arg-type]
+    if not isinstance(chosen.metric, str):
+        return chosen.metric
+    if chosen.width is None:
+        return METRICS[chosen.metric]
+    return Metric(_minus_squares, partial(_gaussian, width=chosen.width))
 
 
 def pairwise(x: Floats, y: Floats, metric: str | PairFunction = "sqeuclidean", width: float | None = None) -> Floats:
