@@ -12,11 +12,12 @@ from ap_spark.blocks import compiled_kernel as compiled
 from ap_spark.blocks import kernel
 from ap_spark.exact_sum import Units
 from tests.conftest import (
+    LONG,
     Edges,
 )
 
 
-@pytest.mark.parametrize("iterate", [kernel.iterate, compiled.iterate])
+@pytest.mark.parametrize("iterate", [kernel.iterate, pytest.param(compiled.iterate, marks=LONG)])
 def test_parts_and_damping_of_each_point_do_not_change_the_bits(
     tied: Edges, monkeypatch: pytest.MonkeyPatch, iterate: Callable[..., None]
 ) -> None:

@@ -10,11 +10,12 @@ from pyspark.sql import DataFrame
 
 from ap_spark.graph.block_graph_builder import build_block_graph
 from ap_spark.settings import Settings
-from tests.conftest import Edges, random_edges
+from tests.conftest import LONG, Edges, random_edges
 
 Frame = Callable[[Edges], DataFrame]
 
 
+@LONG
 def test_a_block_that_is_lost_is_rebuilt_before_its_similarities_are_read(frame: Frame) -> None:
     edges = random_edges(np.random.default_rng(5), 20, 0.3, symmetric=False)
     graph = build_block_graph(frame(edges), Settings(partitions=3))

@@ -101,7 +101,7 @@ def test_each_engine_resumes_from_the_state_of_each(graph: EdgeGraph, whole: byt
     ("name", "spoil"),
     [
         ("one block", delete),
-        ("three blocks", tear),
+        pytest.param("three blocks", tear, marks=LONG),
         pytest.param("one block", tear, marks=LONG),
         pytest.param("three blocks", delete, marks=LONG),
     ],
@@ -286,6 +286,7 @@ def test_snapshots_of_another_run_are_refused(spark: SparkSession, frame: Frame,
         opened(spark, snapshots, **SETTINGS)
 
 
+@LONG
 def test_a_run_can_start_again_and_another_be_given_more_iterations(
     frame: Frame, edges: Edges, undisturbed: list[Any], snapshots: Path
 ) -> None:

@@ -28,6 +28,7 @@ from tests.on_blocks import OnBlocks, advance, bits, messages_of, names
 Frame = Callable[[Edges], DataFrame]
 
 
+@LONG
 def test_the_order_and_partitions_of_the_input_do_not_change_the_bits(frame: Frame, tied: Edges) -> None:
     rng = np.random.default_rng(0)
     seen = set()

@@ -8,11 +8,12 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark import InputError
-from tests.conftest import Edges, affinity_propagation, assigned
+from tests.conftest import LONG, Edges, affinity_propagation, assigned
 
 Frame = Callable[[Edges], DataFrame]
 
 
+@LONG
 def test_similarities_too_far_apart_to_be_added_are_named(spark: SparkSession, frame: Frame) -> None:
     edges = [(i, k, -1e40 if (i, k) == (2, 5) else -1.0 - i) for i in range(6) for k in range(6) if i != k]
     with pytest.raises(

@@ -8,14 +8,14 @@ from pyspark.sql import SparkSession
 from ap_spark.graph.build import build
 from ap_spark.graph.mistakes import find_mistakes
 from ap_spark.settings import EngineName, Settings
-from tests.conftest import affinity_propagation, all_pairs
+from tests.conftest import LONG, affinity_propagation, all_pairs
 from tests.similarity.examples import DATA
 
 EDGES = all_pairs(DATA["random"][:12])
 UPPER = [(i, k, s) for i, k, s in EDGES if i < k]
 
 
-@pytest.mark.parametrize("engine", ["resident", "dataframe"])
+@pytest.mark.parametrize("engine", ["resident", pytest.param("dataframe", marks=LONG)])
 def test_pairs_given_once_and_preferences_out_of_range(spark: SparkSession, engine: EngineName) -> None:
     def found(edges: list[tuple[int, int, float]], preference: float | None, *, given_as_pairs: bool) -> list[str]:
         table = spark.createDataFrame(edges, "i int, k int, s double")

@@ -21,7 +21,7 @@ from tests.conftest import LONG
 from tests.similarity.examples import DATA, Array, brute_force, make_frame, rows_of
 
 
-@pytest.mark.parametrize("partitions", [1, 3, 16])
+@pytest.mark.parametrize("partitions", [pytest.param(1, marks=LONG), 3, pytest.param(16, marks=LONG)])
 @pytest.mark.parametrize("data", ["random", "duplicates"])
 def test_exact_neighbours_are_those_of_brute_force(
     spark: SparkSession, data: str, partitions: int, monkeypatch: pytest.MonkeyPatch
