@@ -473,6 +473,7 @@ def test_points_beside_edges(tmp_path: Path) -> None:
     assert table(tmp_path, "assignments").exemplar.tolist() == [1, 1, 3, 3, 9]
 
 
+@LONG
 def test_an_existing_output_is_refused_then_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(tmp_path, EDGES, "--edges", "--output-format", "csv") == 0
     before = (tmp_path / "out" / "summary.json").read_text()
@@ -602,6 +603,7 @@ def test_options_that_are_no_such_thing(tmp_path: Path, capsys: pytest.CaptureFi
     assert nothing_left(tmp_path, "input.csv")
 
 
+@LONG
 def test_missing_features_can_be_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     text = "x,y\n0,0\n,5\n0,1\n9,9\nnan,2\n9,8\n"
     assert run(tmp_path, text, "--drop-missing", "-p", "-9", "--output-format", "csv") == 0

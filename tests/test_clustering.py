@@ -201,9 +201,12 @@ def test_blobs_as_scikit_learn_on_the_dataframe_engine(components: tuple[Compone
     blobs.check(exemplars, n_iter)
 
 
-def test_random_sparse_graphs_cluster_as_the_oracle(frame: Frame) -> None:
+@pytest.mark.parametrize(
+    "graphs", [[(0.4, (2, 3))], pytest.param([(0.15, ()), (1.0, (7,))], marks=LONG)], ids=["half", "sparse, full"]
+)
+def test_random_sparse_graphs_cluster_as_the_oracle(frame: Frame, graphs: list[tuple[float, tuple[int, ...]]]) -> None:
     rng = np.random.default_rng(11)
-    for share, forced in ((0.15, ()), (0.4, (2, 3)), (1.0, (7,))):
+    for share, forced in graphs:
         n = 30
         edges = one_way(random_edges(rng, n, share, symmetric=False), *forced)
         s = oracle.dense(n, edges, -6.0)
@@ -222,6 +225,7 @@ def test_random_sparse_graphs_cluster_as_the_oracle(frame: Frame) -> None:
         assert assigned(clustering) == oracle.clusters(s, found).tolist()
 
 
+@LONG
 @pytest.mark.parametrize(("window", "least"), [(None, -1715.0), pytest.param(15, -1800.0, marks=LONG)])
 def test_a_run_has_not_converged_while_points_are_without_an_exemplar(
     frame: Frame, window: int | None, least: float

@@ -127,6 +127,7 @@ class Fatal(Plan):
         return half
 
 
+@LONG
 @pytest.mark.parametrize("blocks", [1, pytest.param(2, marks=LONG)])
 def test_a_worker_killed_in_the_middle_of_an_iteration_is_replaced(
     graph: EdgeGraph, undisturbed: tuple[bytes, list[Any]], blocks: int, tmp_path: Path

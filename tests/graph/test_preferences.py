@@ -37,6 +37,7 @@ def test_preferences_of_what_is_no_similarity(spark: SparkSession, bad: float | 
             function(edges)
 
 
+@LONG
 @pytest.mark.parametrize("decimals", [pytest.param(0, marks=LONG), 2, pytest.param(17, marks=LONG)])
 def test_quantiles_are_exact_where_the_cluster_counts(
     spark: SparkSession, monkeypatch: pytest.MonkeyPatch, decimals: int

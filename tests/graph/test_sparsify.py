@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame, SparkSession
 from ap_spark import InputError, SettingError, sparsify
 from ap_spark.graph.edge_graph import build_edge_graph
 from ap_spark.settings import Settings
-from tests.conftest import Edges, affinity_propagation, random_edges
+from tests.conftest import LONG, Edges, affinity_propagation, random_edges
 
 Frame = Callable[[Edges], DataFrame]
 Pairs = dict[tuple[int, int], float]
@@ -88,6 +88,7 @@ def test_parameters_out_of_range(spark: SparkSession, options: dict[str, Any], m
         sparsify(spark.createDataFrame([(0, 1, -1.0)], "i int, k int, s double"), **options)
 
 
+@LONG
 def test_sparsifying_keeps_preferences_and_comes_after_the_checks(frame: Frame) -> None:
     edges = [(0, 1, -1.0), (1, 0, -1.0), (1, 2, -5.0), (0, 0, -9.0), (1, 1, -3.0), (2, 2, -9.0)]
     found = affinity_propagation(frame(edges), min_similarity=-2.0)
