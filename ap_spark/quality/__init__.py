@@ -1,0 +1,1 @@
+"""Better exemplars, and how good they are: polish, bound, proof (docs/quality.md)."""

@@ -1,0 +1,147 @@
+"""Polish: open, close and swap exemplars while that makes the net similarity larger (docs/quality.md).
+
+A round makes many moves at once. A move *touches* the rows that store an edge to the points that it opens or closes,
+and these points themselves. Every row picks the best move that touches it; a move is made where all rows that it
+touches have picked it. So no two moves of a round share a row, and their gains add up exactly. The best move of all is
+always made: a round without a move is the last.
+
+The gain of a swap follows Resende & Werneck (European Journal of Operational Research 174, 2006).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ap_spark.blocks.kernel import Flags, Integers
+from ap_spark.blocks.objective import NONE, gains, refusals
+from ap_spark.quality.problem import Problem
+from ap_spark.quality.solution import Solution, evaluate
+
+__all__ = ["MAX_ROUNDS", "bring_to", "polish"]
+
+MAX_ROUNDS = 200
+
+_OPEN, _CLOSE, _SWAP = 1, 2, 3
+_NO_GAIN = NONE
+
+
+def polish(
+    problem: Problem,
+    solution: Solution,
+    *,
+    keep_count: bool = False,
+    max_rounds: int = MAX_ROUNDS,
+    told: Callable[[Solution], None] = lambda solution: None,
+) -> Solution:
+    """Move exemplars until no single move makes the net similarity larger.
+
+    Parameters
+    ----------
+    problem : Problem
+    solution : Solution
+    keep_count : bool
+        Swap only, so that the number of exemplars stays.
+    max_rounds : int
+    told : callable
+        Called with the solution after each round.
+
+    Returns
+    -------
+    Solution
+        With at least the same net similarity.
+    """
+    kinds = (_SWAP,) if keep_count else (_OPEN, _CLOSE, _SWAP)
+    for _ in range(max_rounds):
+        gain, kind = _moves(problem, solution, kinds, keep_count=keep_count)
+        (points,) = np.nonzero(gain > 0)
+        if not len(points):
+            break
+        better, promised = _make(problem, solution, points, gain, kind, keep_count=keep_count)
+        assert better.netsim >= solution.netsim + promised, "a round has to bring what its moves promise"
+        solution = better
+        told(solution)
+    return solution
+
+
+def bring_to(problem: Problem, solution: Solution, clusters: int) -> Solution:
+    """Open or close the cheapest exemplars until there are so many, as far as that goes."""
+    while solution.n_clusters != clusters:
+        missing = clusters - solution.n_clusters
+        gain, kind = _moves(problem, solution, (_OPEN if missing > 0 else _CLOSE,), keep_count=True)
+        (points,) = np.nonzero(gain > _NO_GAIN)
+        if not len(points):
+            break
+        solution, _ = _make(problem, solution, points, gain, kind, keep_count=True, most=abs(missing))
+    return solution
+
+
+def _moves(
+    problem: Problem, solution: Solution, kinds: tuple[int, ...], *, keep_count: bool
+) -> tuple[Integers, NDArray[np.int8]]:
+    """Return the best move of each point, and what it brings: `_NO_GAIN` where it has none.
+
+    The move of an exemplar is to close it. That of another point is to open it, or to swap it for its exemplar.
+    """
+    is_exemplar, first, best = solution.is_exemplar, solution.first, solution.best
+    has_second = solution.second != NONE
+    lacks = ~is_exemplar & ~has_second if keep_count else np.zeros(len(first), bool)
+    # A member whose exemplar is closed falls back on its second best, or becomes an exemplar itself.
+    preference = problem.preference
+    second = np.where(has_second, solution.second, preference)
+    fallback = second if keep_count else np.maximum(second, preference)
+    member = ~is_exemplar
+    _, (opened, swapped, reached, served) = problem.visit(gains, is_exemplar, first, best, fallback, lacks)
+
+    closed, lacking = np.zeros(len(first), np.int64), np.zeros(len(first), np.int64)
+    np.add.at(closed, first[member], (fallback - best)[member])
+    np.add.at(lacking, first[member], lacks[member])
+    alone = best == NONE  # exemplars that no other can serve
+    leaving = np.where(alone, 0, best) - preference
+
+    gain, kind = np.full(len(first), _NO_GAIN), np.zeros(len(first), np.int8)
+    if _OPEN in kinds:
+        gain[member], kind[member] = opened[member], _OPEN
+    if _CLOSE in kinds:
+        can = is_exemplar & ~alone & ~problem.forced & (lacking == 0)
+        gain[can], kind[can] = (closed + leaving)[can], _CLOSE
+    if _SWAP in kinds:
+        old = np.where(member, first, 0)
+        can = member & ~problem.forced[old] & ((reached > 0) | ~alone[old]) & (served == lacking[old])
+        swap = swapped + closed[old] + np.where(reached > 0, 0, leaving[old])
+        can &= swap > gain
+        gain[can], kind[can] = swap[can], _SWAP
+    return gain, kind
+
+
+def _make(
+    problem: Problem,
+    solution: Solution,
+    points: Integers,
+    gain: Integers,
+    kind: NDArray[np.int8],
+    *,
+    keep_count: bool,
+    most: int | None = None,
+) -> tuple[Solution, int]:
+    """Make the moves of some points that no better one stands in the way of, at most so many; return what they bring."""
+    order = points[np.lexsort((points, -gain[points]))]
+    none = len(order)
+    own = np.full(len(gain), none, np.int32)
+    own[order] = np.arange(none, dtype=np.int32)
+    rank = own.copy()
+    swaps = order[kind[order] == _SWAP]
+    np.minimum.at(rank, solution.first[swaps], own[swaps])
+    _, (refused,) = problem.visit(refusals, rank, none)
+
+    def is_free(point: Integers, move: NDArray[np.int32]) -> Flags:
+        return np.asarray((rank[point] == move) & (refused[point] == 0))
+
+    old = np.where(kind[order] == _SWAP, solution.first[order], order)
+    made = order[is_free(order, own[order]) & is_free(old, own[order])][:most]
+    is_exemplar = solution.is_exemplar.copy()
+    is_exemplar[solution.first[made[kind[made] == _SWAP]]] = False
+    is_exemplar[made] = kind[made] != _CLOSE
+    return evaluate(problem, is_exemplar, keep_count=keep_count), int(gain[made].sum())

@@ -1,0 +1,127 @@
+"""The objective in whole units, and where its rows are: in this process, or in the blocks of a graph."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ap_spark.blocks.kernel import Block, Flags, Floats, Integers
+from ap_spark.blocks.objective import Found, in_whole_units
+from ap_spark.exact_sum import unit_of
+
+__all__ = ["Problem", "local_problem", "unit_for"]
+
+Visit = Callable[..., tuple[Sequence[Found], Integers]]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Which exemplars make the net similarity largest?
+
+    Every point is an exemplar, and counts its preference; or it counts its similarity to an exemplar that it stores an
+    edge to.
+
+    Attributes
+    ----------
+    preference : int64, shape (n_points,)
+        In units, rounded up.
+    forced : bool, shape (n_points,)
+        Points without edges to others, which are exemplars in every clustering.
+    unit : float
+        A power of two. Sums of a number for each point cannot overflow 64 bits.
+    n_edges : int
+    visit : callable
+        ``visit(kernel, *of_points)`` runs a pass of `objective` over all rows, and returns what it found in each block,
+        and the sums over all blocks.
+    is_local : bool
+        Whether the rows are in this process: a pass then costs its arithmetic alone.
+    """
+
+    preference: Integers
+    forced: Flags
+    unit: float
+    n_edges: int
+    visit: Visit
+    is_local: bool
+
+    @property
+    def n_points(self) -> int:
+        """The number of points."""
+        return len(self.preference)
+
+    @property
+    def limit(self) -> int:
+        """Two times the largest similarity or preference in size, in units, is at most this."""
+        return (1 << 61) // (self.n_points + 1)
+
+    def of_rows(self, kernel: Callable[..., Found], *of_points: Any, fill: Sequence[Any]) -> list[NDArray[Any]]:
+        """Run a pass; return its values for each point, and those of ``fill`` where a point has no row."""
+        found, _ = self.visit(kernel, *of_points)
+        return self.scattered(found, fill)
+
+    def scattered(self, found: Sequence[Found], fill: Sequence[Any]) -> list[NDArray[Any]]:
+        """Return the values of rows as arrays with a value for each point, from copies of ``fill``."""
+        arrays = [np.array(np.broadcast_to(value, self.n_points)) for value in fill]
+        for part in found:
+            for array, values in zip(arrays, part.values, strict=True):
+                array[part.rows] = values
+        return arrays
+
+    def as_float(self, units: int) -> float:
+        """Return a number of units, as the smallest float that is not less."""
+        value = float(units)
+        return (value if int(value) >= units else math.nextafter(value, math.inf)) * self.unit
+
+
+def unit_for(largest: float, n_points: int) -> float:
+    """Return the unit for similarities and preferences of at most this size; see `exact_sum.unit_of`."""
+    return unit_of(largest, n_points)
+
+
+def local_problem(blocks: Sequence[tuple[Block, Floats]], preferences: Floats) -> Problem:
+    """Make the problem of rows that are in this process.
+
+    Parameters
+    ----------
+    blocks : sequence of (Block, float64)
+        Blocks of rows, and their similarities; on the diagonal these have no meaning.
+    preferences : float64, shape (n_points,)
+
+    Examples
+    --------
+    >>> from ap_spark.blocks.kernel import make_block
+    >>> block = make_block(np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]), np.array([0.0, -1.0, -1.0, 0.0]))
+    >>> local_problem([(block, block.s)], np.array([-3.0, -2.0])).n_edges
+    2
+    """
+    n_points = len(preferences)
+    sizes = [np.abs(preferences).max(initial=0.0)]
+    forced = np.ones(n_points, bool)
+    for block, similarity in blocks:
+        forced[block.rows] = False
+        off_diagonal = np.ones(len(similarity), bool)
+        off_diagonal[block.diagonal] = False
+        sizes.append(np.abs(similarity).max(initial=0.0, where=off_diagonal))
+    unit = unit_for(float(max(sizes)), n_points)
+    preference = in_whole_units(preferences, unit)
+    held = []
+    for block, similarity in blocks:
+        units = in_whole_units(similarity, unit)
+        units[block.diagonal] = preference[block.rows]
+        parts, start = [], 0
+        for part in block.parts:
+            parts.append((part, units[start : start + len(part.s)]))
+            start += len(part.s)
+        held.append(parts)
+
+    def visit(kernel: Callable[..., Found], *of_points: Any) -> tuple[Sequence[Found], Integers]:
+        found = [kernel(parts, *of_points) for parts in held]
+        return found, np.asarray(sum((part.sums for part in found[1:]), found[0].sums))
+
+    n_edges = sum(len(block.s) - len(block.rows) for block, _ in blocks)
+    return Problem(preference, forced, unit, n_edges, visit, is_local=True)
