@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from ap_spark.io.readers import make_points, read_points, read_similarities
     from ap_spark.pipeline import affinity_propagation, cluster_points, describe, describe_points
     from ap_spark.progress import Progress
+    from ap_spark.quality.improve import Step
     from ap_spark.result import Clustering, Summary
-    from ap_spark.settings import Execution, Similarity, Snapshots, Sparsification
+    from ap_spark.settings import Execution, Quality, Similarity, Snapshots, Sparsification
     from ap_spark.similarity.all_pairs import similarities
     from ap_spark.similarity.neighbors import Neighbors, nearest_neighbors
     from ap_spark.similarity.scaling import scale
@@ -57,10 +58,12 @@ __all__ = [
     "OutputInUse",
     "PreferenceRange",
     "Progress",
+    "Quality",
     "SettingError",
     "Similarity",
     "Snapshots",
     "Sparsification",
+    "Step",
     "StorageError",
     "Summary",
     "__version__",
@@ -117,12 +120,14 @@ _HOMES = {
         "describe_points",
     ),
     "progress": ("Progress",),
+    "quality.improve": ("Step",),
     "result": (
         "Clustering",
         "Summary",
     ),
     "settings": (
         "Execution",
+        "Quality",
         "Similarity",
         "Snapshots",
         "Sparsification",

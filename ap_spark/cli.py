@@ -55,6 +55,7 @@ from ap_spark.settings import (
     GraphOutput,
     Input,
     Output,
+    Quality,
     Run,
     Settings,
     Similarity,
@@ -202,6 +203,7 @@ def cluster(given: argparse.Namespace, interrupts: Interrupts) -> None:
     output, run, settings = record(Output, given), record(Run, given), record(Settings, given)
     passing = {name: getattr(settings, name) for name in ("damping", "max_iter", "convergence_iter")}
     passing["seed"] = settings.seed if settings.jitter else None
+    passing["quality"] = record(Quality, given)
     snapshots = record(Snapshots, given)
     with _job(given, output, interrupts, snapshots.checkpoint) as work:
         choices = work.choices | passing | {"checkpoint": snapshots, "callback": work.watcher}

@@ -1,9 +1,9 @@
 """From messages to clusters (docs/semantics.md, section 5).
 
-exemplars ──► promote ──► assign ──► refine ──► assign ──► labels, objective
+exemplars ──► promote ──► assign ──► refine ──► polish, bound ──► assign ──► labels, objective
 
-Each step is stated twice: on a `BlockGraph` by passes over its blocks, which give arrays with a value a point; on an
-`EdgeGraph` by joins of DataFrames.
+Polishing and the bound (`quality/`) are for a `BlockGraph`. Every other step is stated twice: on a `BlockGraph` by
+passes over its blocks, which give arrays with a value a point; on an `EdgeGraph` by joins of DataFrames.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from ap_spark.exact_sum import exact_sum, sum_in_units
 from ap_spark.graph.block_graph import BlockGraph
 from ap_spark.graph.edge_graph import EdgeGraph
 from ap_spark.graph.numbering import numbered
+from ap_spark.quality.improve import Goal, Improved, Told, improve
+from ap_spark.quality.problem import problem_of
 
 __all__ = ["Clusters", "make_clusters"]
 
@@ -46,6 +48,10 @@ class Clusters:
         Points that became exemplars because they store no edge to any.
     dpsim, expref : float
         The sum of the similarities of points to their exemplars, and of the preferences of the exemplars.
+    is_exemplar : bool of shape (n_points,), optional
+        On a `BlockGraph`: the exemplars.
+    improved : Improved, optional
+        With a goal: how good any could be.
     """
 
     assignments: DataFrame
@@ -54,10 +60,14 @@ class Clusters:
     promoted: int
     dpsim: float
     expref: float
+    is_exemplar: Flags | None = None
+    improved: Improved | None = None
 
 
-def make_clusters(graph: EdgeGraph | BlockGraph, exemplars: Any) -> Clusters:
-    """Assign every point to an exemplar, and move each exemplar to the best member of its cluster.
+def make_clusters(
+    graph: EdgeGraph | BlockGraph, exemplars: Any, goal: Goal | None = None, told: Told | None = None
+) -> Clusters:
+    """Assign every point to an exemplar, move each exemplar to the best member of its cluster, and polish.
 
     Parameters
     ----------
@@ -65,6 +75,10 @@ def make_clusters(graph: EdgeGraph | BlockGraph, exemplars: Any) -> Clusters:
     exemplars : DataFrame (index), or bool of shape (n_points,)
         The exemplars that the messages name, as a DataFrame for an `EdgeGraph` and as an array for a `BlockGraph`.
         Without any exemplar there are no clusters.
+    goal : Goal, optional
+        For a `BlockGraph`: how far to polish the exemplars, and to bound what any could reach.
+    told : callable, optional
+        See `improve`.
 
     Returns
     -------
@@ -72,7 +86,7 @@ def make_clusters(graph: EdgeGraph | BlockGraph, exemplars: Any) -> Clusters:
         Its tables can still be read when the graph has been released.
     """
     if isinstance(graph, BlockGraph):
-        return _clusters_of_blocks(graph, exemplars)
+        return _clusters_of_blocks(graph, exemplars, goal, told)
     with ExitStack() as held, ExitStack() as result:
         clusters = _clusters_of_edges(graph, exemplars, held, result)
         result.pop_all()
@@ -82,7 +96,7 @@ def make_clusters(graph: EdgeGraph | BlockGraph, exemplars: Any) -> Clusters:
 # On a BlockGraph
 
 
-def _clusters_of_blocks(graph: BlockGraph, exemplars: Flags) -> Clusters:
+def _clusters_of_blocks(graph: BlockGraph, exemplars: Flags, goal: Goal | None, told: Told | None) -> Clusters:
     """Make the clusters by passes; see `make_clusters`."""
     exemplar, _ = _assign_rows(graph, exemplars)
     promoted = 0
@@ -90,8 +104,13 @@ def _clusters_of_blocks(graph: BlockGraph, exemplars: Flags) -> Clusters:
         promoted = int(np.count_nonzero(exemplar < 0))
         exemplars = exemplars | (exemplar < 0)
         exemplar, _ = _assign_rows(graph, exemplars)
+    improved = None
     if exemplars.any():
         exemplars = _refine_rows(graph, exemplar)
+        if goal is not None:
+            with problem_of(graph) as problem:
+                improved = improve(problem, exemplars, goal, told)
+            exemplars = improved.is_exemplar
     exemplar, similarity = _assign_rows(graph, exemplars)
     (heads,) = np.nonzero(exemplars)
     label = np.searchsorted(heads, exemplar)
@@ -122,6 +141,8 @@ def _clusters_of_blocks(graph: BlockGraph, exemplars: Flags) -> Clusters:
         promoted,
         summed(total[~is_alone], units),
         summed(preference, units),
+        exemplars,
+        improved,
     )
 
 

@@ -63,7 +63,7 @@ def add_options(to: argparse._ArgumentGroup, group: type[Checked]) -> None:
                 keywords["action"] = argparse.BooleanOptionalAction
         elif kind in (int, float, str):
             keywords |= {
-                "type": _number_or(about["none"]) if about["none"] else kind,
+                "type": _number_or(about["none"], kind) if about["none"] else kind,
                 "choices": about["choices"] or None,
                 "metavar": about["metavar"] or None,
             }
@@ -76,11 +76,11 @@ def add_options(to: argparse._ArgumentGroup, group: type[Checked]) -> None:
         to.add_argument(*names, **keywords)
 
 
-def _number_or(none: str) -> Callable[[str], int | None]:
-    """Return a type for argparse: a whole number, or None under its own word."""
+def _number_or(none: str, kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Return a type for argparse: a number of a kind, or None under its own word."""
 
-    def number(text: str) -> int | None:
-        return None if text == none else int(text)
+    def number(text: str) -> Any:
+        return None if text == none else kind(text)
 
     number.__name__ = f"number or {none!r}"  # argparse shows it
     return number

@@ -28,7 +28,7 @@ from ap_spark.propagation import Watch
 from ap_spark.result import Clustering
 from ap_spark.run import Source, cluster, opened_graph, refuse_more_clusters
 from ap_spark.schema import check_unique, require_columns
-from ap_spark.settings import Execution, Settings, Similarity, Snapshots, Sparsification
+from ap_spark.settings import Execution, Quality, Settings, Similarity, Snapshots, Sparsification
 from ap_spark.similarity.all_pairs import all_pairs
 from ap_spark.similarity.neighbors import find_neighbors
 from ap_spark.similarity.pairs import Pairs
@@ -59,6 +59,7 @@ def cluster_points(
     convergence_iter: int | None = Settings.convergence_iter,
     seed: int | None = Settings.seed,
     sparsification: Sparsification = Sparsification(),
+    quality: Quality = Quality(),
     execution: Execution = Execution(),
     checkpoint: str | Snapshots | None = None,
     callback: _Callback | None = None,
@@ -76,7 +77,7 @@ def cluster_points(
         neighbours, pairs are stored in both directions unless ``sparsification`` says otherwise.
     preference, preference_quantile, clusters, damping, max_iter, convergence_iter, seed
         See `affinity_propagation`.
-    sparsification, execution, checkpoint, callback
+    sparsification, quality, execution, checkpoint, callback
         See `affinity_propagation`.
 
     Returns
@@ -107,6 +108,7 @@ def cluster_points(
     settings, preferences = _settings(
         sparsification,
         execution,
+        quality,
         preference=preference,
         preference_quantile=preference_quantile,
         clusters=clusters,
@@ -137,6 +139,7 @@ def affinity_propagation(
     convergence_iter: int | None = Settings.convergence_iter,
     seed: int | None = Settings.seed,
     sparsification: Sparsification = Sparsification(),
+    quality: Quality = Quality(),
     execution: Execution = Execution(),
     checkpoint: str | Snapshots | None = None,
     callback: _Callback | None = None,
@@ -171,6 +174,9 @@ def affinity_propagation(
     sparsification : Sparsification
         Which of the similarities are stored: what to do with a pair given more than once, a smallest similarity, the
         largest of each point, both directions or those stored in both.
+    quality : Quality
+        Whether exemplars are polished after the iterations, and how far the run goes on to bound what any clustering
+        could reach: by default until this one is known to be within 0.1 % of the best.
     execution : Execution
         The engine, and the number of blocks of rows. Results are bitwise identical, whatever is chosen.
     checkpoint : str or Snapshots, optional
@@ -180,7 +186,8 @@ def affinity_propagation(
     callback : callable, optional
         Called with the `Iteration` record of each iteration. Where it returns True, a last snapshot is taken and
         Interrupted is raised. `Progress` is one: a bar on a terminal, lines in a log. An object may have more methods:
-        ``stage(name, spark)``, a context for as long as another stage lasts; ``resumes_from(checkpoint)``, called once
+        ``stage(name, spark)``, a context for as long as another stage lasts; ``improving(step)``, called with a `Step`
+        after each round of polishing and each pass of the bound; ``resumes_from(checkpoint)``, called once
         with the run's snapshots; ``close()``, called at the end.
 
     Returns
@@ -219,6 +226,7 @@ def affinity_propagation(
     settings, preferences = _settings(
         sparsification,
         execution,
+        quality,
         preference=preference,
         preference_quantile=preference_quantile,
         clusters=clusters,
@@ -368,6 +376,7 @@ def described(
 def _settings(
     sparsification: Sparsification,
     execution: Execution,
+    quality: Quality = Quality(),
     *,
     preference: float | Table | None,
     seed: int | None = Settings.seed,
@@ -376,6 +385,7 @@ def _settings(
     """Return the checked parameters, and the points' own preferences if there are any."""
     _require(Sparsification, sparsification=sparsification)
     _require(Execution, execution=execution)
+    _require(Quality, quality=quality)
     by_point = None
     if preference is not None and not isinstance(preference, Real):
         if not (isinstance(preference, DataFrame) or hasattr(preference, "columns")):
@@ -383,7 +393,7 @@ def _settings(
         by_point = to_spark(preference, "preference")
     others["preference"] = preference if by_point is None else None
     others |= {"jitter": False} if seed is None else {"seed": seed}
-    settings = Settings(**others, **asdict(sparsification), **asdict(execution))
+    settings = Settings(**others, **asdict(sparsification), **asdict(quality), **asdict(execution))
     if by_point is not None and (settings.preference_quantile, settings.clusters) != (None, None):
         raise SettingError("give the preference in one way: a table, preference_quantile or clusters")
     return settings, by_point
@@ -507,7 +517,11 @@ def _closing(callback: _Callback | None) -> Iterator[None]:
 
 def _watch(spark: SparkSession, settings: Settings, snapshots: Snapshots, callback: _Callback | None) -> Watch:
     """Return what is called while the run iterates."""
-    watch = Watch(callback or Watch.callback, stage=partial(_stage, callback, spark=spark))
+    watch = Watch(
+        callback or Watch.callback,
+        stage=partial(_stage, callback, spark=spark),
+        improving=getattr(callback, "improving", None),
+    )
     if snapshots.checkpoint is None:
         return watch
     watch = replace(watch, checkpoint=Checkpoint(spark, settings, snapshots))

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from ap_spark._spark import classic
 from ap_spark.convergence import Iteration
+from ap_spark.quality.improve import Step
 from ap_spark.settings import Settings
 
 __all__ = ["Progress"]
@@ -66,6 +67,14 @@ class Progress:
             self.bar.update()
         elif time.monotonic() - self.last_line_at >= _LINE_INTERVAL_S:
             self._log_iteration(done)
+
+    def improving(self, step: Step) -> None:
+        """Show a round of polishing, or a pass of the bound, unless the last line was just now."""
+        if self.quiet or time.monotonic() - self.last_line_at < _LINE_INTERVAL_S:
+            return
+        self.last_line_at = time.monotonic()
+        bound = "" if step.upper_bound is None else f", at most {step.upper_bound:.6g} is possible"
+        logger.info("%s: %d done, net similarity %.6g%s", step.name, step.done, step.netsim, bound)
 
     def _log_iteration(self, done: Iteration) -> None:
         assert self.started is not None

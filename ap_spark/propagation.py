@@ -44,6 +44,8 @@ class Watch:
         Called with the name of a stage of the run; returns a context that is left when the stage is over.
     checkpoint : Checkpoint, optional
         Where snapshots are taken.
+    improving : callable, optional
+        Called with a `Step` after each round of polishing and each pass of the bound.
     ends_early : callable
         Called after each iteration with the records of all. If it returns True the run ends with `EndedEarly`.
     """
@@ -51,6 +53,7 @@ class Watch:
     callback: Callable[[Iteration], bool | None] = lambda done: None
     stage: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext()
     checkpoint: Checkpoint | None = None
+    improving: Callable[[Any], None] | None = None
     ends_early: Callable[[Sequence[Iteration]], bool] = lambda trace: False
 
 

@@ -21,6 +21,8 @@ from ap_spark.settings import Output, OutputFormat
 
 __all__ = ["Clustering", "Summary", "publish"]
 
+_LARGE_GAP = 0.01
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -43,6 +45,12 @@ class Summary:
         Sum of the similarities of points to their exemplars, of the exemplars' preferences, and of both.
     preference : float or None
         The preference of all points; None if they differ.
+    upper_bound : float or None
+        No clustering of this graph at this preference has a larger net similarity; with a number of clusters asked for,
+        none with so many. None where it was not computed.
+    gap : float or None
+        (upper_bound - netsim) / |netsim|: how far this clustering can be from the best, at most. 0 is proved best. None
+        where there is no bound, or netsim is 0.
     promoted : int
         Points made exemplars because they store no edge to one; 0 where the run converged.
     seconds : dict
@@ -70,6 +78,8 @@ class Summary:
     preference: float | None
     promoted: int
     seconds: dict[str, float]
+    upper_bound: float | None = None
+    gap: float | None = None
     tried: list[dict[str, Any]] = field(default_factory=list)
     neighbors: dict[str, Any] | None = None
 
@@ -83,6 +93,8 @@ class Summary:
             f"net similarity {self.netsim:.6g} = similarities to exemplars {self.dpsim:.6g} "
             f"+ preferences {self.expref:.6g}",
         ]
+        if self.upper_bound is not None:
+            lines.append(self._format_bound())
         if self.tried:
             lines.insert(1, f"preference {self.preference:.6g}, the best of {len(self.tried)} tried")
         if self.neighbors:
@@ -90,6 +102,19 @@ class Summary:
         if self.promoted:
             lines.append(f"{self.promoted:,} points were made exemplars, since they store no edge to one")
         return "\n".join(lines)
+
+    def _format_bound(self) -> str:
+        """Say how good the clustering is."""
+        assert self.upper_bound is not None
+        with_so_many = " with so many clusters" if self.settings.get("clusters") is not None else ""
+        if self.upper_bound == self.netsim:
+            return f"proved best: no clustering of this graph{with_so_many} has a larger net similarity"
+        if self.gap is None or self.gap >= 1.0:
+            return f"the best possible{with_so_many} is at most {self.upper_bound:.6g}"
+        share = f"within {100.0 * self.gap:.2g} % of the best possible{with_so_many} (at most {self.upper_bound:.6g})"
+        return (
+            share if self.gap <= _LARGE_GAP else f"{share}; a gap like this often is the graph's, not the clustering's"
+        )
 
 
 @dataclass(frozen=True, repr=False)

@@ -14,20 +14,23 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyspark
+import pyspark.sql.functions as F
 from pyspark.sql import DataFrame, SparkSession
 
-from ap_spark.clusters import make_clusters
+from ap_spark._spark import classic
+from ap_spark.clusters import Clusters, make_clusters
 from ap_spark.convergence import TRACE, Iteration
 from ap_spark.engines import Engine, make_engine
 from ap_spark.errors import SettingError
 from ap_spark.graph.block_graph import BlockGraph
-from ap_spark.graph.build import build
+from ap_spark.graph.build import build, in_blocks
 from ap_spark.graph.describe import least_clusters
 from ap_spark.graph.edge_graph import EdgeGraph
 from ap_spark.graph.mistakes import find_mistakes
 from ap_spark.graph.numbering import Numbering
 from ap_spark.preference_search import MIN_REST_ITERATIONS, TOLERANCE, Trial, Trials, is_at_rest
 from ap_spark.propagation import EndedEarly, Watch, propagate, without_iterating
+from ap_spark.quality.improve import Goal
 from ap_spark.result import Clustering, Summary
 from ap_spark.schema import count_of
 from ap_spark.settings import Settings
@@ -38,6 +41,7 @@ __all__ = ["Source", "check_target", "cluster", "format_not_converged", "opened_
 
 logger = logging.getLogger(__name__)
 
+_Outcome = tuple[Clustering, Clusters]
 _Build = Callable[[Settings], EdgeGraph | BlockGraph]
 
 
@@ -128,13 +132,20 @@ def _cluster_once(
     build: _Build,
     settings: Settings,
     watch: Watch,
-    look: Callable[[EdgeGraph | BlockGraph], None] = lambda graph: None,
+    look: Callable[[EdgeGraph | BlockGraph], None],
 ) -> Clustering:
     """Cluster once; call ``look`` with the graph before."""
     seconds: dict[str, float] = {}
     with _built(build, settings, seconds, watch) as graph:
         look(graph)
-        return _run(graph, settings, seconds, watch)
+        return _run(graph, settings, seconds, watch, _goal_of(settings))[0]
+
+
+def _goal_of(settings: Settings) -> Goal | None:
+    """Return how far to polish and to bound; None where neither is asked for."""
+    if not settings.polish and settings.gap is None:
+        return None
+    return Goal(settings.polish, settings.gap, settings.exact)
 
 
 @contextmanager
@@ -164,16 +175,20 @@ def _cluster_to(
         above = largest + abs(largest) + 1.0  # there every point is an exemplar
         trials = Trials(target, start=above if target == graph.n_points else median, largest=largest)
 
-        def cluster_at(preference: float, watch: Watch) -> Clustering:
+        def cluster_at(preference: float, watch: Watch) -> _Outcome:
             if watch.checkpoint:
                 watch.checkpoint.tried = tuple(trials.tried)
             plain = replace(settings, clusters=None, preference=preference)
             if isinstance(graph, BlockGraph) and (other := graph.with_preference(preference)).is_resolved():
-                return _run(other, plain, dict(seconds), watch)
-            return _cluster_once(build, plain, watch)  # raises InputError if it swallows the similarities
+                return _run(other, plain, dict(seconds), watch, None)
+            with _built(build, plain, {}, watch) as rebuilt:  # raises InputError if it swallows the similarities
+                return _run(rebuilt, plain, {}, watch, None)
 
         window = max(settings.window, MIN_REST_ITERATIONS, settings.max_iter // 10)
-        best = _try_out(trials, cluster_at, graph.n_forced, window, watch)
+        best, clusters = _try_out(trials, cluster_at, graph.n_forced, window, watch)
+        if clusters.n_clusters and (goal := _goal_of(settings)):
+            with watch.stage("clusters"):
+                best = _polished(graph, best, clusters, settings, replace(goal, clusters=target), watch)
     if best.summary.n_clusters != target:
         logger.warning(
             "%s clusters were asked for, the nearest number in %d trials is %s",
@@ -190,14 +205,25 @@ def _cluster_to(
     return replace(best, summary=summary)
 
 
-def _try_out(
-    trials: Trials, cluster_at: Callable[[float, Watch], Clustering], forced: int, window: int, watch: Watch
+def _polished(
+    graph: EdgeGraph | BlockGraph, best: Clustering, clusters: Clusters, settings: Settings, goal: Goal, watch: Watch
 ) -> Clustering:
+    """Bring the best trial of a search to the number of clusters that was asked for, and polish it there."""
+    exemplars: Any = clusters.is_exemplar
+    if isinstance(graph, EdgeGraph):
+        ids = best.exemplars.select(F.col("exemplar").alias("id"))
+        exemplars = graph.points.join(ids, "id").select("index")
+    return _with_clusters(best, _make_clusters(graph, exemplars, settings, goal, watch, best.summary.preference))
+
+
+def _try_out(
+    trials: Trials, cluster_at: Callable[[float, Watch], _Outcome], forced: int, window: int, watch: Watch
+) -> _Outcome:
     """Cluster with each preference that the trials ask for; return the best result.
 
     A run that is at rest with clearly too many exemplars is ended early.
     """
-    best: Clustering | None = None
+    best: _Outcome | None = None
     past = list(watch.checkpoint.tried) if watch.checkpoint else []
     watch_trial = replace(watch, ends_early=partial(trials.has_too_many, forced=forced, window=window))
     for preference in trials:
@@ -213,16 +239,16 @@ def _try_out(
             trials.answer(Trial(preference, ended.exemplars, converged=False, at_rest=True, ended_early=True))
             logger.info("preference %g: %s exemplars and more", preference, f"{ended.exemplars:,}")
             continue
-        about = found.summary
+        about = found[0].summary
         at_rest = about.converged or (
             about.promoted <= TOLERANCE * about.n_clusters
-            and is_at_rest([Iteration(*row) for row in found.trace.collect()], forced, window)
+            and is_at_rest([Iteration(*row) for row in found[0].trace.collect()], forced, window)
         )
         trials.answer(Trial(preference, about.n_clusters, about.converged, at_rest, ended_early=False))
         logger.info("preference %g: %s clusters", preference, f"{about.n_clusters:,}")
         if trials.best == trials.tried[-1]:
             best = found
-    if best is None or best.summary.preference != trials.best.preference:
+    if best is None or best[0].summary.preference != trials.best.preference:
         best = cluster_at(trials.best.preference, watch)
     return best
 
@@ -250,8 +276,10 @@ def check_target(target: int, graph: EdgeGraph | BlockGraph) -> None:
         )
 
 
-def _run(graph: EdgeGraph | BlockGraph, settings: Settings, seconds: dict[str, float], watch: Watch) -> Clustering:
-    """Iterate on a graph and make the clusters; return the result."""
+def _run(
+    graph: EdgeGraph | BlockGraph, settings: Settings, seconds: dict[str, float], watch: Watch, goal: Goal | None
+) -> tuple[Clustering, Clusters]:
+    """Iterate on a graph and make the clusters; return the result, and the clusters that it has come from."""
     engine: Engine | None = None
     snapshot = watch.checkpoint.begin(graph) if watch.checkpoint else None
     found = without_iterating(graph)
@@ -268,7 +296,7 @@ def _run(graph: EdgeGraph | BlockGraph, settings: Settings, seconds: dict[str, f
                     past=snapshot.trace if snapshot else (),
                 )
         with watch.stage("clusters"), _stage("clusters", seconds):
-            clusters = make_clusters(graph, found.exemplars)
+            clusters = _make_clusters(graph, found.exemplars, settings, goal, watch)
     finally:
         if engine:
             engine.release()
@@ -306,7 +334,57 @@ def _run(graph: EdgeGraph | BlockGraph, settings: Settings, seconds: dict[str, f
     )
     trace = graph.spark.createDataFrame(rows)
     discard = watch.checkpoint.discard if watch.checkpoint else Clustering.discard_snapshots
-    return Clustering(clusters.assignments, clusters.exemplars, trace, summary, discard)
+    clustering = Clustering(clusters.assignments, clusters.exemplars, trace, summary, discard)
+    return _with_clusters(clustering, clusters), clusters
+
+
+def _make_clusters(
+    graph: EdgeGraph | BlockGraph,
+    exemplars: Any,
+    settings: Settings,
+    goal: Goal | None,
+    watch: Watch,
+    preference: float | None = None,
+) -> Clusters:
+    """Make the clusters, at another preference where one is given.
+
+    Clusters that are to be polished are made in blocks, whatever engine has iterated.
+    """
+    if goal is None:
+        return make_clusters(graph, exemplars)
+    if isinstance(graph, BlockGraph):
+        there = graph if preference is None else graph.with_preference(preference)
+        return make_clusters(there, exemplars, goal, watch.improving)
+    if classic.is_connect(graph.spark):
+        logger.warning("clusters are not polished and not bounded on Spark Connect, which has no broadcast variables")
+        return make_clusters(graph, exemplars)
+    blocks = in_blocks(graph, settings)
+    try:
+        is_exemplar = np.zeros(graph.n_points, bool)
+        is_exemplar[exemplars.toArrow()["index"].to_numpy()] = True
+        return _make_clusters(blocks, is_exemplar, settings, goal, watch, preference)
+    finally:
+        blocks.release()
+
+
+def _with_clusters(clustering: Clustering, clusters: Clusters) -> Clustering:
+    """Return the result of a run with other clusters."""
+    netsim = clusters.dpsim + clusters.expref
+    upper_bound, gap = None, None
+    if clusters.improved and clusters.improved.upper_bound is not None:
+        upper_bound = netsim if clusters.improved.is_proved else max(netsim, clusters.improved.upper_bound)
+        gap = (upper_bound - netsim) / abs(netsim) if netsim else None
+    summary = replace(
+        clustering.summary,
+        n_clusters=clusters.n_clusters,
+        dpsim=clusters.dpsim,
+        expref=clusters.expref,
+        netsim=netsim,
+        promoted=clusters.promoted,
+        upper_bound=upper_bound,
+        gap=gap,
+    )
+    return replace(clustering, assignments=clusters.assignments, exemplars=clusters.exemplars, summary=summary)
 
 
 def format_not_converged(summary: Summary) -> str:

@@ -197,6 +197,40 @@ class _MessagePassing(Checked):
 
 @_documented
 @dataclass(frozen=True, kw_only=True)
+class Quality(Checked):
+    """What is done about the exemplars after the iterations, and how far.
+
+    Raises
+    ------
+    SettingError
+        If a value breaks its rule.
+
+    Examples
+    --------
+    >>> Quality(gap=0.01).polish
+    True
+    """
+
+    polish: bool = parameter(
+        True, "take the exemplars as the messages name them, without opening, closing and swapping some for better ones"
+    )
+    gap: float | None = parameter(
+        0.001,
+        "bound what any clustering could reach, until this one is known to be within this share of the best; none: no "
+        "bound",
+        rule="at least 0",
+        holds=lambda gap: 0 <= gap < math.inf,
+        none="none",
+    )
+    exact: bool = parameter(
+        False,
+        "give what the bound leaves open to a solver that finds and proves the best clustering, for up to five minutes "
+        "(small problems are solved by themselves)",
+    )
+
+
+@_documented
+@dataclass(frozen=True, kw_only=True)
 class Sparsification(Checked):
     """Which of the given similarities are stored: pairs given more than once, two cuts, both directions.
 
@@ -262,7 +296,7 @@ class Execution(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(Execution, Sparsification, _MessagePassing):
+class Settings(Execution, Sparsification, Quality, _MessagePassing):
     """All parameters of a run on similarities.
 
     Raises
@@ -508,7 +542,7 @@ def check(declared: Field[Any], kind: type, given: Any) -> Any:
         If it does not have the declared type, or breaks the declared rule.
     """
     about = declared.metadata
-    if about["none"] and given == about["none"]:  # the word that the command has for None
+    if about["none"] and given in (None, about["none"]):  # the word that the command has for None
         return None
     if (given is None and declared.default is None) or (about["or_function"] and callable(given)):
         return given
@@ -562,7 +596,7 @@ def markdown() -> str:
         "",
         "Made from `ap_spark/settings.py` by `make docs`. In Python names have no dashes in front, and `_` for `-`.",
         "They are arguments of `cluster_points` and `affinity_propagation`, or fields of the records that these take:",
-        "`Sparsification`, `Execution`, `Similarity` and `Snapshots`. `--no-jitter` is `seed=None`.",
+        "`Sparsification`, `Quality`, `Execution`, `Similarity` and `Snapshots`. `--no-jitter` is `seed=None`.",
     ]
     groups = (
         (Settings, "Algorithm"),

@@ -20,6 +20,7 @@ __all__ = ["NONE", "Found", "UnitParts", "best_two", "bound_step", "entries_of",
 NONE = np.iinfo(np.int64).min  # the similarity to an exemplar that a row has not; never added to anything
 _QUANTUM = 1024.0  # directions are multiples of 1 / 1024, so that their products can be added exactly
 
+_Values = list[list[NDArray[Any]]]
 UnitParts = Iterable[tuple[Block, Integers]]
 
 
@@ -52,7 +53,7 @@ def in_whole_units(similarity: Floats, unit: float) -> Integers:
     return np.ceil(similarity * (1.0 / unit)).astype(np.int64)
 
 
-def _joined(rows: list[Integers], values: list[list[NDArray[Any]]], sums: Integers) -> Found:
+def _joined(rows: list[Integers], values: _Values, sums: Integers) -> Found:
     """Return what was found in all parts as one."""
     return Found(np.concatenate(rows), [np.concatenate(arrays) for arrays in zip(*values, strict=True)], sums)
 
@@ -72,7 +73,8 @@ def best_two(parts: UnitParts, is_exemplar: Flags) -> Found:
         the second best (`NONE` where there is none).
     """
     n_points = len(is_exemplar)
-    rows, values = [np.empty(0, np.int64)], [[np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.int64)]]
+    rows = [np.empty(0, np.int64)]
+    values: _Values = [[np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.int64)]]
     for block, similarity in parts:
         starts, lengths = block.starts[:-1], np.diff(block.starts)
         counts = is_exemplar[block.columns]
@@ -199,7 +201,8 @@ def bound_step(
         Values of a row: the new v, and the new direction. Sums of a column k: sum over i != k of max(0, s(i,k) - v(i)).
     """
     sums = np.zeros((1, len(v)), np.int64)
-    rows, values = [np.empty(0, np.int64)], [[np.empty(0, np.int64), np.empty(0)]]
+    rows = [np.empty(0, np.int64)]
+    values: _Values = [[np.empty(0, np.int64), np.empty(0)]]
     for block, similarity in parts:
         of_row, lengths = v[block.rows], np.diff(block.starts)
         above = similarity > np.repeat(of_row, lengths)

@@ -8,15 +8,17 @@ again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from pickle import PicklingError
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from py4j.protocol import Py4JError
 from pyspark import RDD, Broadcast
 from pyspark.errors import PySparkException
@@ -30,6 +32,7 @@ from ap_spark.errors import ApSparkError, SettingError, StorageError
 
 __all__ = ["MAX_ATTEMPTS", "Blocks", "broadcast", "lost", "no_storage", "sent", "shape_of_handle"]
 
+_COLLECTED_BYTES = 64 << 20  # up to so many bytes the driver adds the sums of all blocks itself
 MAX_ATTEMPTS = 10  # to run a pass, or an iteration, over blocks that are lost again and again
 
 _PLANNER_SETTINGS = {
@@ -148,6 +151,37 @@ class Blocks:
                 self.write()
         raise lost("a pass")
 
+    def visit_columns(self, kernel: Callable[..., Any], *of_points: Any) -> tuple[list[Any], NDArray[np.int64]]:
+        """Run a pass that adds something up for each column.
+
+        ``kernel(parts, *of_points)`` returns a named tuple with a field ``sums``, int64 of shape (w, n_points). While
+        they are small, the driver adds the sums of all blocks; beyond that they are shuffled by column range.
+
+        Returns
+        -------
+        list
+            What the kernel returned for each block, in order, without its sums.
+        int64, shape (w, n_points)
+            The sums of all blocks.
+        """
+        layout = self.layout
+        for attempt in range(MAX_ATTEMPTS):
+            with sent(self.spark, *of_points) as values:
+                task = partial(_run_column_pass, kernel=kernel, layout=layout, values=values)
+                pieces = self.located.mapPartitions(task)
+                if layout.blocks * layout.n_points * 8 > _COLLECTED_BYTES:
+                    added = pieces.partitionBy(layout.blocks, int).mapPartitions(partial(_add_up, layout=layout))
+                    ranges = added.collect()
+                else:
+                    ranges = list(_add_up(pieces.collect(), layout))
+            found = {number: result for number, result, _ in ranges}
+            if all(result is not None for result in found.values()):
+                sums = [part for _, _, part in sorted(ranges, key=lambda one: one[0])]
+                return [found[block] for block in sorted(found)], np.concatenate(sums, axis=1)
+            if attempt:
+                self.write()
+        raise lost("a pass")
+
     def read(self, task: Callable[..., Any], columns: str) -> DataFrame:
         """Return what a task computes from handles (block, path, rows, entries), on the executors that have the files.
 
@@ -178,7 +212,7 @@ class Blocks:
 
 
 def _run_pass(
-    handles: Iterator[Row], kernel: Callable[..., Any], layout: Layout, values: list[Any]
+    handles: Iterable[Row], kernel: Callable[..., Any], layout: Layout, values: list[Any]
 ) -> Iterator[tuple[int, Any]]:
     """Yield the number of each block and the result of a pass; None where there is no usable file."""
     arguments = [value.value if isinstance(value, Broadcast) else value for value in values]
@@ -188,6 +222,42 @@ def _run_pass(
                 yield handle.block, kernel(file.parts(), *arguments)
         except UnusableFile:
             yield handle.block, None
+
+
+def _run_column_pass(
+    handles: Iterable[Row], kernel: Callable[..., Any], layout: Layout, values: list[Any]
+) -> Iterator[tuple[int, Any]]:
+    """Run a pass, and yield what it finds by column range.
+
+    A block yields its result without the sums under its own number, None if it has no usable file; and, under the
+    number of each range, a tuple: to which of its columns the block adds something, and what.
+    """
+    for block, result in _run_pass(handles, kernel, layout, values):
+        if result is None:
+            yield block, None
+            continue
+        yield block, result._replace(sums=result.sums[:, :0])
+        for target, (low, high) in enumerate(pairwise(layout.cuts.tolist())):
+            part = result.sums[:, low:high]
+            columns = np.flatnonzero(part.any(axis=0)).astype(np.int32)
+            yield target, (columns, part[:, columns])
+
+
+def _add_up(pieces: Iterable[tuple[int, Any]], layout: Layout) -> Iterator[tuple[int, Any, NDArray[np.int64]]]:
+    """Yield the number of each column range, what was found on the block of that number, and the sums of the range."""
+    results: dict[int, Any] = {}
+    sums: dict[int, NDArray[np.int64]] = {}
+    for number, piece in pieces:
+        if type(piece) is tuple:
+            columns, addends = piece
+            if number not in sums:
+                width = int(layout.cuts[number + 1] - layout.cuts[number])
+                sums[number] = np.zeros((len(addends), width), np.int64)
+            sums[number][:, columns] += addends
+        else:
+            results[number] = piece
+    for number, result in results.items():
+        yield number, result, sums.get(number, np.zeros((0, 0), np.int64))
 
 
 def _visit_only(parts: Any) -> bool:
@@ -218,13 +288,16 @@ def _delete_here(ids: Iterator[int], run: int) -> Iterator[int]:
 @contextmanager
 def sent(spark: SparkSession, *values: Any) -> Iterator[list[Any]]:
     """Send arrays as broadcast variables, which are freed at the end; other values stay as they are."""
-    variables = [broadcast(spark, value) if isinstance(value, np.ndarray) else value for value in values]
-    try:
-        yield variables
-    finally:
-        for variable in variables:
-            if isinstance(variable, Broadcast):
-                variable.destroy()
+    with ExitStack() as made:
+
+        def send(value: Any) -> Any:
+            if not isinstance(value, np.ndarray):
+                return value
+            variable = broadcast(spark, value)
+            made.callback(variable.destroy)
+            return variable
+
+        yield [send(value) for value in values]
 
 
 def broadcast(spark: SparkSession, value: Any) -> Broadcast[Any]:

@@ -159,7 +159,7 @@ class BlockGraph:
         return found if found < np.inf else 1.0
 
     @property
-    def _range(self) -> tuple[float, float]:
+    def range(self) -> tuple[float, float]:
         """The smallest and the largest of similarities and preferences."""
         low, high = float(self.preferences.min()), float(self.preferences.max())
         return (
@@ -170,7 +170,7 @@ class BlockGraph:
     @cached_property
     def units(self) -> Units:
         """The units of exact sums of messages."""
-        low, high = self._range
+        low, high = self.range
         largest = max(abs(low), abs(high))
         width = (high - low) + 4.0 * JITTER * (largest + self.smallest)
         return units_of(width, int(self.in_degree.max(initial=0)), self.smallest)
@@ -178,7 +178,7 @@ class BlockGraph:
     @cached_property
     def report_units(self) -> Units:
         """The units of exact sums of reported similarities."""
-        return units_of(max(map(abs, self._range)), self.n_points, self.smallest)
+        return units_of(max(map(abs, self.range)), self.n_points, self.smallest)
 
     @property
     def uniform(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import get_args
 
+import numpy as np
 from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark._spark import classic
@@ -15,7 +16,7 @@ from ap_spark.graph.numbering import Numbering
 from ap_spark.settings import EngineName, Settings
 from ap_spark.similarity.pairs import Pairs
 
-__all__ = ["build", "engine_of"]
+__all__ = ["build", "engine_of", "in_blocks"]
 
 
 def engine_of(spark: SparkSession, settings: Settings) -> EngineName:
@@ -53,3 +54,22 @@ def build(
         return build_block_graph(similarities, settings, points, preferences, numbering)
     edges = similarities.frame if isinstance(similarities, Pairs) else similarities
     return build_edge_graph(edges, settings, points, preferences)
+
+
+def in_blocks(graph: EdgeGraph, settings: Settings) -> BlockGraph:
+    """Return the same graph in blocks, its points with the same numbers; to be released as well.
+
+    Its keys are not those of the ids, so it is not for iterating.
+    """
+    points = graph.points.select("index", "id", "preference", "out_degree").toArrow().sort_by("index")
+    numbering = Numbering(
+        points=graph.points.select("index", "id"),
+        ids=points["id"].combine_chunks(),
+        keys=np.arange(graph.n_points),
+        weights=points["out_degree"].to_numpy() + 1,
+        release=lambda: None,
+    )
+    edges = graph.edges.where("i != k").selectExpr("i", "k", "similarity as s")
+    plain = Settings(preference=0.0, partitions=settings.partitions, jitter=settings.jitter, seed=settings.seed)
+    blocks = build_block_graph(edges, plain, numbering=numbering)
+    return blocks.with_preference(points["preference"].to_numpy())

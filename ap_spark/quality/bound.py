@@ -89,7 +89,10 @@ class Bound:
 
     @property
     def prices(self) -> tuple[int, int]:
-        """What a column has to earn to be open at the smallest bound, and above what none is closed; both 0 for any K."""
+        """At the smallest bound: the least that an open column earns, and the most that a closed one does.
+
+        Both are 0 where the number of exemplars is free.
+        """
         if self._clusters is None:
             return 0, 0
         earns, is_open = self._best.earns, self._best.is_open
@@ -129,10 +132,7 @@ class Bound:
         found, (sums,) = problem.visit(bound_step, v, direction, is_open, step, _KEEP, problem.limit)
         v, direction = problem.scattered(found, (v, direction))
         earns = problem.preference - v + sums
-        if self._clusters is None:
-            is_open = (earns > 0) | problem.forced
-        else:
-            is_open = self._largest(earns, self._clusters)
+        is_open = (earns > 0) | problem.forced if self._clusters is None else self._largest(earns, self._clusters)
         return _Point(v, direction, earns, is_open, _sum(v) + _sum(earns[is_open]))
 
     def _largest(self, earns: Integers, clusters: int) -> Flags:

@@ -1,14 +1,14 @@
 """From the exemplars of the messages to better ones, and to a bound of how good any could be (docs/quality.md).
 
-    exemplars ──► polish ──► bound, a pass at a time ──► recombine with what the bound opens ──► polish ──► …
-                                                    └──► small enough: prove
+exemplars ──► polish ──► bound, a pass at a time ──► recombine with what the bound opens ──► polish ──► …
+                                                └──► small enough: prove
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ap_spark.blocks.kernel import Flags
 from ap_spark.quality.bound import Bound
@@ -17,12 +17,12 @@ from ap_spark.quality.problem import Problem
 from ap_spark.quality.proof import core_of, solve
 from ap_spark.quality.solution import Solution, evaluate, recombine
 
-__all__ = ["Goal", "Improved", "improve"]
+__all__ = ["Goal", "Improved", "Step", "Told", "improve"]
 
-logger = logging.getLogger(__name__)
+Told = Callable[["Step"], None]
 
 _LOOK_EVERY = 10  # passes
-_SEARCH_EDGES = 500_000  # in graphs with fewer, here in this process, each of these looks is polished by itself
+_SEARCH_EDGES = 500_000  # up to so many, what the bound opens is polished by itself as well
 _PROVED_AT_ONCE = 3_000  # variables that a solver is given without being asked for
 _PROVED_ON_REQUEST = 200_000
 _SECONDS_AT_ONCE, _SECONDS_ON_REQUEST = 5.0, 300.0
@@ -52,6 +52,24 @@ class Goal:
     passes: int = 200
 
 
+class Step(NamedTuple):
+    """How far a run has come.
+
+    Attributes
+    ----------
+    name : {"polish", "bound"}
+    done : int
+        Rounds of polishing, or passes of the bound.
+    netsim : float
+    upper_bound : float or None
+    """
+
+    name: str
+    done: int
+    netsim: float
+    upper_bound: float | None
+
+
 @dataclass(frozen=True)
 class Improved:
     """Better exemplars.
@@ -70,9 +88,7 @@ class Improved:
     is_proved: bool
 
 
-def improve(
-    problem: Problem, is_exemplar: Flags, goal: Goal, told: Callable[[str, Solution, int | None], None] | None = None
-) -> Improved:
+def improve(problem: Problem, is_exemplar: Flags, goal: Goal, told: Told | None = None) -> Improved:
     """Polish exemplars and bound what any could reach.
 
     Parameters
@@ -82,7 +98,7 @@ def improve(
         The exemplars to begin with.
     goal : Goal
     told : callable, optional
-        Called after each round and pass, with the name of the step, the solution, and the smallest bound.
+        Called after each round of polishing and each pass of the bound.
 
     Returns
     -------
@@ -90,13 +106,20 @@ def improve(
     """
     keep_count = goal.clusters is not None
     smallest: int | None = None
+    rounds = 0
 
-    def tell(step: str, solution: Solution) -> None:
+    def tell(name: str, done: int, solution: Solution) -> None:
         if told:
-            told(step, solution, smallest)
+            upper_bound = None if smallest is None else problem.as_float(smallest)
+            told(Step(name, done, solution.netsim * problem.unit, upper_bound))
+
+    def tell_round(solution: Solution) -> None:
+        nonlocal rounds
+        rounds += 1
+        tell("polish", rounds, solution)
 
     def polished(solution: Solution) -> Solution:
-        return polish(problem, solution, keep_count=keep_count, told=lambda better: tell("polish", better))
+        return polish(problem, solution, keep_count=keep_count, told=tell_round)
 
     solution = evaluate(problem, is_exemplar, keep_count=True)
     if goal.polish:
@@ -114,13 +137,12 @@ def improve(
         bound.improve(solution.netsim)
         if goal.polish and done % _LOOK_EVERY == 0:
             other = evaluate(problem, bound.is_open, keep_count=keep_count)
-            searched = problem.is_local and problem.n_edges < _SEARCH_EDGES
-            candidates = [other, polished(other)] if searched else [other]
+            candidates = [other, polished(other)] if problem.n_edges <= _SEARCH_EDGES else [other]
             for candidate in candidates:
                 is_exemplar = recombine(solution, candidate, keep_count=keep_count)
                 if (is_exemplar != solution.is_exemplar).any():
                     solution = polished(evaluate(problem, is_exemplar, keep_count=keep_count))
-        tell("bound", solution)
+        tell("bound", done, solution)
     smallest = bound.smallest
     is_proved = smallest <= solution.netsim
     if not is_proved and goal.polish:

@@ -126,7 +126,7 @@ def _make(
     keep_count: bool,
     most: int | None = None,
 ) -> tuple[Solution, int]:
-    """Make the moves of some points that no better one stands in the way of, at most so many; return what they bring."""
+    """Make those moves that no better one stands in the way of, at most so many; return what they bring."""
     order = points[np.lexsort((points, -gain[points]))]
     none = len(order)
     own = np.full(len(gain), none, np.int32)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,13 @@ from numpy.typing import NDArray
 
 from ap_spark.blocks.kernel import Block, Flags, Floats, Integers
 from ap_spark.blocks.objective import Found, in_whole_units
+from ap_spark.blocks.store import broadcast
 from ap_spark.exact_sum import unit_of
+from ap_spark.graph.block_graph import BlockGraph
 
-__all__ = ["Problem", "local_problem", "unit_for"]
+__all__ = ["Problem", "local_problem", "problem_of"]
+
+_FETCHED_EDGES = 10_000_000
 
 Visit = Callable[..., tuple[Sequence[Found], Integers]]
 
@@ -38,8 +44,6 @@ class Problem:
     visit : callable
         ``visit(kernel, *of_points)`` runs a pass of `objective` over all rows, and returns what it found in each block,
         and the sums over all blocks.
-    is_local : bool
-        Whether the rows are in this process: a pass then costs its arithmetic alone.
     """
 
     preference: Integers
@@ -47,7 +51,6 @@ class Problem:
     unit: float
     n_edges: int
     visit: Visit
-    is_local: bool
 
     @property
     def n_points(self) -> int:
@@ -78,11 +81,6 @@ class Problem:
         return (value if int(value) >= units else math.nextafter(value, math.inf)) * self.unit
 
 
-def unit_for(largest: float, n_points: int) -> float:
-    """Return the unit for similarities and preferences of at most this size; see `exact_sum.unit_of`."""
-    return unit_of(largest, n_points)
-
-
 def local_problem(blocks: Sequence[tuple[Block, Floats]], preferences: Floats) -> Problem:
     """Make the problem of rows that are in this process.
 
@@ -107,7 +105,7 @@ def local_problem(blocks: Sequence[tuple[Block, Floats]], preferences: Floats) -
         off_diagonal = np.ones(len(similarity), bool)
         off_diagonal[block.diagonal] = False
         sizes.append(np.abs(similarity).max(initial=0.0, where=off_diagonal))
-    unit = unit_for(float(max(sizes)), n_points)
+    unit = unit_of(float(max(sizes)), n_points)
     preference = in_whole_units(preferences, unit)
     held = []
     for block, similarity in blocks:
@@ -124,4 +122,60 @@ def local_problem(blocks: Sequence[tuple[Block, Floats]], preferences: Floats) -
         return found, np.asarray(sum((part.sums for part in found[1:]), found[0].sums))
 
     n_edges = sum(len(block.s) - len(block.rows) for block, _ in blocks)
-    return Problem(preference, forced, unit, n_edges, visit, is_local=True)
+    return Problem(preference, forced, unit, n_edges, visit)
+
+
+@contextmanager
+def problem_of(graph: BlockGraph) -> Iterator[Problem]:
+    """Make the problem of a graph in blocks; what it holds is released at the end.
+
+    Up to 10 million edges are fetched to the driver, 120 MB: there a pass costs its arithmetic alone. More stay where
+    they are, and a pass is a job.
+    """
+    if graph.n_edges <= _FETCHED_EDGES:
+        fetched = [_as_block(*arrays) for arrays in graph.blocks.visit(_whole)] if graph.n_edges else []
+        yield local_problem(fetched, graph.preferences)
+        return
+    unit = unit_of(max(map(abs, graph.range)), graph.n_points)
+    preference = in_whole_units(graph.preferences, unit)
+    sent_preference = broadcast(graph.spark, preference)
+    try:
+
+        def visit(kernel: Callable[..., Found], *of_points: Any) -> tuple[Sequence[Found], Integers]:
+            task = partial(_in_units, kernel=kernel, unit=unit)
+            return graph.blocks.visit_columns(task, sent_preference, *of_points)
+
+        yield Problem(preference, graph.forced, unit, graph.n_edges, visit)
+    finally:
+        sent_preference.destroy()
+
+
+def _in_units(
+    parts: Iterable[tuple[Block, Floats]],
+    preference: Integers,
+    *of_points: Any,
+    kernel: Callable[..., Found],
+    unit: float,
+) -> Found:
+    """Run a pass on a block whose similarities are floats."""
+
+    def in_units() -> Iterator[tuple[Block, Integers]]:
+        for block, similarity in parts:
+            units = in_whole_units(similarity, unit)
+            units[block.diagonal] = preference[block.rows]
+            yield block, units
+
+    return kernel(in_units(), *of_points)
+
+
+def _whole(parts: Iterable[tuple[Block, Floats]]) -> list[NDArray[Any]]:
+    """Return the rows of a block, how many entries each has, their columns and their similarities."""
+    found = [(part.rows, np.diff(part.starts), part.columns, similarity) for part, similarity in parts]
+    return [np.concatenate(arrays) for arrays in zip(*found, strict=True)]
+
+
+def _as_block(rows: Integers, lengths: Integers, columns: NDArray[Any], similarity: Floats) -> tuple[Block, Floats]:
+    starts = np.append(0, np.cumsum(lengths))
+    diagonal = np.flatnonzero(columns == np.repeat(rows, lengths))
+    block = Block(rows, starts, diagonal, columns, s=similarity, r=similarity, a=similarity)  # without messages
+    return block, similarity
