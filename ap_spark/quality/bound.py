@@ -24,7 +24,7 @@ from ap_spark.quality.solution import Solution
 __all__ = ["Bound"]
 
 _KEEP = 0.7  # of the last direction
-_PATIENCE = 10  # passes without a smaller bound, then steps are halved
+_PATIENCE = 4  # passes without a smaller bound, then steps are halved
 _SMALLEST_SCALE = 1e-3  # of a step
 
 
