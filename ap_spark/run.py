@@ -296,7 +296,7 @@ def _run(
                     past=snapshot.trace if snapshot else (),
                 )
         with watch.stage("clusters"), _stage("clusters", seconds):
-            clusters = _make_clusters(graph, found.exemplars, settings, goal, watch)
+            clusters = _make_clusters(graph, found.exemplars, settings, goal if engine else None, watch)
     finally:
         if engine:
             engine.release()
@@ -335,7 +335,7 @@ def _run(
     trace = graph.spark.createDataFrame(rows)
     discard = watch.checkpoint.discard if watch.checkpoint else Clustering.discard_snapshots
     clustering = Clustering(clusters.assignments, clusters.exemplars, trace, summary, discard)
-    return _with_clusters(clustering, clusters), clusters
+    return _with_clusters(clustering, clusters, is_best=engine is None), clusters
 
 
 def _make_clusters(
@@ -367,13 +367,13 @@ def _make_clusters(
         blocks.release()
 
 
-def _with_clusters(clustering: Clustering, clusters: Clusters) -> Clustering:
-    """Return the result of a run with other clusters."""
+def _with_clusters(clustering: Clustering, clusters: Clusters, *, is_best: bool = False) -> Clustering:
+    """Return the result of a run with other clusters; of degenerate input they are the best possible."""
     netsim = clusters.dpsim + clusters.expref
-    upper_bound, gap = None, None
+    upper_bound, gap = (netsim, 0.0) if is_best else (None, None)
     if clusters.improved and clusters.improved.upper_bound is not None:
         upper_bound = netsim if clusters.improved.is_proved else max(netsim, clusters.improved.upper_bound)
-        gap = (upper_bound - netsim) / abs(netsim) if netsim else None
+        gap = (upper_bound - netsim) / abs(netsim) if netsim else (0.0 if upper_bound == netsim else None)
     summary = replace(
         clustering.summary,
         n_clusters=clusters.n_clusters,

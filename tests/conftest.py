@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession
 
 import ap_spark
-from ap_spark import Clustering, Execution, Snapshots, Sparsification
+from ap_spark import Clustering, Execution, Quality, Snapshots, Sparsification
 from ap_spark._spark.session import start_session
 
 ROOT = Path(__file__).parent.parent
@@ -105,7 +105,7 @@ def held_tables(spark: SparkSession) -> dict[int, int]:
 
 def affinity_propagation(similarities: Any, **options: Any) -> Clustering:
     """The function of this name, with the fields of its records given one by one, as cases of tests have them."""
-    for record, keyword in ((Sparsification, "sparsification"), (Execution, "execution")):
+    for record, keyword in ((Sparsification, "sparsification"), (Quality, "quality"), (Execution, "execution")):
         names = [declared.name for declared in fields(record) if declared.name in options]
         if names:
             options[keyword] = record(**{name: options.pop(name) for name in names})
@@ -115,6 +115,9 @@ def affinity_propagation(similarities: Any, **options: Any) -> Clustering:
     if names:
         options["checkpoint"] = Snapshots(**{name: options.pop(name) for name in names})
     return ap_spark.affinity_propagation(similarities, **options)
+
+
+MESSAGES_ALONE: dict[str, Any] = {"polish": False, "gap": None}  # the clusters that the messages name, not polished
 
 
 def assigned(clustering: Any) -> list[Any]:

@@ -11,7 +11,19 @@ from typing import Any
 import pyarrow.parquet as pq
 
 ORDER = {"assignments": "id", "exemplars": "label", "trace": "iteration"}
-NUMBERS = ("n_points", "n_edges", "n_clusters", "n_iter", "converged", "netsim", "dpsim", "expref", "fingerprint")
+NUMBERS = (
+    "n_points",
+    "n_edges",
+    "n_clusters",
+    "n_iter",
+    "converged",
+    "netsim",
+    "dpsim",
+    "expref",
+    "upper_bound",
+    "gap",
+    "fingerprint",
+)
 
 
 def result(output: Path) -> list[Any]:

@@ -9,7 +9,7 @@ import pytest
 from pyspark.sql import DataFrame
 
 from tests import oracle
-from tests.conftest import Edges, affinity_propagation, all_pairs, assigned, random_edges
+from tests.conftest import MESSAGES_ALONE, Edges, affinity_propagation, all_pairs, assigned, random_edges
 
 Frame = Callable[[Edges], DataFrame]
 
@@ -22,7 +22,7 @@ def test_points_that_reach_no_exemplar_are_promoted(frame: Frame) -> None:
     found, _, _ = oracle.run(s, 0.5, 6, 15)
     points = frame([(p, p, 0.0) for p in range(n)]).selectExpr("i as id")
     clustering = affinity_propagation(
-        frame(edges), points=points, preference=-3.0, damping=0.5, max_iter=6, jitter=False
+        frame(edges), points=points, preference=-3.0, damping=0.5, max_iter=6, jitter=False, **MESSAGES_ALONE
     )
     unreached = [p for p in range(n) if not found[p] and not np.isfinite(np.where(found, s[p], -np.inf)).any()]
     assert clustering.summary.promoted == len(unreached) > 0

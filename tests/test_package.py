@@ -52,9 +52,9 @@ def test_exported_names() -> None:
     assert sorted(ap_spark.__all__) == [
         "ApSparkError", "CheckpointError", "Clustering", "Degrees", "Description", "Execution", "InputError",
         "Interrupted", "Iteration", "JavaNotFound", "Neighbors", "NotConverged", "OutputError", "OutputInUse",
-        "PreferenceRange", "Progress", "SettingError", "Similarity", "Snapshots", "Sparsification", "StorageError",
-        "Summary", "__version__", "affinity_propagation", "cluster_points", "describe", "describe_points",
-        "make_points", "nearest_neighbors", "preference_quantile", "preference_range", "read_points",
+        "PreferenceRange", "Progress", "Quality", "SettingError", "Similarity", "Snapshots", "Sparsification", "Step",
+        "StorageError", "Summary", "__version__", "affinity_propagation", "cluster_points", "describe",
+        "describe_points", "make_points", "nearest_neighbors", "preference_quantile", "preference_range", "read_points",
         "read_similarities", "scale", "similarities", "sparsify",
     ]  # fmt: skip
     for name in ap_spark.__all__:

@@ -25,6 +25,7 @@ __all__ = ["Bound"]
 
 _KEEP = 0.7  # of the last direction
 _PATIENCE = 4  # passes without a smaller bound, then steps are halved
+_RECENT = 0.125  # weight of a pass among the last ones
 _SMALLEST_SCALE = 1e-3  # of a step
 
 
@@ -70,6 +71,7 @@ class Bound:
         # Two passes that stay at v: the first finds what is open there, the second the subgradient.
         self._now = self._step(v, np.zeros(problem.n_points), solution.is_exemplar, 0.0)
         self._now = self._step(v, np.zeros(problem.n_points), self._now.is_open, 0.0)
+        self._share = self._now.is_open.astype(np.float64)
         self._best = self._now
         self._length = _squared(self._now.direction)
 
@@ -106,6 +108,11 @@ class Bound:
         return self._now.is_open
 
     @property
+    def is_often_open(self) -> Flags:
+        """The points that most of the last passes would open."""
+        return np.asarray(self._share > 0.5)
+
+    @property
     def has_ended(self) -> bool:
         """Whether steps have become too short to bring anything."""
         return self._scale < _SMALLEST_SCALE or self._length == 0.0
@@ -118,6 +125,7 @@ class Bound:
         step = self._scale * float(self._now.bound - known) / self._length
         self._now = self._step(self._now.v, self._now.direction, self._now.is_open, step)
         self._length = _squared(self._now.direction)
+        self._share += (self._now.is_open - self._share) * _RECENT
         if self._now.bound < self._best.bound:
             self._best, self._failures = self._now, 0
             return

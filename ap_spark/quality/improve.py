@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ap_spark.blocks.kernel import Flags
 from ap_spark.quality.bound import Bound
@@ -22,10 +22,16 @@ __all__ = ["Goal", "Improved", "Step", "Told", "improve"]
 Told = Callable[["Step"], None]
 
 _LOOK_EVERY = 10  # passes
-_SEARCH_EDGES = 500_000  # up to so many, what the bound opens is polished by itself as well
+_SEARCH_EDGES = (
+    500_000  # up to so many, looks are twice as frequent, and what the bound opens is polished by itself too
+)
 _PROVED_AT_ONCE = 3_000  # variables that a solver is given without being asked for
 _PROVED_ON_REQUEST = 200_000
-_SECONDS_AT_ONCE, _SECONDS_ON_REQUEST = 5.0, 300.0
+_LIMITS_AT_ONCE: dict[str, Any] = {
+    "seconds": 60.0,
+    "nodes": 100,
+}  # of which the nodes count, unless a machine is very slow
+_LIMITS_ON_REQUEST: dict[str, Any] = {"seconds": 300.0}
 
 
 @dataclass(frozen=True)
@@ -130,18 +136,20 @@ def improve(problem: Problem, is_exemplar: Flags, goal: Goal, told: Told | None 
         return Improved(solution.is_exemplar, None, is_proved=False)
 
     bound = Bound(problem, solution, goal.clusters)
+    is_small = problem.n_edges <= _SEARCH_EDGES
+    look_every = _LOOK_EVERY // 2 if is_small else _LOOK_EVERY
     for done in range(1, goal.passes + 1):
         smallest = bound.smallest
         if bound.has_ended or smallest - solution.netsim <= goal.gap * abs(solution.netsim):
             break
         bound.improve(solution.netsim)
-        if goal.polish and done % _LOOK_EVERY == 0:
-            other = evaluate(problem, bound.is_open, keep_count=keep_count)
-            candidates = [other, polished(other)] if problem.n_edges <= _SEARCH_EDGES else [other]
-            for candidate in candidates:
-                is_exemplar = recombine(solution, candidate, keep_count=keep_count)
-                if (is_exemplar != solution.is_exemplar).any():
-                    solution = polished(evaluate(problem, is_exemplar, keep_count=keep_count))
+        if goal.polish and done % look_every == 0:
+            for is_open in (bound.is_open, bound.is_often_open):
+                other = evaluate(problem, is_open, keep_count=keep_count)
+                for candidate in [other, polished(other)] if is_small else [other]:
+                    is_exemplar = recombine(solution, candidate, keep_count=keep_count)
+                    if (is_exemplar != solution.is_exemplar).any():
+                        solution = polished(evaluate(problem, is_exemplar, keep_count=keep_count))
         tell("bound", done, solution)
     smallest = bound.smallest
     is_proved = smallest <= solution.netsim
@@ -149,8 +157,8 @@ def improve(problem: Problem, is_exemplar: Flags, goal: Goal, told: Told | None 
         most = _PROVED_ON_REQUEST if goal.exact else _PROVED_AT_ONCE
         core = core_of(problem, solution, bound, most)
         if core is not None:
-            seconds = _SECONDS_ON_REQUEST if goal.exact else _SECONDS_AT_ONCE
-            best = solve(problem, solution, core, seconds, goal.clusters)
+            limits = _LIMITS_ON_REQUEST if goal.exact else _LIMITS_AT_ONCE
+            best = solve(problem, solution, core, **limits, clusters=goal.clusters)
             if best is not None:
                 solution, smallest, is_proved = best, best.netsim, True
     return Improved(solution.is_exemplar, problem.as_float(smallest), is_proved)

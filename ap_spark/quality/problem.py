@@ -118,7 +118,7 @@ def local_problem(blocks: Sequence[tuple[Block, Floats]], preferences: Floats) -
         held.append(parts)
 
     def visit(kernel: Callable[..., Found], *of_points: Any) -> tuple[Sequence[Found], Integers]:
-        found = [kernel(parts, *of_points) for parts in held]
+        found = [kernel(parts, *of_points) for parts in held or [[]]]
         return found, np.asarray(sum((part.sums for part in found[1:]), found[0].sums))
 
     n_edges = sum(len(block.s) - len(block.rows) for block, _ in blocks)

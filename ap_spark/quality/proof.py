@@ -68,9 +68,15 @@ def core_of(problem: Problem, solution: Solution, bound: Bound, most: int) -> Co
 
 
 def solve(
-    problem: Problem, solution: Solution, core: Core, seconds: float, clusters: int | None = None
+    problem: Problem,
+    solution: Solution,
+    core: Core,
+    *,
+    seconds: float,
+    nodes: int | None = None,
+    clusters: int | None = None,
 ) -> Solution | None:
-    """Find the best clustering; None if there was not enough time to prove it.
+    """Find the best clustering; None if the solver has come to one of its limits before.
 
     Parameters
     ----------
@@ -80,6 +86,8 @@ def solve(
     core : Core
     seconds : float
         At most.
+    nodes : int, optional
+        Of the solver's search tree, at most: a limit that is the same on every machine.
     clusters : int, optional
         The number of exemplars it has to have.
     """
@@ -119,11 +127,12 @@ def solve(
         integrality=np.append(np.ones(m), np.zeros(edges)),
         bounds=Bounds(np.append(core.must.astype(float), np.zeros(edges)), 1.0),
         constraints=constraints,
-        options={"time_limit": seconds, "mip_rel_gap": _RELATIVE_GAP},
+        options={"time_limit": seconds, "mip_rel_gap": _RELATIVE_GAP}
+        | ({} if nodes is None else {"node_limit": nodes}),
     )
     if found.status != 0:
         return None
     is_exemplar = problem.forced.copy()
     is_exemplar[core.columns[found.x[:m] > 0.5]] = True
     best = evaluate(problem, is_exemplar, keep_count=clusters is not None)
-    return best if best.netsim >= solution.netsim else solution
+    return best if best.netsim > solution.netsim else solution

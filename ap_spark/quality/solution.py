@@ -54,13 +54,14 @@ class Solution:
 def evaluate(problem: Problem, is_exemplar: Flags, *, keep_count: bool = False) -> Solution:
     """Find what each point counts with these exemplars.
 
-    Points that store no edge to any become exemplars, and so do those that count more as one; with ``keep_count`` only
-    the first.
+    Points that store no edge to any become exemplars. Then, unless ``keep_count``, so do those that count more as one.
     """
     is_exemplar = is_exemplar | problem.forced
     while True:
         first, best, second = problem.of_rows(best_two, is_exemplar, fill=(np.int32(-1), NONE, NONE))
-        becomes = ~is_exemplar & ((best == NONE) if keep_count else (best < problem.preference))
+        becomes = ~is_exemplar & (best == NONE)
+        if not (keep_count or becomes.any()):
+            becomes = ~is_exemplar & (best < problem.preference)
         if not becomes.any():
             break
         is_exemplar = is_exemplar | becomes

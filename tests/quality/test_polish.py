@@ -1,0 +1,71 @@
+"""Opening, closing and swapping exemplars."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ap_spark.quality.polish import bring_to, polish
+from ap_spark.quality.solution import Solution, evaluate
+from tests.quality.graphs import Graph, dense, net_similarity, problem_of, random_graphs
+
+GRAPHS = random_graphs(40, seed=5, most=30)
+
+
+def single_moves(graph: Graph, solution: Solution) -> list[float]:
+    """What each single move brings: open, close, and swap an exemplar for one of its members."""
+    before = net_similarity(graph, solution.is_exemplar)
+    found = []
+    for point in range(graph.n):
+        changed = solution.is_exemplar.copy()
+        changed[point] = not changed[point]
+        found.append(net_similarity(graph, changed) - before)
+        if not solution.is_exemplar[point]:
+            changed[solution.first[point]] = False
+            found.append(net_similarity(graph, changed) - before)
+    return found
+
+
+@pytest.mark.parametrize("graph", GRAPHS, ids=lambda graph: graph.name)
+def test_no_single_move_is_left(graph: Graph) -> None:
+    problem = problem_of(graph)
+    start = evaluate(problem, np.random.default_rng(6).random(graph.n) < 0.3)
+    polished = polish(problem, start)
+    assert polished.netsim >= start.netsim
+    assert max(single_moves(graph, polished)) <= 1e-9 * max(1.0, np.abs(graph.s).max())
+
+
+@pytest.mark.parametrize("graph", GRAPHS, ids=lambda graph: graph.name)
+def test_the_number_of_exemplars_stays_where_it_has_to(graph: Graph) -> None:
+    problem = problem_of(graph)
+    start = evaluate(problem, np.random.default_rng(7).random(graph.n) < 0.3, keep_count=True)
+    polished = polish(problem, start, keep_count=True)
+    assert polished.netsim >= start.netsim
+    assert polished.n_clusters == start.n_clusters
+    left = np.isfinite(net_similarity(graph, polished.is_exemplar))
+    assert left, "every point has an exemplar"
+
+
+@pytest.mark.parametrize("clusters", [3, 5, 8])
+@pytest.mark.parametrize("graph", GRAPHS[::10], ids=lambda graph: graph.name)
+def test_a_number_of_clusters_is_reached(graph: Graph, clusters: int) -> None:
+    """All pairs are stored: every number can be reached."""
+    problem = problem_of(graph)
+    start = evaluate(problem, np.arange(graph.n) % 3 == 0)
+    found = bring_to(problem, start, clusters)
+    assert found.n_clusters == clusters
+
+
+def test_rounds_with_many_moves_bring_what_their_moves_promise() -> None:
+    """`polish` itself asserts it; here on 2,000 points, where a round makes many moves."""
+    rng = np.random.default_rng(8)
+    x = rng.normal(size=(400, 2)) * 5
+    i, k, s = dense(x)
+    near = s > -4.0
+    graph = Graph("near", i[near], k[near], s[near], np.full(len(x), -3.0))
+    problem = problem_of(graph)
+    rounds: list[Solution] = []
+    polished = polish(problem, evaluate(problem, rng.random(len(x)) < 0.2), told=rounds.append)
+    assert 3 < len(rounds) < 40
+    assert [solution.netsim for solution in rounds] == sorted({solution.netsim for solution in rounds})
+    assert max(single_moves(graph, polished)) <= 1e-9
