@@ -84,7 +84,8 @@ def bound(spark: SparkSession) -> Figure:
     passes = [step for step in steps if step.name == "bound"]
     figure, axis = plt.subplots(figsize=(7, 3.2))
     done = [step.done for step in passes]
-    axis.plot(done, [step.upper_bound for step in passes], color="C1", label="upper bound: no clustering is better")
+    bounds = [step.upper_bound for step in passes if step.upper_bound is not None]
+    axis.plot(done, bounds, color="C1", label="upper bound: no clustering is better")
     axis.plot(done, [step.netsim for step in passes], color="C0", label="the clustering found")
     last = passes[-1]
     assert last.upper_bound is not None
