@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("ap_spark").setLevel(logging.DEBUG if given.verbose else logging.WARNING)
     for module in ("progress", "checkpoint"):
         logging.getLogger(f"ap_spark.{module}").setLevel(logging.WARNING if given.quiet else logging.INFO)
-    with Interrupts(lambda: WITHOUT_CHECKPOINT) as interrupts:
+    with Interrupts(lambda: "the same command starts again") as interrupts:
         try:
             given.run(given, interrupts)
         except OutputIsThere as there:
@@ -290,6 +290,8 @@ def _job(
     interrupts.grace = run.grace
     if checkpoint is not None:
         interrupts.saved = lambda: f"the same command resumes from the last snapshot in {checkpoint}, if there is one"
+    elif given.run is cluster:
+        interrupts.saved = lambda: WITHOUT_CHECKPOINT
     # A cluster's configuration may say that paths are of HDFS or the like; then Spark has to look.
     is_local = not {"PYSPARK_GATEWAY_PORT", "HADOOP_CONF_DIR"} & os.environ.keys()
     check_format(given.input, source.format, source.encoding, is_local=is_local)

@@ -6,11 +6,13 @@ import gzip
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, get_args
+from typing import Any, NoReturn, get_args
 
 import numpy as np
 import pandas as pd
@@ -790,6 +792,26 @@ def test_every_row_of_the_settings_table_is_in_the_help(capsys: pytest.CaptureFi
     for line in (ROOT / "docs" / "settings.md").read_text().splitlines():
         if line.startswith("| `--"):
             assert line.split("`")[1] in told
+
+
+@pytest.mark.parametrize(
+    ("options", "says_checkpoint"),
+    [(["graph"], False), (["cluster", "--output", "out"], True)],
+    ids=["graph", "cluster"],
+)
+def test_only_a_command_that_has_snapshots_advises_them(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, options: list[str], says_checkpoint: bool
+) -> None:
+    def stopped(*_: object, **__: object) -> NoReturn:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+        raise RuntimeError("cancelled")
+
+    monkeypatch.setattr("ap_spark.cli.start_session", stopped)
+    assert main([*options, str(ROOT / "data" / "iris.csv")]) == 143
+    said = capsys.readouterr().err
+    assert "stopped by SIGTERM outside of the iterations" in said
+    assert ("--checkpoint" in said) == says_checkpoint
 
 
 def test_small_inputs_are_known_by_their_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

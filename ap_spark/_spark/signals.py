@@ -234,7 +234,7 @@ class _ForwardSignal:
 
     def handle(self, taken: Any) -> None:
         with suppress(OSError, ValueError):  # the run is over
-            self.interrupts._waker.write(bytes([signal.SIGINT if taken.getName() == "INT" else signal.SIGTERM]))
+            self.interrupts._waker.write(bytes([signal.Signals[f"SIG{taken.getName()}"]]))
 
     class Java:
         implements = ("sun.misc.SignalHandler",)
