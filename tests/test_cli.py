@@ -21,7 +21,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
 from ap_spark import read_similarities
-from ap_spark._spark.processes import machine
+from ap_spark._spark.machine import machine_name
 from ap_spark.cli import is_small, main
 from ap_spark.errors import OutputInUse
 from ap_spark.io.stores import Store, is_a
@@ -292,7 +292,7 @@ def test_an_output_that_another_process_is_writing_is_left_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "_PUBLISHING").write_text(f"{machine()}.{os.getppid()} 0123")
+    (tmp_path / "out" / "_PUBLISHING").write_text(f"{machine_name()}.{os.getppid()} 0123")
     for if_exists in ("refuse", "replace", "skip"):
         assert run(tmp_path, EDGES, "--edges", "--if-exists", if_exists) == 1
         assert "says in _PUBLISHING (delete it if that run is dead) that it is writing to" in capsys.readouterr().err
@@ -495,7 +495,7 @@ def test_leftovers_of_a_killed_run_are_cleared_and_a_replaced_output_put_back(
     """Where the output is locked there is no other run on other machines either."""
     monkeypatch.setattr("ap_spark.io.stores.Store.is_local", locked)
     ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
-    owner = f"{machine()}.{int(ended.stdout)}"
+    owner = f"{machine_name()}.{int(ended.stdout)}"
     token = 16 * "0"
     (tmp_path / f".out.staging.{owner}.{token}" / "output" / "assignments").mkdir(parents=True)
     old, thesis = (tmp_path / f".out.old.{owner}.{end}" for end in (token, 16 * "1"))

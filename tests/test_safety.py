@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from ap_spark._spark.processes import machine
+from ap_spark._spark.machine import machine_name
 from ap_spark.checkpoint import Checkpoint
 from ap_spark.cli import main
 from ap_spark.errors import ApSparkError, OutputError
@@ -207,7 +207,7 @@ def test_what_only_has_the_name_of_a_leftover_stays(
     here: Path, spark: SparkSession, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An input too: similarities that somebody has found in what a killed run left."""
-    names = {purpose: f".out.{purpose}.{machine()}.1.{16 * '0'}" for purpose in ("staging", "probing", "old")}
+    names = {purpose: f".out.{purpose}.{machine_name()}.1.{16 * '0'}" for purpose in ("staging", "probing", "old")}
     found = here / names["staging"] / "output" / "similarities"
     found.mkdir(parents=True)
     (found / "part-0.csv").write_text(EDGES)
@@ -359,7 +359,7 @@ def test_a_place_of_another_user_is_refused(here: Path, spark: SparkSession) -> 
 @pytest.mark.usefixtures("as_nobody")
 def test_a_leftover_of_another_user_stays(here: Path, spark: SparkSession, caplog: pytest.LogCaptureFixture) -> None:
     here.chmod(0o777)
-    theirs = here / f".out.staging.{machine()}.1.{16 * '0'}"
+    theirs = here / f".out.staging.{machine_name()}.1.{16 * '0'}"
     theirs.mkdir(mode=0o700)
     os.seteuid(NOBODY)
     with claimed(spark, f"{here}/out", "refuse"):

@@ -44,7 +44,7 @@ class Blocks:
     Parameters
     ----------
     edges : DataFrame
-        Parcels (block, edges), see `send.parcels`.
+        Parcels (block, edges), see `parcels.pack_parcels`.
     layout : Layout
     keys : int64, shape (n_points,)
         See `hashing`.

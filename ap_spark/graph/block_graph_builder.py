@@ -19,10 +19,10 @@ from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark._spark import classic
 from ap_spark._spark.session import few_partitions, with_settings
-from ap_spark.blocks.assemble import Rules
 from ap_spark.blocks.build import Layout
+from ap_spark.blocks.entries import Rules
 from ap_spark.blocks.kernel import Floats, Integers
-from ap_spark.blocks.send import PARCELS, parcels
+from ap_spark.blocks.parcels import PARCELS, pack_parcels
 from ap_spark.blocks.store import Blocks, broadcast
 from ap_spark.errors import ApSparkError, InputError
 from ap_spark.exact_sum import unit_of
@@ -172,7 +172,7 @@ def _write_blocks(edges: DataFrame | Pairs, numbering: Numbering, settings: Sett
     held.callback(keys.destroy)
     layout = Layout(secrets.randbits(63), cuts, rules, n_entries)
     then = edges.then if isinstance(edges, Pairs) else edges.select("i", "k", "s").mapInArrow
-    blocks = Blocks(then(partial(parcels, cuts=cuts, both=both), PARCELS), layout, keys)
+    blocks = Blocks(then(partial(pack_parcels, cuts=cuts, both=both), PARCELS), layout, keys)
     held.callback(blocks.release)
     if wrong := sum(handle.wrong or 0 for handle in blocks.found):
         raise WrongInput(f"{wrong} rows or pairs")

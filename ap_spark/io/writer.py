@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import DataFrame, SparkSession
 
-from ap_spark._spark.processes import machine
+from ap_spark._spark.machine import machine_name
 from ap_spark.errors import OutputError, OutputInUse, reason
 from ap_spark.io.paths import Place, conflict, irreplaceable
 from ap_spark.io.stores import SUCCESS, Store, is_a
@@ -129,7 +129,7 @@ class OutputDirectory:
     def __init__(self, spark: SparkSession, path: str, *, replace: bool, apart_from: Sequence[Place] = ()) -> None:
         self.replace = replace
         self.apart_from = apart_from
-        self.owner, self.token = f"{machine()}.{os.getpid()}", secrets.token_hex(8)
+        self.owner, self.token = f"{machine_name()}.{os.getpid()}", secrets.token_hex(8)
         self.mark = f"{self.owner} {self.token}"
         with self.writable():
             self.target = Store(spark, path)
@@ -422,7 +422,7 @@ def _lives(owner: str) -> bool | None:
     A process with our number was before us, and is dead: a container that is started again numbers anew.
     """
     host, _, process = owner.rpartition(".")
-    if host != machine():
+    if host != machine_name():
         return None
     if not _PROCESS.fullmatch(process):  # nobody knows: it may live
         return True
