@@ -30,15 +30,7 @@ from ap_spark._spark.shortages import format_shortage
 from ap_spark._spark.signals import Interrupts
 from ap_spark.checkpoint import WITHOUT_CHECKPOINT, Checkpoint, writable_store
 from ap_spark.convergence import Iteration
-from ap_spark.errors import (
-    ApSparkError,
-    CheckpointError,
-    Interrupted,
-    NotConverged,
-    StorageError,
-    printable,
-    reason,
-)
+from ap_spark.errors import ApSparkError, CheckpointError, Interrupted, NotConverged, StorageError
 from ap_spark.graph.describe import Description
 from ap_spark.io.formats import check_format
 from ap_spark.io.paths import Place, conflict, places_read
@@ -62,6 +54,7 @@ from ap_spark.settings import (
     Sparsification,
 )
 from ap_spark.version import __version__
+from ap_spark.wording import format_reason, printable
 
 __all__ = ["main"]
 
@@ -116,7 +109,7 @@ def _format_error(error: Exception, interrupts: Interrupts) -> tuple[str, int]:
     if isinstance(error, ApSparkError):
         return str(error), error.exit_code
     who = "Spark failed" if isinstance(error, (PySparkException, Py4JJavaError)) else type(error).__name__
-    return f"{who}: {reason(error)} (--verbose shows the stack)", 1
+    return f"{who}: {format_reason(error)} (--verbose shows the stack)", 1
 
 
 def make_parser() -> Parser:

@@ -19,7 +19,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark.checkpoint import Checkpoint
 from ap_spark.convergence import Iteration
-from ap_spark.errors import InputError, SettingError, from_tasks
+from ap_spark.errors import InputError, SettingError, setting_errors_from_tasks
 from ap_spark.graph.build import engine_of
 from ap_spark.graph.describe import Description, describe_graph
 from ap_spark.graph.numbering import WrongInput, number_points
@@ -119,7 +119,7 @@ def cluster_points(
     _check_callback(callback)
     with (
         _closing(callback),
-        from_tasks(),
+        setting_errors_from_tasks(),
         _compared(points, preferences, similarity, settings, callback) as (source, settings),
     ):
         return cluster(source, settings, _watch(source.spark, settings, snapshots, callback))
@@ -230,7 +230,7 @@ def affinity_propagation(
     snapshots = _snapshots(checkpoint)
     _check_callback(callback)
     source = _given(similarities, points, preferences)
-    with _closing(callback), from_tasks():
+    with _closing(callback), setting_errors_from_tasks():
         return cluster(source, settings, _watch(source.spark, settings, snapshots, callback))
 
 
@@ -352,7 +352,7 @@ def described(
     """
     settings, preferences = _settings(sparsification, execution, **preference)
     with ExitStack() as held:
-        held.enter_context(from_tasks())
+        held.enter_context(setting_errors_from_tasks())
         if similarity is None:
             source = _given(rows, points, preferences)
         else:
@@ -461,7 +461,7 @@ def _own_preferences(points: DataFrame, preferences: DataFrame | None, settings:
     """Return the preferences that were given, or those that stand beside the features."""
     if "preference" not in points.columns:
         return preferences
-    if preferences is not None or settings.steers:
+    if preferences is not None or settings.has_preference:
         raise SettingError(
             "give the preference in one way: the column 'preference' of the points, or preference, "
             "preference_quantile or clusters"

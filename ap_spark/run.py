@@ -29,10 +29,10 @@ from ap_spark.graph.numbering import Numbering
 from ap_spark.preference_search import MIN_REST_ITERATIONS, TOLERANCE, Trial, Trials, is_at_rest
 from ap_spark.propagation import EndedEarly, Watch, propagate, without_iterating
 from ap_spark.result import Clustering, Summary
-from ap_spark.schema import count_of
 from ap_spark.settings import Settings
 from ap_spark.similarity.pairs import Pairs
 from ap_spark.version import __version__
+from ap_spark.wording import format_count
 
 __all__ = ["Source", "check_target", "cluster", "format_not_converged", "opened_graph", "refuse_more_clusters"]
 
@@ -311,11 +311,11 @@ def _run(graph: EdgeGraph | BlockGraph, settings: Settings, seconds: dict[str, f
 
 def format_not_converged(summary: Summary) -> str:
     """Say after how many iterations a run has not converged, and which points lack an exemplar."""
-    words = f"after {count_of(summary.n_iter, 'iteration')}"
+    words = f"after {format_count(summary.n_iter, 'iteration')}"
     if not summary.n_clusters:
         words += ", and there is no exemplar yet"
     elif summary.promoted:
-        words += f", and {summary.promoted:,} of {count_of(summary.n_points, 'point')} store no edge to an exemplar"
+        words += f", and {summary.promoted:,} of {format_count(summary.n_points, 'point')} store no edge to an exemplar"
     if (window := summary.settings["convergence_iter"]) >= summary.settings["max_iter"]:
         words += f"; exemplars have to stand still for {window:,} (convergence_iter)"
     return words

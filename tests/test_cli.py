@@ -24,7 +24,7 @@ from ap_spark import read_similarities
 from ap_spark._spark.machine import machine_name
 from ap_spark.cli import is_small, main
 from ap_spark.errors import OutputInUse
-from ap_spark.io.stores import Store, is_a
+from ap_spark.io.stores import Store, is_of_class
 from ap_spark.io.writer import OutputDirectory, claimed
 from ap_spark.settings import OutputFormat
 from tests.conftest import LONG, ROOT, affinity_propagation, every_third, random_edges
@@ -350,8 +350,8 @@ def test_a_store_that_does_not_answer_is_no_bad_input(tmp_path: Path, spark: Spa
     store.fs = SimpleNamespace(exists=lambda path: True, create=fail, getUri=store.fs.getUri)
     with pytest.raises(Py4JJavaError) as failed:
         store.check_writable("probe")
-    assert is_a(failed.value, "java.lang.RuntimeException"), "which is above IndexOutOfBoundsException"
-    assert not is_a(failed.value, "java.io.IOException")
+    assert is_of_class(failed.value, "java.lang.RuntimeException"), "which is above IndexOutOfBoundsException"
+    assert not is_of_class(failed.value, "java.io.IOException")
 
 
 def test_without_locks_no_lock_is_left(tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:

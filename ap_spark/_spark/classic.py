@@ -18,9 +18,9 @@ __all__ = [
     "GROUP_PREFIX",
     "UNCANCELLABLE_SUFFIX",
     "cores",
-    "describe",
     "is_connect",
     "is_local",
+    "name_jobs",
     "only_reads_files",
     "reads_this_machine",
     "release",
@@ -74,7 +74,7 @@ def cores(spark: SparkSession) -> int:
     return _UNKNOWN_CORES if is_connect(spark) else spark.sparkContext.defaultParallelism
 
 
-def describe(spark: SparkSession, text: str) -> None:
+def name_jobs(spark: SparkSession, text: str) -> None:
     """Name the jobs that follow in the Spark UI (classic only)."""
     if not is_connect(spark):
         spark.sparkContext.setJobDescription(text)

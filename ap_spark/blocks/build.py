@@ -135,7 +135,7 @@ class EdgeStats:
     preference_of: list[NDArray[np.int64]] = field(default_factory=list)
     preference: list[NDArray[np.float64]] = field(default_factory=list)
 
-    def add(self, found: Entries, on_duplicate: str) -> None:
+    def update(self, found: Entries, on_duplicate: str) -> None:
         if on_duplicate == "error":
             self.wrong += found.duplicates
         self.wrong += int(np.count_nonzero(np.isneginf(found.preference)))
@@ -181,7 +181,7 @@ def build(
     def entries() -> Iterator[_Arrays]:
         for edges in split_by_rows(batches, layout, int(low), int(high), path.parent, stats):
             found = make_entries(edges["i"], edges["k"], edges["s"], layout.rules)
-            stats.add(found, layout.rules.on_duplicate)
+            stats.update(found, layout.rules.on_duplicate)
             yield with_diagonal(found)
 
     found = _write_file(path, layout, number, 0, entries(), reusable)
@@ -236,10 +236,10 @@ def split_by_rows(
     batches: _Batches, layout: Layout, low: int, high: int, directory: Path, stats: EdgeStats
 ) -> Iterator[_Arrays]:
     """Yield the edges of a block by ranges of rows, about _BUCKET_EDGES at once, by way of temporary files."""
-    share = layout.n_edges / layout.blocks
+    edges_a_block = layout.n_edges / layout.blocks
     if layout.rules.symmetrize != "none":
-        share *= 2
-    buckets = int(min(max(1, -(-share // _BUCKET_EDGES)), 256, high - low))
+        edges_a_block *= 2
+    buckets = int(min(max(1, -(-edges_a_block // _BUCKET_EDGES)), 256, high - low))
     edge = edge_type(layout.n_points)
     with ExitStack() as held:
         files: list[BinaryIO] = []

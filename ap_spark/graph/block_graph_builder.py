@@ -31,14 +31,14 @@ from ap_spark.graph.checks import check_one_preference, ids_of
 from ap_spark.graph.edge_graph import build_edge_graph
 from ap_spark.graph.numbering import Numbering, WrongInput, broadcast_if_small, number_ids, with_ids
 from ap_spark.graph.sparsify import merge_duplicates, sparsify
-from ap_spark.schema import edge_table, no_similarity, preference_table
+from ap_spark.schema import edge_table, is_no_similarity, preference_table
 from ap_spark.settings import Settings
 from ap_spark.similarity.pairs import Pairs
 
 __all__ = ["build_block_graph"]
 
 _ONE_BLOCK_EDGES = 10_000_000  # up to here one core is about done before a job over several has begun
-_SHARE_OF_BOTH = 0.7  # of the edges in both directions about so many are left, where neighbours are often mutual
+_SYMMETRIC_FRACTION = 0.7  # of the edges in both directions about so many are left, where neighbours are often mutual
 
 
 def build_block_graph(
@@ -143,7 +143,7 @@ def _with_numbers(table: DataFrame, numbering: Numbering) -> DataFrame:
     points = broadcast_if_small(numbering.points, numbering.n_points)
     row = points.select(F.col("id").alias("i"), F.col("index").alias("row"))
     column = points.select(F.col("id").alias("k"), F.col("index").alias("column"))
-    is_right = ~no_similarity(F.col("s")) & F.col("column").isNotNull()
+    is_right = ~is_no_similarity(F.col("s")) & F.col("column").isNotNull()
     return (
         table.join(row, "i", "left")
         .join(column, "k", "left")
@@ -166,7 +166,7 @@ def _write_blocks(edges: DataFrame | Pairs, numbering: Numbering, settings: Sett
         edges, rules = _sparsified(edges, settings, held), Rules()
     both = rules.symmetrize != "none"
     n_entries = int(numbering.weights.sum())
-    n_blocks = settings.partitions or _n_blocks((_SHARE_OF_BOTH if both else 1.0) * n_entries, spark)
+    n_blocks = settings.partitions or _n_blocks((_SYMMETRIC_FRACTION if both else 1.0) * n_entries, spark)
     cuts = _cut(numbering.weights, n_blocks)
     keys = broadcast(spark, numbering.keys)
     held.callback(keys.destroy)

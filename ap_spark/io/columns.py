@@ -16,7 +16,7 @@ from pyspark.sql.types import ArrayType, NumericType, StringType
 from ap_spark.errors import InputError, SettingError
 from ap_spark.io.records import LONGEST_EXAMPLE, format_text
 from ap_spark.io.tables import Table
-from ap_spark.schema import did_you_mean, has_have, is_are
+from ap_spark.wording import did_you_mean, has_have, is_are
 
 __all__ = [
     "Columns",

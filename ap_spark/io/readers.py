@@ -32,9 +32,10 @@ from ap_spark.io.columns import (
     one_column,
 )
 from ap_spark.io.formats import check_format, read_table
-from ap_spark.io.tables import ROW, Table, cell, numbered, reading, table_of
-from ap_spark.schema import check_unique, did_you_mean, require_columns
+from ap_spark.io.tables import ROW, Table, cell, reading, table_of, with_row_numbers
+from ap_spark.schema import check_unique, require_columns
 from ap_spark.settings import Input, check_values
+from ap_spark.wording import did_you_mean
 
 __all__ = ["make_points", "points_in", "read_points", "read_similarities"]
 
@@ -265,7 +266,7 @@ def _points_of(
     )
     kinds = id_types(table, found, ids)
 
-    rows, key = (table.frame, cell(ids[0])) if ids else (numbered(table.frame), ROW)
+    rows, key = (table.frame, cell(ids[0])) if ids else (with_row_numbers(table.frame), ROW)
     rows = rows.where(f"NOT ({incomplete})")
     chosen = [F.col(key).cast(kinds[0] if kinds else "bigint").alias("id")]
     if columns.is_vector:
@@ -286,7 +287,7 @@ def _elements(table: Table, column: int) -> Column:
     vectors = F.col(cell(column))
     if isinstance(table.kinds[column], ArrayType):
         return vectors.cast("array<double>")
-    from pyspark.ml.functions import vector_to_array  # slow to import, and seldom needed
+    from pyspark.ml.functions import vector_to_array  # slow to import, and rarely needed
 
     return F.when(vectors.isNotNull(), vector_to_array(vectors))
 

@@ -89,8 +89,9 @@ class Dialect:
         """
         if len(first) == 1 and (other := self._other_separator(first[0])):
             raise InputError(
-                f"cells must be separated by {_in_words(self.separator)}, but the first line of {self.source} is "
-                f"{format_text(first[0])}, as if {_in_words(other)} were the separator: write the file with another one"
+                f"cells must be separated by {_format_separator(self.separator)}, but the first line of "
+                f"{self.source} is {format_text(first[0])}, as if {_format_separator(other)} were the separator: write "
+                "the file with another one"
             )
         if not self.header:
             return [str(n) for n in range(len(first))]
@@ -121,7 +122,8 @@ class Dialect:
         return tuple(map(names.index, other))
 
 
-def _in_words(separator: str) -> str:
+def _format_separator(separator: str) -> str:
+    """Return a separator as a message names it."""
     return {"\t": "a tab", " ": "a blank"}.get(separator, repr(separator))
 
 

@@ -16,9 +16,10 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
-from ap_spark.errors import ApSparkError, reason
+from ap_spark.errors import ApSparkError
+from ap_spark.wording import format_reason
 
-__all__ = ["SUCCESS", "Store", "is_a"]
+__all__ = ["SUCCESS", "Store", "is_of_class"]
 
 SUCCESS = "_SUCCESS"  # written last: what is in the directory is whole
 
@@ -174,7 +175,7 @@ class Store:
         try:
             stream = self.fs.open(self.path(name))
         except Py4JJavaError as error:
-            if is_a(error, "java.io.FileNotFoundException"):
+            if is_of_class(error, "java.io.FileNotFoundException"):
                 return None
             raise
         try:
@@ -226,7 +227,7 @@ class Store:
             self.fs.create(file, False).close()
             self.fs.delete(file, False)
         except Py4JJavaError as error:
-            if not any(is_a(error, name) for name in _REFUSALS):
+            if not any(is_of_class(error, name) for name in _REFUSALS):
                 raise
             raise OSError(f"{place.toString()}: {_without_class(error)}") from error
 
@@ -277,10 +278,10 @@ def _held(path: Path) -> Iterator[bool | None]:
 
 def _without_class(error: Exception) -> str:
     """Return what Java says of a path, without the class of the error."""
-    return reason(error).rpartition("Exception: ")[2]
+    return format_reason(error).rpartition("Exception: ")[2]
 
 
-def is_a(error: Py4JJavaError, name: str) -> bool:
+def is_of_class(error: Py4JJavaError, name: str) -> bool:
     """Return whether an error of Java's is of a class, or of a subclass."""
     kind = error.java_exception.getClass()
     while kind is not None and kind.getName() != name:

@@ -29,10 +29,10 @@ __all__ = [
     "START",
     "Table",
     "cell",
-    "numbered",
     "placed",
     "reading",
     "table_of",
+    "with_row_numbers",
 ]
 
 PATH, START, BROKEN, IS_HEADER, ROW = "path", "start", "broken", "is_header", "row"
@@ -119,7 +119,7 @@ def placed(frame: DataFrame, names: Iterable[str]) -> DataFrame:
     return with_place.toDF(*names, PATH, START)
 
 
-def numbered(frame: DataFrame) -> DataFrame:
+def with_row_numbers(frame: DataFrame) -> DataFrame:
     """Add ROW to rows with PATH and START: their number from 0, files in the order of their names.
 
     It is the same at every evaluation: a file is read in blocks, and the rows of a block have consecutive

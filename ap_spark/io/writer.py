@@ -29,10 +29,11 @@ from py4j.protocol import Py4JJavaError
 from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark._spark.machine import machine_name
-from ap_spark.errors import OutputError, OutputInUse, reason
+from ap_spark.errors import OutputError, OutputInUse
 from ap_spark.io.paths import Place, conflict, irreplaceable
-from ap_spark.io.stores import SUCCESS, Store, is_a
+from ap_spark.io.stores import SUCCESS, Store, is_of_class
 from ap_spark.schema import OUTPUTS, check_output
+from ap_spark.wording import format_reason
 
 __all__ = ["SUMMARY", "OutputDirectory", "OutputIsThere", "claimed", "read_written"]
 
@@ -240,7 +241,7 @@ class OutputDirectory:
             try:
                 problem = self.kept(found, purpose)
             except (OSError, Py4JJavaError) as error:  # another user's
-                problem = reason(error)
+                problem = format_reason(error)
             if problem:
                 logger.warning("%s/%s is left as it is: %s", self.store, found, problem)
             elif purpose == "old" and not self.store.exists(self.name):
@@ -397,7 +398,7 @@ class OutputDirectory:
                 self.store.rename(self.name, old)
             self.store.rename(staged, self.name)
         except Py4JJavaError as error:
-            if is_a(error, "org.apache.hadoop.fs.FileAlreadyExistsException"):
+            if is_of_class(error, "org.apache.hadoop.fs.FileAlreadyExistsException"):
                 raise self.in_use("has written to") from error
             raise
         finally:

@@ -68,7 +68,7 @@ def test_only_jobs_of_the_run_are_cancelled(
     other.start()
     while not (tmp_path / "1").exists():
         time.sleep(0.02)
-    monkeypatch.setattr("ap_spark._spark.signals._CANCEL_SHARE", 0.02)
+    monkeypatch.setattr("ap_spark._spark.signals._CANCEL_FRACTION", 0.02)
     spark.sparkContext.setJobGroup("theirs", "before")
     with Interrupts() as interrupts:
         interrupts.grace = 50.0

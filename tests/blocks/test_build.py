@@ -33,7 +33,7 @@ def test_a_task_with_little_memory_makes_the_same_entries(tmp_path: Path, monkey
         parts = []
         for edges in split_by_rows(batches, layout, 0, n, tmp_path, stats):
             found = make_entries(edges["i"], edges["k"], edges["s"], layout.rules)
-            stats.add(found, "error")
+            stats.update(found, "error")
             parts.append(with_diagonal(found))
         assert (len(parts) > 10) == (at_once == 100)
         whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -26,7 +26,7 @@ from ap_spark import InputError, SettingError, describe, make_points, read_point
 from ap_spark.cli import main
 from ap_spark.io.records import Dialect, parse
 from ap_spark.io.tables import BROKEN, PATH, START
-from ap_spark.io.text_files import _LINE, Layout, LinesTable, cells
+from ap_spark.io.text_files import _LINE, _Layout, _LinesTable, _rows_of
 from ap_spark.io.writer import WRITERS
 from tests.conftest import LONG, every_third
 
@@ -119,8 +119,8 @@ def test_lines_mean_what_pandas_says_or_are_not_taken_for_records(spark: SparkSe
     lines = [(str(n), at, line) for n, text in enumerate(texts) for at, line in enumerate(text.split("\n"))]
     frame = spark.createDataFrame(pa.table(list(map(list, zip(*lines, strict=True))), names=[PATH, START, _LINE]))
     dialect = Dialect(source="x", separator=",", header=False)
-    rows = cells(frame, dialect, [Layout(header=None, order=(0, 1))], 0)
-    table = LinesTable(
+    rows = _rows_of(frame, dialect, [_Layout(header=None, order=(0, 1))], 0)
+    table = _LinesTable(
         rows=rows, names=["0", "1"], source="x", is_text=True, paths=("x",),
         lines=frame, dialect=dialect, width=2, first=("", ""), with_header=frozenset(),
     )  # fmt: skip
