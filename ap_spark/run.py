@@ -1,11 +1,11 @@
-"""From similarities to a result: graph, messages, clusters; once, or until there are so many clusters."""
+"""One run: build the graph, iterate, make the clusters; for a number of clusters, once for each preference tried."""
 
 from __future__ import annotations
 
 import logging
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -16,25 +16,25 @@ import pyarrow as pa
 import pyspark
 from pyspark.sql import DataFrame, SparkSession
 
-from ap_spark.clusters import make_clusters
+from ap_spark.clusters import Clusters, make_clusters
 from ap_spark.convergence import TRACE, Iteration
 from ap_spark.engines import Engine, make_engine
 from ap_spark.errors import SettingError
 from ap_spark.graph.block_graph import BlockGraph
-from ap_spark.graph.build import build
+from ap_spark.graph.build import build as build_graph
 from ap_spark.graph.describe import least_clusters
 from ap_spark.graph.edge_graph import EdgeGraph
 from ap_spark.graph.mistakes import find_mistakes
 from ap_spark.graph.numbering import Numbering
 from ap_spark.preference_search import MIN_REST_ITERATIONS, TOLERANCE, Trial, Trials, is_at_rest
-from ap_spark.propagation import EndedEarly, Watch, propagate, without_iterating
+from ap_spark.propagation import EndedEarly, Propagation, Watch, propagate, without_iterating
 from ap_spark.result import Clustering, Summary
 from ap_spark.settings import Settings
 from ap_spark.similarity.pairs import Pairs
 from ap_spark.version import __version__
 from ap_spark.wording import format_count
 
-__all__ = ["Source", "check_target", "cluster", "format_not_converged", "opened_graph", "refuse_more_clusters"]
+__all__ = ["Source", "cluster", "format_not_converged", "opened_graph", "refuse_more_clusters"]
 
 logger = logging.getLogger(__name__)
 
@@ -81,12 +81,12 @@ def cluster(source: Source, settings: Settings, watch: Watch) -> Clustering:
     if watch.checkpoint:
         watch.checkpoint.open()
     settings = replace(settings, convergence_iter=settings.window)
-    make = _builder(source)
-    look = partial(_warn_of_mistakes, source=source, settings=settings)
+    build = _builder(source)
+    inspect = partial(_warn_of_mistakes, source=source, settings=settings)
     if settings.clusters is None:
-        found = _cluster_once(make, settings, watch, look)
+        found = _cluster_once(build, settings, watch, inspect)
     else:
-        found = _cluster_to(make, settings, watch, look)
+        found = _search_for_clusters(build, settings, watch, inspect)
     about = found.summary
     options = {name: value if not callable(value) else repr(value) for name, value in source.options.items()}
     summary = replace(
@@ -97,11 +97,11 @@ def cluster(source: Source, settings: Settings, watch: Watch) -> Clustering:
 
 @contextmanager
 def opened_graph(source: Source, settings: Settings) -> Iterator[EdgeGraph | BlockGraph]:
-    """_Build the graph, check that it permits the number of clusters, and release it at the end."""
+    """Build the graph, check that it permits the number of clusters, and release it at the end."""
     graph = _builder(source)(settings)
     try:
         if settings.clusters is not None:
-            check_target(settings.clusters, graph)
+            _check_target(settings.clusters, graph)
         _warn_of_mistakes(graph, source, settings)
         yield graph
     finally:
@@ -109,8 +109,9 @@ def opened_graph(source: Source, settings: Settings) -> Iterator[EdgeGraph | Blo
 
 
 def _builder(source: Source) -> _Build:
+    """Return the function that builds the graph by some settings."""
     return partial(
-        build,
+        build_graph,
         source.similarities,
         points=source.points,
         preferences=source.preferences,
@@ -128,20 +129,20 @@ def _cluster_once(
     build: _Build,
     settings: Settings,
     watch: Watch,
-    look: Callable[[EdgeGraph | BlockGraph], None] = lambda graph: None,
+    inspect: Callable[[EdgeGraph | BlockGraph], None] = lambda graph: None,
 ) -> Clustering:
-    """Cluster once; call ``look`` with the graph before."""
+    """Cluster once; call ``inspect`` with the graph before."""
     seconds: dict[str, float] = {}
     with _built(build, settings, seconds, watch) as graph:
-        look(graph)
-        return _run(graph, settings, seconds, watch)
+        inspect(graph)
+        return _cluster_graph(graph, settings, seconds, watch)
 
 
 @contextmanager
 def _built(
     build: _Build, settings: Settings, seconds: dict[str, float], watch: Watch
 ) -> Iterator[EdgeGraph | BlockGraph]:
-    """_Build the graph, time it, and release it at the end."""
+    """Build the graph, time it, and release it at the end."""
     with watch.stage("graph"), _stage("graph", seconds):
         graph = build(settings)
     logger.info("%s points, %s edges", f"{graph.n_points:,}", f"{graph.n_edges:,}")
@@ -151,15 +152,15 @@ def _built(
         graph.release()
 
 
-def _cluster_to(
-    build: _Build, settings: Settings, watch: Watch, look: Callable[[EdgeGraph | BlockGraph], None]
+def _search_for_clusters(
+    build: _Build, settings: Settings, watch: Watch, inspect: Callable[[EdgeGraph | BlockGraph], None]
 ) -> Clustering:
     """Cluster with one preference after the other until there are so many clusters."""
     assert settings.clusters is not None
     target, started, seconds = settings.clusters, time.perf_counter(), dict[str, float]()
     with _built(build, settings, seconds, watch) as graph:
-        check_target(target, graph)
-        look(graph)
+        _check_target(target, graph)
+        inspect(graph)
         median, largest = graph.quantiles(0.5, 1.0)
         above = largest + abs(largest) + 1.0  # there every point is an exemplar
         trials = Trials(target, start=above if target == graph.n_points else median, largest=largest)
@@ -169,11 +170,11 @@ def _cluster_to(
                 watch.checkpoint.tried = tuple(trials.tried)
             plain = replace(settings, clusters=None, preference=preference)
             if isinstance(graph, BlockGraph) and (other := graph.with_preference(preference)).is_resolved():
-                return _run(other, plain, dict(seconds), watch)
-            return _cluster_once(build, plain, watch)  # raises InputError if it swallows the similarities
+                return _cluster_graph(other, plain, dict(seconds), watch)
+            return _cluster_once(build, plain, watch)  # raises InputError if the preference is too large beside them
 
         window = max(settings.window, MIN_REST_ITERATIONS, settings.max_iter // 10)
-        best = _try_out(trials, cluster_at, graph.n_forced, window, watch)
+        best = _cluster_with_each(trials, cluster_at, graph.n_forced, window, watch)
     if best.summary.n_clusters != target:
         logger.warning(
             "%s clusters were asked for, the nearest number in %d trials is %s",
@@ -190,7 +191,7 @@ def _cluster_to(
     return replace(best, summary=summary)
 
 
-def _try_out(
+def _cluster_with_each(
     trials: Trials, cluster_at: Callable[[float, Watch], Clustering], forced: int, window: int, watch: Watch
 ) -> Clustering:
     """Cluster with each preference that the trials ask for; return the best result.
@@ -233,7 +234,7 @@ def refuse_more_clusters(target: int, n_points: int) -> None:
         raise SettingError(f"clusters must be at most the number of points, {n_points:,}, got {target:,}")
 
 
-def check_target(target: int, graph: EdgeGraph | BlockGraph) -> None:
+def _check_target(target: int, graph: EdgeGraph | BlockGraph) -> None:
     """Raise SettingError if no clustering of the graph has so few or so many clusters."""
     refuse_more_clusters(target, graph.n_points)
     if graph.uniform and 1 < target < graph.n_points:
@@ -250,7 +251,9 @@ def check_target(target: int, graph: EdgeGraph | BlockGraph) -> None:
         )
 
 
-def _run(graph: EdgeGraph | BlockGraph, settings: Settings, seconds: dict[str, float], watch: Watch) -> Clustering:
+def _cluster_graph(
+    graph: EdgeGraph | BlockGraph, settings: Settings, seconds: dict[str, float], watch: Watch
+) -> Clustering:
     """Iterate on a graph and make the clusters; return the result."""
     engine: Engine | None = None
     snapshot = watch.checkpoint.begin(graph) if watch.checkpoint else None
@@ -272,7 +275,27 @@ def _run(graph: EdgeGraph | BlockGraph, settings: Settings, seconds: dict[str, f
     finally:
         if engine:
             engine.release()
-    summary = Summary(
+    summary = _summarize(graph, settings, found, clusters, engine.name if engine else "none", seconds)
+    if not found.converged:
+        logger.warning(
+            "not converged %s: try more iterations (max_iter), more damping, or another preference",
+            format_not_converged(summary),
+        )
+    discard = watch.checkpoint.discard if watch.checkpoint else Clustering.discard_snapshots
+    trace = graph.spark.createDataFrame(_trace_table(found.trace))
+    return Clustering(clusters.assignments, clusters.exemplars, trace, summary, discard)
+
+
+def _summarize(
+    graph: EdgeGraph | BlockGraph,
+    settings: Settings,
+    found: Propagation,
+    clusters: Clusters,
+    engine: str,
+    seconds: dict[str, float],
+) -> Summary:
+    """Return the run in numbers."""
+    return Summary(
         settings=asdict(settings),
         versions={
             "ap_spark": __version__,
@@ -282,7 +305,7 @@ def _run(graph: EdgeGraph | BlockGraph, settings: Settings, seconds: dict[str, f
             "python": platform.python_version(),
         },
         fingerprint=graph.fingerprint,
-        engine=engine.name if engine else "none",
+        engine=engine,
         n_points=graph.n_points,
         n_edges=graph.n_edges,
         n_clusters=clusters.n_clusters,
@@ -295,18 +318,14 @@ def _run(graph: EdgeGraph | BlockGraph, settings: Settings, seconds: dict[str, f
         promoted=clusters.promoted,
         seconds=seconds,
     )
-    if not found.converged:
-        logger.warning(
-            "not converged %s: try more iterations (max_iter), more damping, or another preference",
-            format_not_converged(summary),
-        )
-    columns = zip(*found.trace, strict=True) if found.trace else ([],) * len(TRACE)
-    rows = pa.Table.from_arrays(
+
+
+def _trace_table(trace: Sequence[Iteration]) -> pa.Table:
+    """Return the records of iterations as a table."""
+    columns = zip(*trace, strict=True) if trace else ([],) * len(TRACE)
+    return pa.Table.from_arrays(
         [pa.array(column, kind) for column, kind in zip(columns, TRACE.types, strict=True)], schema=TRACE
     )
-    trace = graph.spark.createDataFrame(rows)
-    discard = watch.checkpoint.discard if watch.checkpoint else Clustering.discard_snapshots
-    return Clustering(clusters.assignments, clusters.exemplars, trace, summary, discard)
 
 
 def format_not_converged(summary: Summary) -> str:

@@ -195,14 +195,14 @@ def test_where_files_cannot_be_locked_the_last_one_is_refused(
 ) -> None:
     """As on HDFS: the other run has put its output in place after this one has last looked."""
     monkeypatch.setattr("ap_spark.io.stores.Store.is_local", False)
-    place = OutputDirectory.place
+    place = OutputDirectory._rename_into_place
 
     def overtaken(directory: OutputDirectory, staged: str) -> None:
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "theirs").touch()
         place(directory, staged)
 
-    monkeypatch.setattr(OutputDirectory, "place", overtaken)
+    monkeypatch.setattr(OutputDirectory, "_rename_into_place", overtaken)
     assert run(tmp_path, EDGES, "--edges") == 1, "which passes: the same command is refused, or skips"
     assert "another run has written to" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["theirs"]
@@ -219,7 +219,7 @@ def object_store(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("object_store")
 def test_an_object_store_gets_the_output_in_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """_SUCCESS comes last, and what was killed before is cleared."""
-    out, write = tmp_path / "out", OutputDirectory.write
+    out, write = tmp_path / "out", OutputDirectory._write_table
     seen = []
 
     def watched(directory: OutputDirectory, *arguments: Any, **options: Any) -> None:
@@ -228,7 +228,7 @@ def test_an_object_store_gets_the_output_in_its_place(tmp_path: Path, monkeypatc
         if len(seen) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(OutputDirectory, "write", watched)
+    monkeypatch.setattr(OutputDirectory, "_write_table", watched)
     delete = Store.delete
     with monkeypatch.context() as killed:
         killed.setattr(Store, "delete", lambda store, name: None)  # as when nothing can be tidied up
@@ -264,7 +264,7 @@ def test_of_two_runs_at_one_output_of_an_object_store_the_later_wins(
     tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch, replace: bool
 ) -> None:
     """The first one has written one of its two tables when the second, on another machine, begins."""
-    out, write = str(tmp_path / "out"), OutputDirectory.write
+    out, write = str(tmp_path / "out"), OutputDirectory._write_table
     first, second, third = (OutputDirectory(spark, out, replace=replace) for _ in range(3))
     order: list[OutputDirectory] = []
 
@@ -274,7 +274,7 @@ def test_of_two_runs_at_one_output_of_an_object_store_the_later_wins(
         if order == [first]:
             second.publish(named(spark, "second"), "csv", {"seconds": {}})
 
-    monkeypatch.setattr(OutputDirectory, "write", overtaken)
+    monkeypatch.setattr(OutputDirectory, "_write_table", overtaken)
     with pytest.raises(OutputInUse, match="another run has written to"):
         first.publish(named(spark, "first"), "csv", {"seconds": {}})
     assert order == [first, second, second]
@@ -313,13 +313,13 @@ def test_what_is_made_room_for_in_the_last_moment_is_not_whole(
 
     def overtaken(store: Store, name: str, text: str) -> None:
         if name == "out/_SUCCESS":
-            second.make_room()
+            second._clear_place()
         write_text(store, name, text)
 
     monkeypatch.setattr(Store, "write_text", overtaken)
     with pytest.raises(OutputInUse, match="another run has written to"):
         first.publish(named(spark, "first"), "csv", {"seconds": {}})
-    assert second.writer == second.mark
+    assert second._writing_run == second._mark
     assert [path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")] == ["_PUBLISHING"]
 
 

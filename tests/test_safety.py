@@ -246,7 +246,7 @@ def test_home_and_working_directory_are_never_replaced(
 def test_what_has_come_into_an_output_since_the_beginning_stays(here: Path, spark: SparkSession) -> None:
     out = an_output(here / "out")
     directory = OutputDirectory(spark, str(out), replace=True)
-    directory.refuse_foreign()
+    directory._refuse_foreign()
     (out / "notes.txt").write_text("three years")
     before = contents(here)
     with pytest.raises(OutputError, match=r"holds 'notes\.txt'"):
@@ -353,7 +353,7 @@ def test_a_place_of_another_user_is_refused(here: Path, spark: SparkSession) -> 
         OutputDirectory(spark, str(mine / "out"), replace=True)
     for out, words in ((shared / "out", "belongs to another user, and .*shared lets nobody"), (held, "by this user")):
         with pytest.raises(OutputError, match=words):
-            OutputDirectory(spark, str(out), replace=True).refuse_foreign()
+            OutputDirectory(spark, str(out), replace=True)._refuse_foreign()
 
 
 @pytest.mark.usefixtures("as_nobody")
@@ -417,7 +417,7 @@ def test_a_mount_is_not_replaced(here: Path, spark: SparkSession) -> None:
         pytest.skip("nothing can be mounted here")
     try:
         with pytest.raises(OutputError, match="is where a file system is mounted"):
-            OutputDirectory(spark, f"{here}/m", replace=True).refuse_foreign()
+            OutputDirectory(spark, f"{here}/m", replace=True)._refuse_foreign()
         read = places_read(spark, {"INPUT": f"{here}/m/deep"})
         with pytest.raises(OutputError, match="lies in INPUT"):
             OutputDirectory(spark, f"{here}/data/deep/out", replace=True, apart_from=read)

@@ -27,7 +27,7 @@ from ap_spark.cli import main
 from ap_spark.io.records import Dialect, parse
 from ap_spark.io.tables import BROKEN, PATH, START
 from ap_spark.io.text_files import _LINE, _Layout, _LinesTable, _rows_of
-from ap_spark.io.writer import WRITERS
+from ap_spark.io.writer import _WRITERS
 from tests.conftest import LONG, every_third
 
 SEPARATORS = {"csv": ",", "tsv": "\t"}
@@ -161,7 +161,7 @@ def test_what_pandas_writes_is_read(spark: SparkSession, tmp_path: Path, kind: s
 def test_what_we_write_is_read_by_pandas_and_by_us(spark: SparkSession, tmp_path: Path, kind: str) -> None:
     ids = [*odd_ids(), "", " ", " \t"]
     table = spark.createDataFrame(pa.table([ids, list(map(float, range(len(ids))))], names=["id", "x"]))
-    source, options = WRITERS[kind]
+    source, options = _WRITERS[kind]
     table.coalesce(1).write.format(source).options(**options).save(str(tmp_path / f"x.{kind}"))
     (part,) = (tmp_path / f"x.{kind}").glob("part-*")
     read = pd.read_csv(part, sep=SEPARATORS[kind], dtype=str, keep_default_na=False, lineterminator="\n")
