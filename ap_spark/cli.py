@@ -34,7 +34,7 @@ from ap_spark.errors import ApSparkError, CheckpointError, Interrupted, NotConve
 from ap_spark.graph.describe import Description
 from ap_spark.io.formats import check_format
 from ap_spark.io.paths import Place, conflict, places_read
-from ap_spark.io.readers import points_in, read_points, read_similarities
+from ap_spark.io.readers import read_points, read_points_by_id, read_similarities
 from ap_spark.io.writer import OutputDirectory, OutputIsThere, claimed
 from ap_spark.options import Parser, add_options, check_together, record
 from ap_spark.pipeline import affinity_propagation, cluster_points, described
@@ -375,7 +375,7 @@ def _read(spark: SparkSession, paths: Sequence[str], source: Input) -> tuple[Dat
     edges = read_similarities(spark, paths, format=source.format, **form)
     if source.points is None:
         return edges, None
-    points = points_in(spark, source.points, **form, **columns)
+    points = read_points_by_id(spark, source.points, **form, **columns)
     if dict(points.dtypes)["id"] != dict(edges.dtypes)["i"]:
         text = [F.col(name).cast("string").alias(name) for name in "ik"]
         edges, points = edges.select(*text, "s"), points.withColumn("id", F.col("id").cast("string"))

@@ -26,7 +26,7 @@ __all__ = [
     "format_option",
     "is_number",
     "is_text",
-    "leave_out",
+    "leave_out_texts",
     "one_column",
 ]
 
@@ -162,7 +162,7 @@ def _default_features(table: Table, identity: int | None, preference: int | None
     return vectors
 
 
-def leave_out(columns: Columns, texts: Collection[int], names: Sequence[str]) -> Columns:
+def leave_out_texts(columns: Columns, texts: Collection[int], names: Sequence[str]) -> Columns:
     """Leave columns of text out of the features that nobody has chosen, with a warning.
 
     Raises
