@@ -98,7 +98,7 @@ class Interrupted(ApSparkError):
 
 @contextmanager
 def setting_errors_from_tasks() -> Iterator[None]:
-    """Raise the SettingError of a task, such as of a metric that fails, as a SettingError here."""
+    """Raise a SettingError that ended a task, such as that of a metric that fails, as a SettingError of the driver."""
     try:
         yield
     except (PySparkException, Py4JJavaError) as error:

@@ -1,4 +1,4 @@
-"""The tables: their columns, and the checks that input has to pass (docs/semantics.md, section 7).
+"""The tables of input and output: their columns, their types, and the checks of both (docs/semantics.md, section 7).
 
     points        id, features array<double>[, preference double]
     similarities  i, k, s double                 i, k are ids; (k, k) is the preference of k

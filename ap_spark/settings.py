@@ -292,7 +292,7 @@ class Settings(Execution, Sparsification, _MessagePassing):
 
     @property
     def has_preference(self) -> bool:
-        """Whether a preference, a quantile or a number of clusters is given."""
+        """Whether a preference, a quantile of the similarities or a number of clusters is given."""
         return (self.preference, self.preference_quantile, self.clusters) != (None, None, None)
 
     def __post_init__(self) -> None:

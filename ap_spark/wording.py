@@ -29,15 +29,17 @@ def format_count(number: int, noun: str) -> str:
 
 
 def is_are(number: int) -> str:
+    """Return the verb that goes with a number of things."""
     return "is" if number == 1 else "are"
 
 
 def has_have(number: int) -> str:
+    """Return the verb that goes with a number of things."""
     return "has" if number == 1 else "have"
 
 
 def did_you_mean(wanted: str, names: Iterable[str]) -> str:
-    """Return the question after the name that is closest to a wrong one; nothing if none is close.
+    """Return a question that suggests the name closest to a wrong one; nothing if none is close.
 
     >>> did_you_mean("Customer_ID", ["customer_id", "x", "y"])
     " (did you mean 'customer_id'?)"

@@ -1,6 +1,6 @@
 """Calls that exist only on classic Spark.
 
-On Spark Connect each does nothing, or something equivalent, so that its callers need not ask where they run.
+On Spark Connect each does nothing, or the nearest to it, so that callers need not know where they run.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def is_connect(spark: SparkSession) -> bool:
 
 
 def is_local(spark: SparkSession) -> bool:
-    """Return whether the driver is the only executor."""
-    return re.match(r"local\b(?!-)", str(spark.sparkContext.master)) is not None
+    """Return whether the driver is the only executor; False on Spark Connect, which cannot know."""
+    return not is_connect(spark) and re.match(r"local\b(?!-)", str(spark.sparkContext.master)) is not None
 
 
 _SCANS = {"Project", "Filter", "LogicalRelation", "DataSourceV2Relation", "LocalRelation", "InMemoryRelation"}

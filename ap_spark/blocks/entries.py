@@ -1,4 +1,4 @@
-"""From edges in any order to the entries of rows: merge duplicates, leave out small ones, make both directions alike.
+"""The entries of rows, made of edges in any order: duplicates merged, small ones left out, both directions stored.
 
 The same rules in SQL are in `graph/edge_graph.py` and `graph/sparsify.py` (docs/semantics.md, sections 1 and 7).
 """

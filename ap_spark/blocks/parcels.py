@@ -1,7 +1,7 @@
-"""Edges packed for the shuffle that brings them to the blocks of their rows.
+"""Parcels: rows that carry many edges each through the shuffle, to the blocks of their rows.
 
-A *parcel* is a row (block, edges) with many edges of one block: so the shuffle moves a few large rows instead of many
-small ones.
+A *parcel* is a row (block, edges) with edges of one block. So the shuffle moves a few large rows instead of many small
+ones.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which similarities are stored: duplicates merged, a threshold, the largest of each point, both directions."""
+"""Which similarities are stored: merge duplicates, leave out small ones, keep the largest of each point, symmetrize."""
 
 from __future__ import annotations
 

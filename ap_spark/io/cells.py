@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 _LARGEST_FEATURE = 1e150  # its square has to be finite
 _WHOLE_NUMBER = r"\A[ \t]*(0|-?[1-9][0-9]{0,17})[ \t]*\z"
 _JAVA_NUMBER = "[xX]|[0-9.][dDfF]"  # of what Java takes for a number: 0x1p3, 1d and 1f
-_SAMPLE_ROWS = 100  # rows by which a column of text is told from one of numbers with a wrong cell
+_SAMPLE_ROWS = 100  # rows that show whether a column is text, or numbers with a wrong cell
 
 
 def _number(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Tables that Python programs hold, of Spark, pandas or NumPy, as tables of Spark."""
+"""Tables of Spark from what Python programs have: DataFrames of Spark or pandas, and arrays of NumPy."""
 
 from __future__ import annotations
 

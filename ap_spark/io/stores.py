@@ -110,9 +110,11 @@ class Store:
         return self.fs.getUri().getScheme() in _ATOMIC_RENAME
 
     def path_of(self, *parts: Any) -> Any:
+        """Return a path of Hadoop's."""
         return self.jvm.org.apache.hadoop.fs.Path(*parts)
 
     def path(self, name: str) -> Any:
+        """Return the path of something in the directory; of the directory itself for ""."""
         return self.path_of(self.root, name) if name else self.root
 
     def matching(self) -> list[str]:
@@ -235,7 +237,8 @@ class Store:
     def locked(self, name: str) -> Iterator[bool | None]:
         """Hold a lock file: True, or False if another process does, or None where there are no locks.
 
-        It falls with the process, whatever ends that. Only file systems of this machine have such locks, not all.
+        The lock is given back when the process ends, however it ends. Only file systems of this machine have such
+        locks, and not all of those.
         """
         root = self.local
         if root is None:
@@ -302,7 +305,7 @@ def _refuse_dangling(path: Path) -> None:
 
 @contextmanager
 def _refused(place: Path) -> Iterator[None]:
-    """Name the directory in an OSError; one that may pass becomes a fault that is no refusal."""
+    """Name the directory in an OSError; turn an error that may pass, such as a full disk, into an ApSparkError."""
     try:
         yield
     except OSError as error:

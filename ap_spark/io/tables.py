@@ -100,7 +100,7 @@ class Table:
         return self.rows.where(self.is_data)
 
     def watched(self) -> list[Column]:
-        """Return the aggregates over all rows that `resolve` has to know."""
+        """Return aggregates over all rows, by which `resolve` knows whether the table was read rightly."""
         return []
 
     def resolve(self, found: Row) -> Table:

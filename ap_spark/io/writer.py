@@ -1,4 +1,4 @@
-"""Output that appears whole or not at all.
+"""The output directory, which appears whole or not at all.
 
 Everything is written to a staging directory beside the output, and renamed when it is complete. Object stores
 cannot rename at once: there it is written in its place, and the file _SUCCESS, written last, says that it is whole.
