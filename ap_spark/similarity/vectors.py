@@ -37,17 +37,21 @@ def check_form(points: DataFrame) -> None:
     assert found is not None
     shortest, longest, broken = found
     if shortest is not None:
-        _refuse_vectors(points.where(is_broken), broken, shortest, longest)
+        _refuse_vectors(points, is_broken, broken, shortest, longest)
 
 
-def _refuse_vectors(bad: DataFrame, broken: int, shortest: int, longest: int) -> None:
+def _refuse_vectors(points: DataFrame, is_broken: Column, broken: int, shortest: int, longest: int) -> None:
+    """Raise InputError if some vectors are broken, or the shortest and the longest differ, or all are empty."""
     if broken:
         raise InputError(
             f"features must be finite numbers, but in {format_count(broken, 'row')} they are not: "
-            f"{format_examples(bad, ['id'])}"
+            f"{format_examples(points.where(is_broken), ['id'])}"
         )
     if not 1 <= shortest == longest:
-        raise InputError(f"all vectors must have one length, at least 1, but they have {shortest} to {longest}")
+        lengths = points.groupBy(F.size("features").alias("length")).agg(F.min("id").alias("id")).orderBy("length")
+        ends = lengths.where(F.col("length").isin(shortest, longest)).collect()
+        found = " and ".join(f"{row.length} (id {row.id!r})" for row in ends)
+        raise InputError(f"all vectors must have one length, at least 1, but they have lengths {found}")
 
 
 def check_vectors(points: DataFrame, metric: Metric | PairFunction) -> tuple[DataFrame, int, int]:
@@ -81,7 +85,7 @@ def check_vectors(points: DataFrame, metric: Metric | PairFunction) -> tuple[Dat
     count, shortest, dimensions, broken, undefined, low, high = found
     if not count:
         raise InputError("there must be at least one point, but the input is empty")
-    _refuse_vectors(points.where(is_broken), broken, shortest, dimensions)
+    _refuse_vectors(points, is_broken, broken, shortest, dimensions)
     if undefined:
         raise InputError(
             f"with this metric no vector may be {undefined_for}, since it has no similarity to others, but "
