@@ -110,7 +110,7 @@ class ResidentEngine:
 
     def _recover_from(self, state: State | None) -> None:
         """Rebuild lost blocks, from now on, from this state; None for the beginning."""
-        entries = state and self.graph.placed(state.messages)
+        entries = state and self.graph.with_block(state.messages)
         self.blocks.rebuild_from(self.plan.engine, state.iteration if state else 0, entries, state)
 
     @property

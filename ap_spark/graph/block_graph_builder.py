@@ -113,7 +113,7 @@ def _build(
     graph = _graph_of(blocks, numbering, settings, held)
     if graph.low is not None and graph.high is not None:
         unit_of(graph.high - graph.low, graph.n_edges)  # raises InputError where they lie too far apart
-    check_one_preference(settings, by_point=preferences is not None, on_diagonal=graph.given is not None)
+    check_one_preference(settings, by_point=preferences is not None, on_diagonal=graph.diagonal_preferences is not None)
     graph = graph.with_preference(_preference(graph, settings, preferences))
     if np.isnan(graph.preferences).any():
         raise WrongInput("points without a preference")
@@ -240,7 +240,7 @@ def _graph_of(blocks: Blocks, numbering: Numbering, settings: Settings, held: Ex
         low=min(all_of("low"), default=None),
         high=max(all_of("high"), default=None),
         min_nonzero=min(all_of("min_nonzero"), default=None),
-        given=given,
+        diagonal_preferences=given,
         edge_hash=int(np.bitwise_xor.reduce(np.array([handle.hash for handle in handles], np.int64))),
         seed=settings.seed,
         jitter=settings.jitter,
@@ -256,8 +256,8 @@ def _preference(graph: BlockGraph, settings: Settings, preferences: DataFrame | 
         by_point = np.full(graph.n_points, np.nan)
         by_point[rows["index"].to_numpy()] = rows["preference"].to_numpy()
         return by_point
-    if graph.given is not None:
-        return graph.given
+    if graph.diagonal_preferences is not None:
+        return graph.diagonal_preferences
     if settings.preference is not None:
         return float(settings.preference)
     return graph.quantiles(0.5 if settings.preference_quantile is None else settings.preference_quantile)[0]

@@ -27,7 +27,7 @@ __all__ = [
     "first_records",
     "format_text",
     "lines_with_more",
-    "parse",
+    "parse_records",
     "whole_records",
 ]
 
@@ -216,7 +216,7 @@ def _files_of(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[bytes, str, l
             yield content.as_py(), path.as_py(), [part.as_py() for part in parts]
 
 
-def parse(text: str, dialect: Dialect, width: int) -> tuple[pa.Table, list[str]]:
+def parse_records(text: str, dialect: Dialect, width: int) -> tuple[pa.Table, list[str]]:
     r"""Return the records of a text, without its header.
 
     Parameters
@@ -233,7 +233,7 @@ def parse(text: str, dialect: Dialect, width: int) -> tuple[pa.Table, list[str]]
     list of str
         The text of all other records.
 
-    >>> table, others = parse('a,b\n"1""\n",""\n2\n', Dialect(source="x.csv", separator=","), 2)
+    >>> table, others = parse_records('a,b\n"1""\n",""\n2\n', Dialect(source="x.csv", separator=","), 2)
     >>> table.to_pylist(), others
     ([{'0': '1"\n', '1': ''}], ['2'])
     """
@@ -288,7 +288,7 @@ def whole_records(
         c0, c1, ..., broken, path.
     """
     for content, path, parts in _files_of(batches):
-        table, others = parse(_decoded(content, dialect), dialect, width)
+        table, others = parse_records(_decoded(content, dialect), dialect, width)
         found = dict(zip(orders.get(path, range(width)), table.columns, strict=True))
         none = pa.nulls(len(others), pa.string())
         rows = len(table) + len(others)

@@ -29,9 +29,9 @@ __all__ = [
     "START",
     "Table",
     "cell",
-    "placed",
     "reading",
     "table_of",
+    "with_places",
     "with_row_numbers",
 ]
 
@@ -113,7 +113,7 @@ def table_of(frame: DataFrame) -> Table:
     return Table(rows=frame.toDF(*map(cell, range(len(frame.columns)))), names=frame.columns, source="the table")
 
 
-def placed(frame: DataFrame, names: Iterable[str]) -> DataFrame:
+def with_places(frame: DataFrame, names: Iterable[str]) -> DataFrame:
     """Give a file's columns internal names, and add PATH and START."""
     with_place = frame.select("*", "_metadata.file_path", "_metadata.file_block_start")
     return with_place.toDF(*names, PATH, START)

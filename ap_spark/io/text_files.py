@@ -31,7 +31,7 @@ from ap_spark.io.tables import (
     START,
     Table,
     cell,
-    placed,
+    with_places,
     with_row_numbers,
 )
 
@@ -49,7 +49,7 @@ def read_lines(
 ) -> Table:
     """Read text files line by line; read them whole if the first record has a line break in it."""
     raw, parts = text_files(spark, paths)
-    lines = placed(raw, [_LINE, *map(_part, range(len(parts)))])
+    lines = with_places(raw, [_LINE, *map(_part, range(len(parts)))])
     files = _files_of(raw)
     first, file = _first_line(lines, files, dialect)
     if "\ufffd" in first:
@@ -76,7 +76,7 @@ def read_lines(
 def looks_like_tsv(spark: SparkSession, paths: Sequence[str]) -> bool:
     """Return whether the first line of the first file has a tab."""
     raw, _ = text_files(spark, paths)
-    lines = placed(raw.select(raw.columns[0]), [_LINE])
+    lines = with_places(raw.select(raw.columns[0]), [_LINE])
     line, _ = _first_line(lines, _files_of(raw), Dialect(source=", ".join(map(repr, paths)), separator=","))
     return "\t" in line
 
@@ -259,7 +259,7 @@ def read_whole(
         )
     raw, parts = text_files(spark, paths, whole=True)
     ends = list(map(_part, range(len(parts))))
-    files = placed(raw, [_LINE, *ends]).select(F.col(_LINE).cast("binary"), PATH, *ends)
+    files = with_places(raw, [_LINE, *ends]).select(F.col(_LINE).cast("binary"), PATH, *ends)
     begins = files.mapInArrow(
         partial(first_records, dialect), "path string, cells array<string>, line int, wrong binary, problem string"
     )

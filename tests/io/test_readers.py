@@ -24,7 +24,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark import InputError, SettingError, describe, make_points, read_points, read_similarities
 from ap_spark.cli import main
-from ap_spark.io.records import Dialect, parse
+from ap_spark.io.records import Dialect, parse_records
 from ap_spark.io.tables import BROKEN, PATH, START
 from ap_spark.io.text_files import _LINE, _Layout, _LinesTable, _rows_of
 from ap_spark.io.writer import _WRITERS
@@ -103,13 +103,13 @@ def test_records_are_what_was_written(separator: str, end: str) -> None:
         rows = [["h", "i"], [first, second], [second, first]]
         text = io.StringIO(newline="")
         csv.writer(text, delimiter=separator, lineterminator=end, quoting=csv.QUOTE_ALL).writerows(rows)
-        table, others = parse(text.getvalue(), Dialect(source="x", separator=separator), 2)
+        table, others = parse_records(text.getvalue(), Dialect(source="x", separator=separator), 2)
         assert ([list(row.values()) for row in table.to_pylist()], others) == (rows[1:], [])
 
 
 def test_a_record_that_never_ends_is_none() -> None:
     for text in ('a,"b\nc,d\n', 'a,"b', '"a\n', 'a,b\n"'):
-        assert parse(text, Dialect(source="x", separator=",", header=False), 2)[1], text
+        assert parse_records(text, Dialect(source="x", separator=",", header=False), 2)[1], text
 
 
 @pytest.mark.usefixtures("compiled")

@@ -75,7 +75,7 @@ def test_features_are_checked_for_their_size(spark: SparkSession) -> None:
         (
             "id int, features array<float>",
             [(0, []), (1, [])],
-            r"one length, at least 1, but they have lengths 0 \(id 0\)$",
+            r"but they have lengths 0 \(id 0\)$",
         ),
         ("id int, features array<double>", [(0, [1.0]), (1, [None])], "in 1 row they are not: id=1"),
         ("id int, features array<double>", [(0, [1.0]), (1, None)], "in 1 row they are not: id=1"),
