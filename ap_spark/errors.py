@@ -79,7 +79,7 @@ class JavaNotFound(ApSparkError):
 
 
 class NotConverged(ApSparkError):
-    """The exemplars had not stood still by ``max_iter`` and convergence was required."""
+    """The run had not converged by ``max_iter``, and convergence was required."""
 
     exit_code = 3
 

@@ -120,6 +120,7 @@ def _builder(source: Source) -> _Build:
 
 
 def _warn_of_mistakes(graph: EdgeGraph | BlockGraph, source: Source, settings: Settings) -> None:
+    """Log a warning for each thing that looks like a mistake in the graph."""
     given_as_pairs = source.numbering is None and isinstance(source.similarities, DataFrame)
     for mistake in find_mistakes(graph, given_as_pairs=given_as_pairs and settings.symmetrize is None):
         logger.warning(mistake)

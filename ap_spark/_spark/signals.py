@@ -43,7 +43,7 @@ _HOOK_PRIORITY = 100  # above 50, which is that of Spark's own hook: it would st
 
 
 class Interrupts:
-    """Notes the first signal that asks a run to end; a second one ends the process at once.
+    """What signals do to a run: the first asks it to end, a second one ends the process at once.
 
     Parameters
     ----------
