@@ -7,13 +7,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from ap_spark.blocks import send
+from ap_spark.blocks import parcels
 from ap_spark.blocks.parcels import pack_parcels, unpack_parcels
 
 
 def test_edges_reach_the_blocks_of_their_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(send, "_PARCEL_EDGES", 5)
-    monkeypatch.setattr(send, "_LOAD_EDGES", 7)
+    monkeypatch.setattr(parcels, "_PARCEL_EDGES", 5)
+    monkeypatch.setattr(parcels, "_LOAD_EDGES", 7)
     rng = np.random.default_rng(2)
     i, k = rng.integers(0, 20, (2, 60))
     wrong = rng.random(60) < 0.1
