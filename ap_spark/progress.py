@@ -23,7 +23,7 @@ __all__ = ["Progress"]
 logger = logging.getLogger(__name__)
 
 _LINE_INTERVAL_S = 10.0  # between two lines in a log
-_POLL_INTERVAL_S = 1.0  # between two looks at Spark's tasks
+_POLL_INTERVAL_S = 1.0  # between two counts of Spark's tasks
 
 
 class Progress:

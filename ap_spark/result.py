@@ -229,22 +229,30 @@ class Clustering:
         spark = current_session()
         _refuse_connect(spark)
         path = fspath(path)
-        store = Store(spark, path)
-        try:
-            summary = json.loads(store.read_text(SUMMARY) or "{}")
-        except ValueError:
-            summary = {}
-        names = [declared.name for declared in fields(Summary)]
-        if not (store.exists(SUCCESS) and {"fingerprint", "tables", "single_file"} <= summary.keys()):
+        summary = _read_summary(spark, path)
+        if summary is None:
             raise InputError(
                 f"{path} must be a whole output of `ap-spark cluster` or of Clustering.save, but it is none, or one "
                 "from before results could be loaded"
             )
+        names = [declared.name for declared in fields(Summary)]
         assignments, exemplars, trace = (
             read_written(spark, path, name, summary) for name in ("assignments", "exemplars", "trace")
         )
         known = {name: summary[name] for name in names if name in summary}
         return cls(assignments, exemplars, trace, Summary(**known), loaded_from=path)
+
+
+def _read_summary(spark: SparkSession, path: str) -> dict[str, Any] | None:
+    """Return the summary of a whole output that has all that is needed to load it; None if there is no such output."""
+    try:
+        store = Store(spark, path)
+        summary = json.loads(store.read_text(SUMMARY) or "null")
+    except (OSError, ValueError):  # a path that leads nowhere, or a file that is no JSON
+        return None
+    if not isinstance(summary, dict) or not {"fingerprint", "tables", "single_file"} <= summary.keys():
+        return None
+    return summary if store.exists(SUCCESS) else None
 
 
 def publish(

@@ -1,4 +1,4 @@
-"""Whether a snapshot is of this run: what may differ, and what may not."""
+"""Which settings a run must share with the snapshot that it resumes from."""
 
 from __future__ import annotations
 

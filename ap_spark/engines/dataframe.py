@@ -181,10 +181,10 @@ class DataFrameEngine:
         for _ in range(most):
             started = time.perf_counter()
             self.iteration += 1
-            classic.describe(self.spark, f"ap: iteration {self.iteration}")
+            classic.name_jobs(self.spark, f"ap: iteration {self.iteration}")
             with with_settings(self.spark, self.planner):
                 exemplars, changed = self._iterate()
-            classic.describe(self.spark, "")
+            classic.name_jobs(self.spark, "")
             done = Iteration(self.iteration, exemplars + self.graph.n_forced, changed, time.perf_counter() - started)
             yield done
             if stability.reached(done):

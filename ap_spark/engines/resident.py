@@ -32,7 +32,7 @@ from pyspark import RDD
 from ap_spark._spark import classic
 from ap_spark.blocks import passes
 from ap_spark.blocks.kernel import Flags, Floats, column_totals
-from ap_spark.blocks.store import MAX_ATTEMPTS, broadcast, lost, no_storage, sent
+from ap_spark.blocks.store import MAX_ATTEMPTS, broadcast, lost_blocks_error, sent, storage_error
 from ap_spark.convergence import Iteration, Stability
 from ap_spark.engines import tasks
 from ap_spark.engines.state import MESSAGES, State
@@ -110,7 +110,7 @@ class ResidentEngine:
 
     def _recover_from(self, state: State | None) -> None:
         """Rebuild lost blocks, from now on, from this state; None for the beginning."""
-        entries = state and self.graph.placed(state.messages)
+        entries = state and self.graph.with_block(state.messages)
         self.blocks.rebuild_from(self.plan.engine, state.iteration if state else 0, entries, state)
 
     @property
@@ -128,9 +128,9 @@ class ResidentEngine:
 
     def _iterate_locally(self, last: int, stability: Stability) -> list[Iteration]:
         """Run one job on a graph of one block: at least one iteration, none after ``last``."""
-        classic.describe(self.spark, f"ap: iteration {self.iteration + 1} and on")
+        classic.name_jobs(self.spark, f"ap: iteration {self.iteration + 1} and on")
         records, self.totals, self.a, self.exemplar = self._run_locally(last - self.iteration, stability)
-        classic.describe(self.spark, "")
+        classic.name_jobs(self.spark, "")
         self.iteration = records[-1].iteration
         return records
 
@@ -149,15 +149,15 @@ class ResidentEngine:
                 return found[0]
             if attempt:  # as in `_advance_to`
                 self.blocks.write()
-        raise lost(f"iteration {self.iteration}")
+        raise lost_blocks_error(f"iteration {self.iteration}")
 
     def _iterate_once(self) -> list[Iteration]:
         """Run one iteration, a job on a graph of many blocks."""
         started = time.perf_counter()
         number = self.iteration + 1
-        classic.describe(self.spark, f"ap: iteration {number}")
+        classic.name_jobs(self.spark, f"ap: iteration {number}")
         ranges = self._advance_to(number)
-        classic.describe(self.spark, "")
+        classic.name_jobs(self.spark, "")
         sums = np.concatenate([column_sums.sums for column_sums in ranges], axis=1)
         r = np.concatenate([column_sums.r for column_sums in ranges])
         before = self.exemplar
@@ -181,7 +181,7 @@ class ResidentEngine:
                 self._catch_up(min(reached), number)
             elif attempt:  # the first time the executor with the file may only have been busy: another got the task
                 self.blocks.write()
-        raise lost(f"iteration {number}")
+        raise lost_blocks_error(f"iteration {number}")
 
     def _reduce(self, partial_sums: RDD[tuple[int, PartialSums]]) -> list[ColumnSums]:
         """Add partial sums by column range: in a shuffle, or on the driver while they are small."""
@@ -253,7 +253,7 @@ class _TotalsHistory:
         try:
             self.file = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115
         except OSError as error:
-            raise no_storage(f"{directory}: {error.strerror}") from error
+            raise storage_error(f"{directory}: {error.strerror}") from error
 
     def begin(self, iteration: int, totals: Floats) -> None:
         """Forget all totals but these, which are of the new recovery point."""
@@ -268,7 +268,7 @@ class _TotalsHistory:
             self.file.write(totals.data)
             self.file.flush()
         except OSError as error:
-            raise no_storage(f"{self.directory}: {error.strerror}") from error
+            raise storage_error(f"{self.directory}: {error.strerror}") from error
 
     def read(self, first: int, last: int) -> Floats:
         """Return the totals of the iterations from ``first`` to ``last`` - 1, shape (last - first, n_points)."""

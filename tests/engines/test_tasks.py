@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ap_spark.blocks.assemble import Rules
 from ap_spark.blocks.build import Layout
+from ap_spark.blocks.entries import Rules
 from ap_spark.blocks.files import OPEN_FILES, opened, write_block
 from ap_spark.blocks.kernel import make_block
 from ap_spark.engines import tasks
