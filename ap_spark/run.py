@@ -17,7 +17,8 @@ import pyspark
 from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark.clusters import make_clusters
-from ap_spark.convergence import TRACE, Iteration
+from ap_spark.convergence import TRACE, Iteration, Stability, tolerated
+from ap_spark.damping import MIN_WINDOW
 from ap_spark.engines import Engine, make_engine
 from ap_spark.errors import SettingError
 from ap_spark.graph.block_graph import BlockGraph
@@ -80,7 +81,7 @@ def cluster(source: Source, settings: Settings, watch: Watch) -> Clustering:
     """Cluster: once, or once for each preference that is tried for a number of clusters."""
     if watch.checkpoint:
         watch.checkpoint.open()
-    settings = replace(settings, convergence_iter=settings.window)
+    settings = settings.with_window()
     make = _builder(source)
     look = partial(_warn_of_mistakes, source=source, settings=settings)
     if settings.clusters is None:
@@ -172,7 +173,7 @@ def _cluster_to(
                 return _run(other, plain, dict(seconds), watch)
             return _cluster_once(build, plain, watch)  # raises InputError if it swallows the similarities
 
-        window = max(settings.window, MIN_REST_ITERATIONS, settings.max_iter // 10)
+        window = max(settings.windows[0], MIN_REST_ITERATIONS, settings.max_iter // 10)
         best = _try_out(trials, cluster_at, graph.n_forced, window, watch)
     if best.summary.n_clusters != target:
         logger.warning(
@@ -214,11 +215,12 @@ def _try_out(
             logger.info("preference %g: %s exemplars and more", preference, f"{ended.exemplars:,}")
             continue
         about = found.summary
-        at_rest = about.converged or (
+        at_rest = about.ending != "stopped" or (
             about.promoted <= TOLERANCE * about.n_clusters
             and is_at_rest([Iteration(*row) for row in found.trace.collect()], forced, window)
         )
-        trials.answer(Trial(preference, about.n_clusters, about.converged, at_rest, ended_early=False))
+        settled = about.ending == "settled"
+        trials.answer(Trial(preference, about.n_clusters, about.converged, at_rest, ended_early=False, settled=settled))
         logger.info("preference %g: %s clusters", preference, f"{about.n_clusters:,}")
         if trials.best == trials.tried[-1]:
             best = found
@@ -263,7 +265,7 @@ def _run(graph: EdgeGraph | BlockGraph, settings: Settings, seconds: dict[str, f
                     graph,
                     engine,
                     max_iter=settings.max_iter,
-                    convergence_iter=settings.window,
+                    stability=Stability(settings.windows, tolerated(graph.n_points) if settings.damping is None else 0),
                     watch=watch,
                     past=snapshot.trace if snapshot else (),
                 )
@@ -286,8 +288,10 @@ def _run(graph: EdgeGraph | BlockGraph, settings: Settings, seconds: dict[str, f
         n_points=graph.n_points,
         n_edges=graph.n_edges,
         n_clusters=clusters.n_clusters,
-        converged=found.converged,
+        converged=found.ending == "converged",
+        ending=found.ending,
         n_iter=len(found.trace),
+        unsettled=found.trace[-1].unsettled if found.trace else 0,
         dpsim=clusters.dpsim,
         expref=clusters.expref,
         netsim=clusters.dpsim + clusters.expref,
@@ -295,7 +299,7 @@ def _run(graph: EdgeGraph | BlockGraph, settings: Settings, seconds: dict[str, f
         promoted=clusters.promoted,
         seconds=seconds,
     )
-    if not found.converged:
+    if found.ending == "stopped":
         logger.warning(
             "not converged %s: try more iterations (max_iter), more damping, or another preference",
             format_not_converged(summary),
@@ -316,7 +320,8 @@ def format_not_converged(summary: Summary) -> str:
         words += ", and there is no exemplar yet"
     elif summary.promoted:
         words += f", and {summary.promoted:,} of {count_of(summary.n_points, 'point')} store no edge to an exemplar"
-    if (window := summary.settings["convergence_iter"]) >= summary.settings["max_iter"]:
+    window = summary.settings["convergence_iter"] or MIN_WINDOW
+    if window >= summary.settings["max_iter"]:
         words += f"; exemplars have to stand still for {window:,} (convergence_iter)"
     return words
 
