@@ -301,8 +301,9 @@ def _run(graph: EdgeGraph | BlockGraph, settings: Settings, seconds: dict[str, f
     )
     if found.ending == "stopped":
         logger.warning(
-            "not converged %s: try more iterations (max_iter), more damping, or another preference",
+            "not converged %s: try more iterations (max_iter)%s, or another preference",
             format_not_converged(summary),
+            "" if settings.damping is None else ", more damping",
         )
     columns = zip(*found.trace, strict=True) if found.trace else ([],) * len(TRACE)
     rows = pa.Table.from_arrays(
@@ -316,6 +317,8 @@ def _run(graph: EdgeGraph | BlockGraph, settings: Settings, seconds: dict[str, f
 def format_not_converged(summary: Summary) -> str:
     """Say after how many iterations a run has not converged, and which points lack an exemplar."""
     words = f"after {count_of(summary.n_iter, 'iteration')}"
+    if summary.ending == "settled":
+        return f"{words}, settled but for {summary.unsettled:,} of {count_of(summary.n_points, 'point')}"
     if not summary.n_clusters:
         words += ", and there is no exemplar yet"
     elif summary.promoted:

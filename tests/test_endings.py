@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark import Clustering, Interrupted
+from ap_spark.cli import main
 from tests import oracle
 from tests.conftest import LONG, Edges, affinity_propagation, random_edges
 
@@ -100,3 +102,18 @@ def test_a_run_that_was_refused_before_resumes_to_the_same_end(frame: Frame, tmp
     assert resumed.n_iter == undisturbed.n_iter
     assert [row[:4] for row in resumed.trace.collect()] == [row[:4] for row in undisturbed.trace.collect()]
     assert sorted(resumed.assignments.collect()) == sorted(undisturbed.assignments.collect())
+
+
+def test_a_run_that_has_settled_has_not_converged_for_the_flag(
+    tmp_path: Path, spark: SparkSession, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seed, n, n_points, _ = CASES["one point in 200 is unsettled"]
+    lines = ["i,k,s", *(f"{i},{k},{s!r}" for i, k, s in restless(seed, n, n_points))]
+    (tmp_path / "edges.csv").write_text("\n".join(lines))
+    given = ["cluster", str(tmp_path / "edges.csv"), "--edges", "-p", str(PREFERENCE), "--no-jitter", "--output"]
+    assert main([*given, str(tmp_path / "strict"), "--require-convergence"]) == 3
+    assert "settled but for 3 of 600 points: try another preference" in capsys.readouterr().err
+    assert not (tmp_path / "strict").exists()
+    assert main([*given, str(tmp_path / "out")]) == 0
+    assert "settled after 17 iterations but for 3 of 600 points (resident engine)" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["ending"] == "settled"
