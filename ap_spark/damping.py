@@ -84,7 +84,7 @@ class PointDamping:
 
     Examples
     --------
-    >>> damping = PointDamping.begin(None, 3)
+    >>> damping = PointDamping(None, np.zeros(3, np.uint8), np.zeros(3, np.int32))
     >>> damping.note(40, np.array([False, True, False]))
     >>> damping.unsettled(40, (15,)), damping.unsettled(54, (15,))
     (1, 0)
@@ -103,11 +103,6 @@ class PointDamping:
         if fixed is None:
             for higher, since in enumerate(self._since):
                 since[level > higher] = 0
-
-    @classmethod
-    def begin(cls, fixed: float | None, n_points: int) -> PointDamping:
-        """Return the damping before the first iteration."""
-        return cls(fixed, np.zeros(n_points, np.uint8), np.zeros(n_points, np.int32))
 
     def at(self, iteration: int) -> Damping:
         """Return the damping in an iteration: one number where all points have the same."""

@@ -116,7 +116,7 @@ def availabilities(edges: DataFrame, columns: DataFrame, damping: float | None) 
     )
 
 
-def with_damping(edges: DataFrame, levels: DataFrame) -> DataFrame:
+def _with_damping(edges: DataFrame, levels: DataFrame) -> DataFrame:
     """Return the edges with a damping of their own: that of the larger level of their two points.
 
     ``levels`` has (k, level), or (block, k, level), as the columns of `availabilities`.
@@ -266,7 +266,7 @@ class DataFrameEngine:
             self.damping = DAMPINGS[lowest]
             return edges
         self.damping = None
-        return with_damping(edges, self._addressed(self.columns.select("k", "level")))
+        return _with_damping(edges, self._addressed(self.columns.select("k", "level")))
 
     def new_columns(self) -> DataFrame:
         """Return the columns that follow from the responsibilities: (k, total, a, exemplar, level, flipped)."""
