@@ -288,10 +288,10 @@ def test_snapshots_of_another_run_are_refused(spark: SparkSession, frame: Frame,
     found = opened(spark, snapshots, **SETTINGS)
     assert newest.name in found.format_saved(), "a column more in the trace does no harm"
     change_record(newest, lambda record: [done.pop("changed") for done in record["trace"]])
-    with pytest.raises(CheckpointError, match="format 3 without the column 'changed', by version"):
+    with pytest.raises(CheckpointError, match="format 4 without the column 'changed', by version"):
         opened(spark, snapshots, **SETTINGS)
-    change_record(newest, lambda record: record.update(format=4))
-    with pytest.raises(CheckpointError, match=r"format 4, by version .* there, 3, version .* here .*--no-resume"):
+    change_record(newest, lambda record: record.update(format=5))
+    with pytest.raises(CheckpointError, match=r"format 5, by version .* there, 4, version .* here .*--no-resume"):
         opened(spark, snapshots, **SETTINGS)
 
 
