@@ -205,11 +205,9 @@ def _cluster(given: argparse.Namespace, interrupts: Interrupts) -> None:
         if output.require_convergence and not clustering.converged:
             if run.json:
                 print(json.dumps(asdict(clustering.summary), indent=2, allow_nan=False))
-            can_resume = snapshots.checkpoint and settings.clusters is None
             raise NotConverged(
-                f"not converged {format_not_converged(clustering.summary)}: try more iterations (--max-iter"
-                + (f", which resumes from the last snapshot in {snapshots.checkpoint}" if can_resume else "")
-                + "), more damping, or another preference; nothing was written (--require-convergence)"
+                f"not converged {format_not_converged(clustering.summary)}: {_what_to_try(clustering, snapshots)}; "
+                "nothing was written (--require-convergence)"
             )
         summary = replace(
             clustering.summary,
@@ -228,6 +226,17 @@ def _cluster(given: argparse.Namespace, interrupts: Interrupts) -> None:
             print(json.dumps(asdict(summary), indent=2, allow_nan=False))
         elif not run.quiet:
             print(_format_result(clustering, output))
+
+
+def _what_to_try(clustering: Clustering, snapshots: Snapshots) -> str:
+    """Say what may make a run converge that has not."""
+    settings = clustering.summary.settings
+    if clustering.summary.ending == "settled":
+        return "try another preference, or take what has settled, without --require-convergence"
+    can_resume = snapshots.checkpoint and settings["clusters"] is None
+    resumes = f", which resumes from the last snapshot in {snapshots.checkpoint}" if can_resume else ""
+    more_damping = "" if settings["damping"] is None else ", more damping"
+    return f"try more iterations (--max-iter{resumes}){more_damping}, or another preference"
 
 
 def _graph(given: argparse.Namespace, interrupts: Interrupts) -> None:

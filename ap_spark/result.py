@@ -12,6 +12,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark._spark import classic
 from ap_spark._spark.session import current_session
+from ap_spark.convergence import Ending
 from ap_spark.errors import InputError, SettingError
 from ap_spark.graph.describe import format_neighbors
 from ap_spark.io.paths import places_read
@@ -39,8 +40,12 @@ class Summary:
     n_points, n_edges, n_clusters : int
         Points, stored pairs of different points, clusters.
     converged : bool
+    ending : {"converged", "settled", "stopped"}
+        Settled is a run whose exemplars stand still but for a few; a stopped one has done all its iterations.
     n_iter : int
         Iterations done.
+    unsettled : int
+        Points that had become or ceased to be exemplars within their window when the run ended; 0 where it converged.
     dpsim, expref, netsim : float
         Sum of the similarities of points to their exemplars, of the exemplars' preferences, and of both.
     preference : float or None
@@ -71,7 +76,9 @@ class Summary:
     n_edges: int
     n_clusters: int
     converged: bool
+    ending: Ending
     n_iter: int
+    unsettled: int
     dpsim: float
     expref: float
     netsim: float
@@ -85,11 +92,15 @@ class Summary:
 
     def __str__(self) -> str:
         """Return the run in a few lines, for a person."""
-        state = "converged" if self.converged else "NOT converged"
+        after = f"after {self.n_iter:,} iterations"
+        if self.ending == "settled":
+            state = f"settled {after} but for {self.unsettled:,} of {self.n_points:,} points"
+        else:
+            state = f"{'converged' if self.converged else 'NOT converged'} {after}"
         engine = "no iterations needed" if self.engine == "none" else f"{self.engine} engine"
         lines = [
             f"{self.n_points:,} points, {self.n_edges:,} similarities: {self.n_clusters:,} clusters",
-            f"{state} after {self.n_iter:,} iterations ({engine})",
+            f"{state} ({engine})",
             f"net similarity {self.netsim:.6g} = similarities to exemplars {self.dpsim:.6g} "
             f"+ preferences {self.expref:.6g}",
         ]
@@ -129,7 +140,7 @@ class Clustering:
     exemplars : DataFrame
         (label, exemplar, size, preference, mean_similarity), a row for each cluster.
     trace : DataFrame
-        (iteration, exemplars, changed, seconds), a row for each iteration.
+        (iteration, exemplars, changed, unsettled, seconds), a row for each iteration.
     summary : Summary
     discard_snapshots : callable
         With a checkpoint: deletes the run's snapshots, once the result is in a safe place.
@@ -239,6 +250,7 @@ class Clustering:
         assignments, exemplars, trace = (
             read_written(spark, path, name, summary) for name in ("assignments", "exemplars", "trace")
         )
+        summary = {"ending": "converged" if summary["converged"] else "stopped", "unsettled": 0} | summary
         known = {name: summary[name] for name in names if name in summary}
         return cls(assignments, exemplars, trace, Summary(**known), loaded_from=path)
 

@@ -19,7 +19,8 @@ from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark._spark import classic
 from ap_spark.clusters import Clusters, make_clusters
-from ap_spark.convergence import TRACE, Iteration
+from ap_spark.convergence import TRACE, Iteration, Stability, tolerated
+from ap_spark.damping import MIN_WINDOW
 from ap_spark.engines import Engine, make_engine
 from ap_spark.errors import SettingError
 from ap_spark.graph.block_graph import BlockGraph
@@ -85,7 +86,7 @@ def cluster(source: Source, settings: Settings, watch: Watch) -> Clustering:
     """Cluster: once, or once for each preference that is tried for a number of clusters."""
     if watch.checkpoint:
         watch.checkpoint.open()
-    settings = replace(settings, convergence_iter=settings.window)
+    settings = settings.with_window()
     build = _builder(source)
     inspect = partial(_warn_of_mistakes, source=source, settings=settings)
     if settings.clusters is None:
@@ -93,6 +94,12 @@ def cluster(source: Source, settings: Settings, watch: Watch) -> Clustering:
     else:
         found = _search_for_clusters(build, settings, watch, inspect)
     about = found.summary
+    if about.ending == "stopped":
+        logger.warning(
+            "not converged %s: try more iterations (max_iter)%s, or another preference",
+            format_not_converged(about),
+            "" if settings.damping is None else ", more damping",
+        )
     options = {name: value if not callable(value) else repr(value) for name, value in source.options.items()}
     summary = replace(
         about, settings=about.settings | options, neighbors=source.neighbors, seconds=source.seconds | about.seconds
@@ -188,7 +195,7 @@ def _search_for_clusters(
             with _built(build, plain, {}, watch) as rebuilt:  # raises InputError if it is too large beside them
                 return _cluster_graph(rebuilt, plain, {}, watch)
 
-        window = max(settings.window, MIN_REST_ITERATIONS, settings.max_iter // 10)
+        window = max(settings.windows[0], MIN_REST_ITERATIONS, settings.max_iter // 10)
         best, clusters = _cluster_with_each(trials, cluster_at, graph.n_forced, window, watch)
         goal = _goal_of(settings)
         if goal and clusters.n_clusters:
@@ -247,11 +254,12 @@ def _cluster_with_each(
             logger.info("preference %g: %s exemplars and more", preference, f"{ended.exemplars:,}")
             continue
         about = found[0].summary
-        at_rest = about.converged or (
+        at_rest = about.ending != "stopped" or (
             about.promoted <= TOLERANCE * about.n_clusters
             and is_at_rest([Iteration(*row) for row in found[0].trace.collect()], forced, window)
         )
-        trials.answer(Trial(preference, about.n_clusters, about.converged, at_rest, ended_early=False))
+        settled = about.ending == "settled"
+        trials.answer(Trial(preference, about.n_clusters, about.converged, at_rest, ended_early=False, settled=settled))
         logger.info("preference %g: %s clusters", preference, f"{about.n_clusters:,}")
         if trials.best == trials.tried[-1]:
             best = found
@@ -302,7 +310,7 @@ def _cluster_graph(
                     graph,
                     engine,
                     max_iter=settings.max_iter,
-                    convergence_iter=settings.window,
+                    stability=Stability(settings.windows, tolerated(graph.n_points) if settings.damping is None else 0),
                     watch=watch,
                     past=snapshot.trace if snapshot else (),
                 )
@@ -312,11 +320,6 @@ def _cluster_graph(
         if engine:
             engine.release()
     summary = _summarize(graph, settings, found, clusters, engine.name if engine else "none", seconds)
-    if not found.converged:
-        logger.warning(
-            "not converged %s: try more iterations (max_iter), more damping, or another preference",
-            format_not_converged(summary),
-        )
     discard = watch.checkpoint.discard if watch.checkpoint else Clustering.discard_snapshots
     trace = graph.spark.createDataFrame(_trace_table(found.trace))
     return Clustering(clusters.assignments, clusters.exemplars, trace, summary, discard), clusters
@@ -373,8 +376,10 @@ def _summarize(
         engine=engine,
         n_points=graph.n_points,
         n_edges=graph.n_edges,
-        converged=found.converged,
+        converged=found.ending == "converged",
+        ending=found.ending,
         n_iter=len(found.trace),
+        unsettled=found.trace[-1].unsettled if found.trace else 0,
         preference=graph.preference,
         seconds=seconds,
         **_objective(clusters, is_best=engine == "none"),
@@ -412,11 +417,14 @@ def _trace_table(trace: Sequence[Iteration]) -> pa.Table:
 def format_not_converged(summary: Summary) -> str:
     """Say after how many iterations a run has not converged, and which points lack an exemplar."""
     words = f"after {format_count(summary.n_iter, 'iteration')}"
+    if summary.ending == "settled":
+        return f"{words}, settled but for {summary.unsettled:,} of {format_count(summary.n_points, 'point')}"
     if not summary.n_clusters:
         words += ", and there is no exemplar yet"
     elif summary.promoted:
         words += f", and {summary.promoted:,} of {format_count(summary.n_points, 'point')} store no edge to an exemplar"
-    if (window := summary.settings["convergence_iter"]) >= summary.settings["max_iter"]:
+    window = summary.settings["convergence_iter"] or MIN_WINDOW
+    if window >= summary.settings["max_iter"]:
         words += f"; exemplars have to stand still for {window:,} (convergence_iter)"
     return words
 

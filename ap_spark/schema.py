@@ -53,7 +53,13 @@ OUTPUTS: dict[str, dict[str, str]] = {
         "preference": "double",
         "mean_similarity": "double",
     },
-    "trace": {"iteration": "int", "exemplars": "bigint", "changed": "bigint", "seconds": "double"},
+    "trace": {
+        "iteration": "int",
+        "exemplars": "bigint",
+        "changed": "bigint",
+        "unsettled": "bigint",
+        "seconds": "double",
+    },
     "similarities": {"i": _ID, "k": _ID, "s": "double"},
 }
 

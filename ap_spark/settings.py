@@ -12,14 +12,15 @@ import re
 import textwrap
 import typing
 from collections.abc import Callable, Iterator
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from numbers import Integral, Real
 from types import UnionType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ap_spark.damping import DAMPINGS, window_of
 from ap_spark.errors import SettingError
 
 __all__ = [
@@ -167,9 +168,10 @@ class _MessagePassing(Checked):
         rule="at least 1",
         holds=_positive,
     )
-    damping: float = _parameter(
-        0.9,
-        "share of the old message kept in an iteration; more is slower and steadier",
+    damping: float | None = _parameter(
+        None,
+        "a fixed damping, the share of the old message kept in an iteration (default: a damping of its own for each "
+        "point, from 0.5, raised where exemplars keep changing)",
         short="d",
         rule="in [0.5, 1)",
         holds=lambda damping: 0.5 <= damping < 1,
@@ -177,8 +179,8 @@ class _MessagePassing(Checked):
     max_iter: int = _parameter(500, "iterations at most", short="i", rule="at least 1", holds=_positive)
     convergence_iter: int | None = _parameter(
         None,
-        "iterations for which the exemplars have to stand still (default: the larger of 15 and 5 / (1 - damping), "
-        "which outlasts the damping: 50 at 0.9)",
+        "iterations for which a point must not become or cease to be an exemplar (default: the larger of 15 and "
+        "5 / (1 - damping), which outlasts the damping: 15 at 0.5, 100 at 0.95)",
         short="c",
         rule="at least 1",
         holds=_positive,
@@ -314,15 +316,21 @@ class Settings(Execution, Sparsification, Quality, _MessagePassing):
     """
 
     @property
-    def window(self) -> int:
-        """Iterations for which the exemplars have to stand still, given or by default (docs/semantics.md, section 4).
+    def windows(self) -> tuple[int, ...]:
+        """Iterations for which exemplars have to stand still, given or by default (docs/semantics.md, section 4).
 
-        >>> Settings().window, Settings(damping=0.5).window, Settings(damping=0.98).window
-        (50, 15, 250)
+        One number, or one for each level of damping.
+
+        >>> Settings().windows, Settings(damping=0.9).windows, Settings(convergence_iter=30).windows
+        ((15, 15, 25, 100), (50,), (30,))
         """
         if self.convergence_iter is not None:
-            return self.convergence_iter
-        return max(15, math.ceil(round(5.0 / (1.0 - self.damping), 6)))  # 1 - 0.9 is a little less than 0.1
+            return (self.convergence_iter,)
+        return tuple(map(window_of, DAMPINGS if self.damping is None else (self.damping,)))
+
+    def with_window(self) -> Self:
+        """Return these settings with the window of a fixed damping in ``convergence_iter``."""
+        return self if self.damping is None else replace(self, convergence_iter=self.windows[0])
 
     @property
     def has_preference(self) -> bool:
@@ -470,7 +478,9 @@ class Output(GraphOutput):
         rule=_DIRECTORY,
         holds=_is_directory_path,
     )
-    require_convergence: bool = _parameter(False, "write nothing and exit with 3 when the run has not converged")
+    require_convergence: bool = _parameter(
+        False, "write nothing and exit with 3 when the run has not converged; one that has only settled has not"
+    )
 
 
 @_documented

@@ -134,7 +134,7 @@ def test_points_in_clusters_out(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert exemplars.columns.tolist() == ["label", "exemplar", "size", "preference", "mean_similarity"]
     assert exemplars.mean_similarity.tolist() == pytest.approx([-0.025, -0.025])
     trace = table(tmp_path, "trace")
-    assert trace.columns.tolist() == ["iteration", "exemplars", "changed", "seconds"]
+    assert trace.columns.tolist() == ["iteration", "exemplars", "changed", "unsettled", "seconds"]
     summary = json.loads((out / "summary.json").read_text())
     assert len(trace) == summary["n_iter"]
     assert summary["netsim"] == pytest.approx(summary["dpsim"] + summary["expref"])
@@ -633,6 +633,7 @@ def test_a_number_of_clusters(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         "converged": True,
         "at_rest": True,
         "ended_early": False,
+        "settled": False,
     }
     assert f"the best of {len(summary['tried'])} tried" in told
     assert "neighbours: 15 a point, exact search" in told

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from ap_spark._spark.machine import machine_name
 from ap_spark.blocks.kernel import Block, Integers
+from ap_spark.damping import Levels
 
 __all__ = [
     "OPEN_FILES",
@@ -278,6 +279,7 @@ class BlockFile:
         self.similarity = arrays.pop("similarity")
         self.block = Block(**arrays)
         self.sums: Integers | None = None
+        self.levels: tuple[Levels, Levels] | None = None  # of the points, and of the entries
 
     @property
     def iteration(self) -> int:
