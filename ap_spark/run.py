@@ -314,6 +314,9 @@ def _cluster_graph(
                     watch=watch,
                     past=snapshot.trace if snapshot else (),
                 )
+        if engine and goal and watch.checkpoint and watch.checkpoint.is_worth(engine.iteration):
+            with classic.uncancellable(graph.spark):
+                watch.checkpoint.write(engine, graph, found.trace)
         with watch.stage("clusters"), _stage("clusters", seconds):
             clusters = _make_clusters(graph, found.exemplars, settings, goal if engine else None, watch)
     finally:

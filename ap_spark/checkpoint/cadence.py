@@ -8,6 +8,8 @@ from ap_spark.settings import MIN_INTERVAL_FACTOR
 
 __all__ = ["Cadence"]
 
+_MUCH_S = 30.0  # of iterations
+
 
 @dataclass
 class Cadence:
@@ -59,6 +61,12 @@ class Cadence:
             return iteration - self.last_iteration >= self.iterations
         began = now if self.last_time is None else self.last_time
         return now - began >= max(self.seconds, MIN_INTERVAL_FACTOR * self.last_cost)
+
+    def is_worth(self, iteration: int, now: float) -> bool:
+        """Return whether there is much to lose after the last iteration of a run, while its exemplars are polished."""
+        began = now if self.last_time is None else self.last_time
+        waited = self.iterations is not None or now - began >= max(_MUCH_S, MIN_INTERVAL_FACTOR * self.last_cost)
+        return iteration > self.last_iteration and waited
 
     def note(self, iteration: int, started: float, now: float) -> None:
         """Note that a snapshot was taken after ``iteration``, or that the attempt failed."""

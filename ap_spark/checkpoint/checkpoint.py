@@ -161,6 +161,10 @@ class Checkpoint:
         """
         return is_extensible(self._settings) and self.cadence.last_iteration < iteration
 
+    def is_worth(self, iteration: int) -> bool:
+        """Return whether a snapshot is to be taken after the last iteration, before its exemplars are polished."""
+        return self.cadence.is_worth(iteration, time.monotonic())
+
     def write(self, engine: Engine, graph: EdgeGraph | BlockGraph, trace: Sequence[Iteration]) -> bool:
         """Take a snapshot; return whether that succeeded. Without one a run continues, with a warning."""
         started = time.monotonic()
