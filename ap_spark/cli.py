@@ -42,7 +42,8 @@ from ap_spark.errors import (
 from ap_spark.graph.describe import Description
 from ap_spark.io.formats import check_format
 from ap_spark.io.paths import Place, conflict, places_read
-from ap_spark.io.readers import points_in, read_points, read_similarities
+from ap_spark.io.readers import points_in, read_points, read_points_with_rows, read_similarities
+from ap_spark.io.tables import ROW
 from ap_spark.io.writer import OutputDirectory, OutputIsThere, claimed
 from ap_spark.options import Parser, add_options, check_together, record
 from ap_spark.pipeline import affinity_propagation, cluster_points, described
@@ -92,6 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except OutputIsThere as there:
             if not given.quiet:
                 print(there, file=sys.stderr if given.json else sys.stdout)
+            if given.json:
+                print(there.summary, end="")
         except KeyboardInterrupt:  # a second signal
             return interrupts.exit_code
         except Exception as error:
@@ -177,6 +180,8 @@ class _Job:
         The points, or with --edges the similarities.
     points : DataFrame, optional
         With --edges, those of --points, and their preferences if they have some.
+    order : DataFrame, optional
+        (id, row) of the points, where an output follows the order of the input.
     choices : dict
         The keywords that the functions of `pipeline` share.
     directory : OutputDirectory, optional
@@ -190,6 +195,7 @@ class _Job:
     source: Input
     rows: DataFrame
     points: DataFrame | None
+    order: DataFrame | None
     choices: dict[str, Any]
     directory: OutputDirectory | None
     watcher: _Watcher
@@ -226,7 +232,7 @@ def cluster(given: argparse.Namespace, interrupts: Interrupts) -> None:
         clustering = replace(clustering, summary=summary)
         assert work.directory is not None
         with work.watcher.stage("writing", work.rows.sparkSession):
-            publish(clustering, work.directory, output.output_format, single_file=output.single_file)
+            publish(clustering, work.directory, output.output_format, single_file=output.single_file, rows=work.order)
         interrupts.detach()  # from here on a signal is too late to stop anything
         interrupts.saved = lambda: f"the output is written to {output.output}"
         clustering.discard_snapshots()
@@ -317,7 +323,12 @@ def _job(
                 directory = held.enter_context(claimed(spark, output.output, output.if_exists, apart, table))
             watcher = _Watcher(settings.max_iter, interrupts, quiet=run.quiet)
             with watcher.stage("reading", spark):
-                rows, points = _read(spark, given.input, source)
+                rows, points = _read(
+                    spark, given.input, source, with_rows=given.run is cluster and output.output_format == "tsv"
+                )
+            order = None
+            if ROW in rows.columns:
+                rows, order = rows.drop(ROW), rows.select("id", ROW)
             seconds["read"] = round(time.perf_counter() - started - seconds["start"], 3)
             preference = settings.preference
             if points is not None and "preference" in points.columns:
@@ -329,7 +340,7 @@ def _job(
                 "sparsification": record(Sparsification, given),
                 "execution": record(Execution, given),
             }
-            yield _Job(source, rows, points, choices, directory, watcher, seconds, started)
+            yield _Job(source, rows, points, order, choices, directory, watcher, seconds, started)
     finally:
         if ours:
             with catch_warnings(action="ignore", category=RuntimeWarning):  # PySpark warns if Java has ended already
@@ -348,13 +359,16 @@ def is_small(paths: Sequence[str]) -> bool:
     return 0 < size < _SMALL_INPUT and len(files) < _SMALL_NUMBER
 
 
-def _read(spark: SparkSession, paths: Sequence[str], source: Input) -> tuple[DataFrame, DataFrame | None]:
-    """Return the points; with --edges the similarities, and the points of --points."""
+def _read(
+    spark: SparkSession, paths: Sequence[str], source: Input, *, with_rows: bool = False
+) -> tuple[DataFrame, DataFrame | None]:
+    """Return the points, if asked for ``with_rows``; with --edges the similarities, and the points of --points."""
     form: dict[str, Any] = {"header": source.header, "encoding": source.encoding}
     columns: dict[str, Any] = {"id_column": source.id_column, "preference_column": source.preference_column}
     if not source.edges:
         given: dict[str, Any] = {"feature_columns": source.feature_columns, "drop_missing": source.drop_missing}
-        return read_points(spark, paths, format=source.format, **form, **columns, **given), None
+        read = read_points_with_rows if with_rows else read_points
+        return read(spark, paths, format=source.format, **form, **columns, **given), None
     edges = read_similarities(spark, paths, format=source.format, **form)
     if source.points is None:
         return edges, None

@@ -69,7 +69,13 @@ def test_single_files_json_and_quiet(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert assignments.exemplar.tolist() == ["a"] * 3 + ["d"] * 3
     assert run(tmp_path, POINTS, *options, "--quiet", "--overwrite") == 0
     assert capsys.readouterr() == ("", "")
-    assert run(tmp_path, POINTS, *options, "--quiet", "--if-exists", "skip") == 0
+    again = [*options, "--if-exists", "skip"]
+    assert run(tmp_path, POINTS, *again, "--quiet") == 0
+    assert capsys.readouterr() == ("", "")
+    assert run(tmp_path, POINTS, *again, "--quiet", "--json") == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out) == json.loads((tmp_path / "out" / "summary.json").read_text()), "for what reads it"
+    assert told.err == ""
     assert main(["graph", str(tmp_path / "input.csv"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["graph"]["n_points"] == 6
 
@@ -420,6 +426,17 @@ def test_headerless_tsv_of_concurrent_ap(tmp_path: Path) -> None:
     assert (settings["damping"], settings["max_iter"], settings["convergence_iter"]) == (0.6, 300, 20)
 
 
+def test_labels_have_a_line_for_each_row_of_the_file_in_its_order(tmp_path: Path) -> None:
+    """Ids in another order than the rows, as g10 comes before g2; a row that is left out has no line."""
+    text = "id,x\ng3,5.2\ng10,5.0\ng1,\ng0,0.1\ng2,0.0\ng4,5.1\n"
+    assert run(tmp_path, text, "--drop-missing", "--output-format", "tsv", "-p", "-1") == 0
+    assert table(tmp_path, "assignments", "csv", sep="\t").id.tolist() == ["g0", "g10", "g2", "g3", "g4"]
+    assert (tmp_path / "out" / "labels.tsv").read_text() == "1\n1\n0\n0\n1\n"
+    first, second = map(int, (tmp_path / "out" / "cluster_centers_indices.tsv").read_text().split())
+    assert first in (2, 3)
+    assert second == 4, "g4 lies between the two others"
+
+
 def test_rows_are_numbered_through_compressed_and_several_files(tmp_path: Path) -> None:
     folder = tmp_path / "many.csv"
     folder.mkdir()
@@ -698,7 +715,8 @@ def test_no_exemplars_at_all(tmp_path: Path) -> None:
     assert run(tmp_path, POINTS, "--id-column", "id", "-i", "1", "-p", "-1e3", "--output-format", "tsv") == 0
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert (summary["n_clusters"], summary["converged"], summary["preference"]) == (0, False, -1000.0)
-    assert (tmp_path / "out" / "labels.tsv").read_text() == ""
+    assert (tmp_path / "out" / "labels.tsv").read_text() == 6 * "-1\n", "as scikit-learn says it"
+    assert (tmp_path / "out" / "cluster_centers_indices.tsv").read_text() == ""
     assert table(tmp_path, "assignments", sep="\t").columns.tolist() == ["id", "exemplar", "label", "similarity"]
 
 

@@ -8,7 +8,7 @@ from pyspark.sql import Column, DataFrame, Window
 from ap_spark.schema import edge_table, no_similarity
 from ap_spark.settings import OnDuplicate, Sparsification, Symmetrize
 
-__all__ = ["changes_pairs", "is_stored", "merge_duplicates", "sparsify"]
+__all__ = ["changes_pairs", "count_one_way", "is_stored", "merge_duplicates", "sparsify"]
 
 
 def is_stored() -> Column:
@@ -107,6 +107,14 @@ def sparsify(
     if rules.symmetrize not in (None, "none"):
         stored = _both_directions(stored, needs_both=rules.symmetrize == "mutual")
     return stored.union(edges.where(~is_pair))
+
+
+def count_one_way(pairs: DataFrame, rules: Sparsification, kept: int) -> int:
+    """Count the similarities that "mutual" left out; ``kept`` is how many it did not."""
+    if rules.symmetrize != "mutual":
+        return 0
+    before = sparsify(pairs, min_similarity=rules.min_similarity, top=rules.top)
+    return before.where(is_stored()).count() - kept
 
 
 def _both_directions(stored: DataFrame, *, needs_both: bool) -> DataFrame:

@@ -36,7 +36,7 @@ from ap_spark.io.tables import ROW, Table, cell, numbered, reading, table_of
 from ap_spark.schema import check_unique, did_you_mean, require_columns
 from ap_spark.settings import Input, check_values
 
-__all__ = ["make_points", "points_in", "read_points", "read_similarities"]
+__all__ = ["make_points", "points_in", "read_points", "read_points_with_rows", "read_similarities"]
 
 
 def read_similarities(
@@ -157,6 +157,24 @@ def read_points(
         return _points_of(table, id_column, feature_columns, preference_column, drop_missing)
 
 
+def read_points_with_rows(
+    spark: SparkSession,
+    path: str | Sequence[str],
+    *,
+    format: str,
+    header: bool | None,
+    encoding: str,
+    id_column: str | None,
+    feature_columns: str | Sequence[str] | None,
+    preference_column: str | None,
+    drop_missing: bool,
+) -> DataFrame:
+    """Read points as `read_points` does, and as one more column ROW: the number of the row, from 0."""
+    table, _ = read_table(spark, path, format=format, header=header, encoding=encoding)
+    with reading(table.source):
+        return _points_of(table, id_column, feature_columns, preference_column, drop_missing, with_rows=True)
+
+
 def points_in(
     spark: SparkSession,
     path: str | Sequence[str],
@@ -238,8 +256,13 @@ def _points_of(
     feature_columns: str | Sequence[str] | None,
     preference_column: str | None,
     drop_missing: bool,
+    *,
+    with_rows: bool = False,
 ) -> DataFrame:
-    """Return the points of a table, checked; without an id column, rows are numbered."""
+    """Return the points of a table, checked; without an id column, rows are numbered.
+
+    ``with_rows`` adds ROW, the number of the row in the files.
+    """
     names = table.names
     columns = choose_columns(table, id_column, feature_columns, preference_column)
     check_header(table, columns.numbers)
@@ -265,7 +288,8 @@ def _points_of(
     )
     kinds = id_types(table, found, ids)
 
-    rows, key = (table.frame, cell(ids[0])) if ids else (numbered(table.frame), ROW)
+    key = cell(ids[0]) if ids else ROW
+    rows = numbered(table.frame) if with_rows or not ids else table.frame
     rows = rows.where(f"NOT ({incomplete})")
     chosen = [F.col(key).cast(kinds[0] if kinds else "bigint").alias("id")]
     if columns.is_vector:
@@ -275,6 +299,8 @@ def _points_of(
         chosen.append(_numbers_as_array(columns.features))
     if columns.preference is not None:
         chosen.append(F.col(cell(columns.preference)).cast("double").alias("preference"))
+    if with_rows:
+        chosen.append(F.col(ROW).cast("bigint"))
     points = rows.select(*chosen)
     if ids:
         check_unique(points, "id", f"column {names[ids[0]]!r}")

@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import psutil
-import pyspark.sql.functions as F
 from numpy.typing import NDArray
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import DataFrame, SparkSession
@@ -58,7 +57,17 @@ WRITERS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 class OutputIsThere(Exception):
-    """The output is complete already, and the run was asked to leave it so."""
+    """The output is complete already, and the run was asked to leave it so.
+
+    Attributes
+    ----------
+    summary : str
+        The text of its summary.json.
+    """
+
+    def __init__(self, message: str, summary: str) -> None:
+        super().__init__(message)
+        self.summary = summary
 
 
 @contextmanager
@@ -101,7 +110,8 @@ def claimed(
                     f"only an output of the same command is skipped, but {directory.target} is one of another, without "
                     f"{table}: choose another directory, or give --overwrite to replace it"
                 )
-            raise OutputIsThere(f"{directory.target} is there already: nothing to do")
+            summary = directory.target.read_text(SUMMARY) or ""
+            raise OutputIsThere(f"{directory.target} is there already: nothing to do", summary)
         directory.refuse_existing()
         directory.refuse_foreign()
         yield directory
@@ -283,8 +293,8 @@ class OutputDirectory:
         single_file : bool
             Write each table as one file, NAME.FORMAT, instead of a directory of files.
         numbers : DataFrame, optional
-            Assignments, written with tsv as labels.tsv and cluster_centers_indices.tsv too: one number a line, points
-            in the order of their ids.
+            (label, is_exemplar) of all points, in order, written with tsv as labels.tsv and
+            cluster_centers_indices.tsv: one number a line.
 
         Raises
         ------
@@ -378,10 +388,9 @@ class OutputDirectory:
         few = table.repartitionByRange(files, key) if files > 1 else table.coalesce(1)
         few.sortWithinPartitions(key).write.format(kind).options(**options).save(f"{self.store}/{name}")
 
-    def write_numbers(self, assignments: DataFrame, staged: str) -> None:
-        """Write the labels, and the row numbers of the exemplars, one a line, as Concurrent_AP does."""
-        is_exemplar = F.col("id") == F.col("exemplar")
-        rows = assignments.orderBy("id").select("label", is_exemplar.alias("is_exemplar")).toArrow()
+    def write_numbers(self, numbers: DataFrame, staged: str) -> None:
+        """Write the labels, and the positions of the exemplars among them, one a line, as Concurrent_AP does."""
+        rows = numbers.toArrow()
         self.store.write_text(f"{staged}/{_LABELS}", _lines(rows["label"].to_numpy()))
         centers = np.flatnonzero(rows["is_exemplar"].to_numpy())
         self.store.write_text(f"{staged}/{_CENTERS}", _lines(centers))
