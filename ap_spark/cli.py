@@ -35,6 +35,7 @@ from ap_spark.errors import (
     CheckpointError,
     Interrupted,
     NotConverged,
+    SettingError,
     StorageError,
     printable,
     reason,
@@ -45,11 +46,12 @@ from ap_spark.io.paths import Place, conflict, places_read
 from ap_spark.io.readers import points_in, read_points, read_points_with_rows, read_similarities
 from ap_spark.io.tables import ROW
 from ap_spark.io.writer import OutputDirectory, OutputIsThere, claimed
-from ap_spark.options import Parser, add_options, check_together, record
+from ap_spark.options import Parser, add_options, check_together, record, with_options
 from ap_spark.pipeline import affinity_propagation, cluster_points, described
 from ap_spark.progress import Progress
 from ap_spark.result import Clustering, publish
 from ap_spark.run import format_not_converged
+from ap_spark.schema import call, called
 from ap_spark.settings import (
     Checked,
     Execution,
@@ -116,6 +118,8 @@ def _format_error(error: Exception, interrupts: Interrupts) -> tuple[str, int]:
     if interrupts.received:  # the signal has cancelled Spark's jobs
         by = interrupts.received.name
         return f"stopped by {by} outside of the iterations; {interrupts.saved()}", interrupts.exit_code
+    if isinstance(error, SettingError):
+        return with_options(str(error)), error.exit_code
     if isinstance(error, ApSparkError):
         return str(error), error.exit_code
     who = "Spark failed" if isinstance(error, (PySparkException, Py4JJavaError)) else type(error).__name__
@@ -374,7 +378,7 @@ def _read(
         return edges, None
     points = points_in(spark, source.points, **form, **columns)
     if dict(points.dtypes)["id"] != dict(edges.dtypes)["i"]:
-        text = [F.col(name).cast("string").alias(name) for name in "ik"]
+        text = [call(F.col(name).cast("string"), name, called(edges, name)) for name in "ik"]
         edges, points = edges.select(*text, "s"), points.withColumn("id", F.col("id").cast("string"))
     return edges, points
 

@@ -84,12 +84,14 @@ class Summary:
             f"net similarity {self.netsim:.6g} = similarities to exemplars {self.dpsim:.6g} "
             f"+ preferences {self.expref:.6g}",
         ]
-        if self.tried:
-            lines.insert(1, f"preference {self.preference:.6g}, the best of {len(self.tried)} tried")
+        preference = (
+            "preference: each point its own" if self.preference is None else f"preference {self.preference:.6g}"
+        )
+        lines.insert(1, preference + (f", the best of {len(self.tried)} tried" if self.tried else ""))
         if self.neighbors:
             lines.insert(1, format_neighbors(self.neighbors))
         if self.promoted:
-            lines.append(f"{self.promoted:,} points were made exemplars, since they store no edge to one")
+            lines.append(f"{self.promoted:,} points were made exemplars, since they are similar to no exemplar")
         return "\n".join(lines)
 
 
@@ -132,7 +134,8 @@ class Clustering:
 
     def __repr__(self) -> str:
         tables = [f"  .{name}: {', '.join(table.columns)}" for name, table in self.tables.items()]
-        return "\n".join(["Clustering", *(f"  {line}" for line in str(self.summary).splitlines()), *tables])
+        numbers = "  .summary: n_points, n_clusters, n_iter, netsim, preference, seconds and more"
+        return "\n".join(["Clustering", *(f"  {line}" for line in str(self.summary).splitlines()), *tables, numbers])
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(

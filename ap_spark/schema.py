@@ -29,6 +29,8 @@ from ap_spark.errors import ApSparkError, InputError
 
 __all__ = [
     "OUTPUTS",
+    "call",
+    "called",
     "check_output",
     "check_unique",
     "count_of",
@@ -47,6 +49,8 @@ __all__ = [
 ]
 
 _ID = "id"  # stands for the type of the ids
+_CALLED = "called"  # in the metadata of a column
+_CLOSE = 0.75  # the likeness of a slip and what was meant; "iterations" is to "partitions" 0.7
 
 # The tables that are published: the name and the type of each column, in order.
 OUTPUTS: dict[str, dict[str, str]] = {
@@ -97,14 +101,25 @@ def did_you_mean(wanted: str, names: Iterable[str]) -> str:
     ''
     """
     spellings = {name.strip().lower(): name for name in names}
-    close = get_close_matches(wanted.strip().lower(), spellings, n=1)
+    close = get_close_matches(wanted.strip().lower(), spellings, n=1, cutoff=_CLOSE)
     return f" (did you mean {spellings[close[0]]!r}?)" if close else ""
 
 
 def examples(rows: DataFrame, order: Sequence[str], shown: Sequence[str] | None = None) -> str:
     """Format up to three rows, the first in the given order."""
+    names = [called(rows, name) for name in shown or order]
     first = rows.orderBy(*order).select(*(shown or order)).limit(3).collect()
-    return "; ".join(", ".join(f"{name}={value!r}" for name, value in row.asDict().items()) for row in first)
+    return "; ".join(", ".join(map("{}={!r}".format, names, row)) for row in first)
+
+
+def call(column: Column, name: str, theirs: str) -> Column:
+    """Name a column, and keep what the user calls it."""
+    return column.alias(name) if name == theirs else column.alias(name, metadata={_CALLED: theirs})
+
+
+def called(table: DataFrame, name: str) -> str:
+    """Return what the user calls a column, for messages: its name, unless `call` has kept another one."""
+    return str(table.schema[name].metadata.get(_CALLED, name))
 
 
 def id_type(kind: DataType, column: str) -> str:
@@ -202,9 +217,9 @@ def edge_table(similarities: DataFrame) -> DataFrame:
     types = {name: id_type(similarities.schema[name].dataType, name) for name in "ik"}
     if types["i"] != types["k"]:
         raise InputError(f"ids must have one type, but column 'i' holds {types['i']} and column 'k' {types['k']}")
-    ids = [F.col(name).cast(kind).alias(name) for name, kind in types.items()]
-    s = _number(similarities, "s") + F.lit(0.0)  # -0.0 becomes 0.0
-    return similarities.select(*ids, s.alias("s"))
+    columns = {name: F.col(name).cast(kind) for name, kind in types.items()}
+    columns["s"] = _number(similarities, "s") + F.lit(0.0)  # -0.0 becomes 0.0
+    return similarities.select(*(call(column, name, called(similarities, name)) for name, column in columns.items()))
 
 
 def no_similarity(value: Column) -> Column:
@@ -215,7 +230,7 @@ def no_similarity(value: Column) -> Column:
 def refuse_similarities(count: int, bad: DataFrame) -> NoReturn:
     """Raise InputError for so many similarities that are none; ``bad`` has their (i, k, s)."""
     raise InputError(
-        f"similarities must be numbers below infinity, but in column 's' {count_of(count, 'row')} "
+        f"similarities must be numbers below infinity, but in column {called(bad, 's')!r} {count_of(count, 'row')} "
         f"{is_are(count)} null, NaN or +infinite: {examples(bad, ['i', 'k'], ['i', 'k', 's'])}"
     )
 

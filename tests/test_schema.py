@@ -35,4 +35,5 @@ def test_only_tables_of_the_declared_types_are_published(spark: SparkSession, co
 def test_the_nearest_name() -> None:
     assert did_you_mean("prefrence", ["preference", "id"]) == " (did you mean 'preference'?)"
     assert did_you_mean("X ", ["x", "y"]) == " (did you mean 'x'?)"
+    assert did_you_mean("iterations", ["partitions"]) == did_you_mean("bogus", ["verbose"]) == ""
     assert did_you_mean("score", ["x", "y"]) == did_you_mean("x", []) == ""

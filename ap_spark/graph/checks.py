@@ -13,6 +13,7 @@ from ap_spark.errors import InputError, SettingError
 from ap_spark.exact_sum import Units
 from ap_spark.graph.numbering import key_of
 from ap_spark.schema import (
+    called,
     count_of,
     examples,
     has_have,
@@ -103,16 +104,17 @@ def check_pairs(given: DataFrame, pairs: DataFrame, stats: Row, on_duplicate: st
     if stats.null_ids:
         bad = pairs.where("i is null or k is null")
         raise InputError(
-            f"ids must not be null, but in columns 'i' and 'k' {count_of(stats.null_ids, 'pair')} "
-            f"{has_have(stats.null_ids)} a null id: {examples(bad, ['i', 'k', 's'])}"
+            f"ids must not be null, but in columns {called(bad, 'i')!r} and {called(bad, 'k')!r} "
+            f"{count_of(stats.null_ids, 'pair')} {has_have(stats.null_ids)} a null id: {examples(bad, ['i', 'k', 's'])}"
         )
     if stats.bad:
         refuse_similarities(stats.bad, given.where(no_similarity(F.col("s"))))  # merging may have hidden them
     if stats.duplicates and on_duplicate == "error":
         bad = pairs.where("rows > 1")
         raise InputError(
-            f"a pair (i, k) must be given once, but {count_of(stats.duplicates, 'pair')} "
-            f"{is_are(stats.duplicates)} given more often: {examples(bad, ['i', 'k'], ['i', 'k', 'rows'])}"
+            f"a pair ({called(bad, 'i')}, {called(bad, 'k')}) must be given once, but "
+            f"{count_of(stats.duplicates, 'pair')} {is_are(stats.duplicates)} given more often: "
+            f"{examples(bad, ['i', 'k'], ['i', 'k', 'rows'])}"
             f" (--on-duplicate max, min or mean merges them)"
         )
     if stats.forbidden:

@@ -27,8 +27,8 @@ def find_mistakes(graph: EdgeGraph | BlockGraph, *, given_as_pairs: bool) -> lis
         given = graph.n_one_way + graph.n_edges
         left = f"{graph.n_edges:,} of {given:,}" if graph.n_edges else f"none of {given:,}"
         found.append(
-            f"symmetrize mutual leaves out similarities that are given in one direction alone: {left} are left. If each "
-            "pair is given once, --symmetrize union stores it in both directions; in Python "
+            f"symmetrize mutual leaves out similarities that are given in one direction alone: {left} are left. If "
+            "each pair is given once, --symmetrize union stores it in both directions; in Python "
             "sparsification=Sparsification(symmetrize='union')"
         )
     if given_as_pairs and not graph.symmetric and _is_one_way(graph):

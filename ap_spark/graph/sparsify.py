@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyspark.sql.functions as F
 from pyspark.sql import Column, DataFrame, Window
 
-from ap_spark.schema import edge_table, no_similarity
+from ap_spark.schema import call, called, edge_table, no_similarity
 from ap_spark.settings import OnDuplicate, Sparsification, Symmetrize
 
 __all__ = ["changes_pairs", "count_one_way", "is_stored", "merge_duplicates", "sparsify"]
@@ -27,7 +27,7 @@ def merge_duplicates(edges: DataFrame, on_duplicate: OnDuplicate) -> DataFrame:
     total = F.aggregate(F.array_sort(F.collect_list("s")), F.lit(0.0), lambda sum_, s: sum_ + s)
     merged = {"min": F.min("s"), "mean": total / F.nullif(F.count("s"), F.lit(0))}.get(on_duplicate, F.max("s"))
     return edges.groupBy("i", "k").agg(
-        merged.alias("s"), F.count("*").alias("rows"), F.sum(is_bad.cast("bigint")).alias("bad")
+        call(merged, "s", called(edges, "s")), F.count("*").alias("rows"), F.sum(is_bad.cast("bigint")).alias("bad")
     )
 
 

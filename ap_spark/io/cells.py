@@ -156,6 +156,7 @@ def refuse_cells(
     problem: str,
     incomplete: str = "false",
     hint: str = "",
+    may_be_missing: Sequence[int] = (),
 ) -> None:
     """Raise InputError if some cells are no numbers, or all rows miss one; warn if some rows do.
 
@@ -169,6 +170,8 @@ def refuse_cells(
         What is wrong with such a cell.
     hint : str
         What else to do about it.
+    may_be_missing : sequence of int
+        Columns of which a row without a number can be left out.
     """
     if found["incomplete"] == found["rows"]:
         raise InputError(
@@ -182,7 +185,9 @@ def refuse_cells(
         rows, keys = (table.frame, list(map(cell, ids))) if ids else (numbered(table.frame), [ROW])
         labels = ["id"] if len(ids) < 2 else [table.names[column] for column in ids]
         rows = rows.where(f"NOT ({incomplete})")
-        _refuse_numbers(table, rows, dict(zip(keys, labels, strict=True)), numbers, wrong, problem, hint)
+        _refuse_numbers(
+            table, rows, dict(zip(keys, labels, strict=True)), numbers, wrong, problem, hint, may_be_missing
+        )
 
 
 def _refuse_numbers(
@@ -193,6 +198,7 @@ def _refuse_numbers(
     wrong: dict[str, str],
     problem: str,
     hint: str,
+    may_be_missing: Sequence[int],
 ) -> NoReturn:
     """Raise InputError for the first column with cells that are no numbers; ``keys`` names what tells rows."""
     tests = [any_of(table, [column], wrong) for column in numbers]
@@ -202,6 +208,8 @@ def _refuse_numbers(
     example_cells = rows.where(tests[first["place"]]).select(*keys, cell(column)).orderBy(*keys, cell(column)).limit(3)
     labels = [*keys.values(), table.names[column]]
     examples = "; ".join(", ".join(map("{}={!r}".format, labels, row)) for row in example_cells.collect())
+    if column in may_be_missing and not rows.where(any_of(table, [column], MISSING)).isEmpty():
+        hint = f"; where it is missing, --drop-missing (in Python drop_missing=True) leaves the row out{hint}"
     raise InputError(
         f"column {table.names[column]!r} must hold finite numbers, but in {count_of(first['count'], 'row')} "
         f"it {problem}: {examples}{hint}"

@@ -23,6 +23,7 @@ from ap_spark.io.cells import (
     text_columns,
 )
 from ap_spark.io.columns import (
+    Columns,
     check_header,
     choose_columns,
     format_names,
@@ -33,7 +34,7 @@ from ap_spark.io.columns import (
 )
 from ap_spark.io.formats import check_format, read_table
 from ap_spark.io.tables import ROW, Table, cell, numbered, reading, table_of
-from ap_spark.schema import check_unique, did_you_mean, require_columns
+from ap_spark.schema import call, check_unique, did_you_mean, require_columns
 from ap_spark.settings import Input, check_values
 
 __all__ = ["make_points", "points_in", "read_points", "read_points_with_rows", "read_similarities"]
@@ -95,9 +96,8 @@ def read_similarities(
             )
         i, k, s = range(3)
         check_header(table, range(3))
-        table = replace(table, names=list("iks"))
     if not is_number(table, s):
-        raise InputError(f"column 's' must hold numbers, but it holds {table.kinds[s].simpleString()}")
+        raise InputError(f"column {table.names[s]!r} must hold numbers, but it holds {table.kinds[s].simpleString()}")
     with reading(table.source):
         ids = [i, k]
         table, found = scan(table, ids, [s], NO_NUMBER)
@@ -105,8 +105,8 @@ def read_similarities(
         refuse_cells(table, found, ids, [s], NO_NUMBER, problem="is not a number")
     kinds = id_types(table, found, ids)
     kind = kinds[0] if len(set(kinds)) == 1 else "string"
-    named = [F.col(cell(column)).cast(kind).alias(name) for column, name in ((i, "i"), (k, "k"))]
-    return table.frame.select(*named, F.col(cell(s)).cast("double").alias("s"))
+    chosen = (("i", i, kind), ("k", k, kind), ("s", s, "double"))
+    return table.frame.select(*(call(F.col(cell(at)).cast(type_), name, table.names[at]) for name, at, type_ in chosen))
 
 
 def read_points(
@@ -278,6 +278,8 @@ def _points_of(
         columns = leave_out(columns, texts, names)
         incomplete = any_of(table, columns.features, MISSING) if drop_missing else "false"
         table, found = scan(table, ids, columns.numbers, WRONG, incomplete)
+    elif not columns.by_default and found["wrong"]:
+        _refuse_text(table, columns)
     problem = "is missing, no number, NaN, infinite or beyond 1e150"
     hint = f"; if it is no feature, choose those that are: {format_option('feature_columns', 'NAMES')}"
     refuse_cells(
@@ -285,6 +287,7 @@ def _points_of(
         problem=problem,
         incomplete=incomplete,
         hint=hint if columns.by_default else "",
+        may_be_missing=() if drop_missing else columns.features,
     )
     kinds = id_types(table, found, ids)
 
@@ -305,6 +308,13 @@ def _points_of(
     if ids:
         check_unique(points, "id", f"column {names[ids[0]]!r}")
     return points
+
+
+def _refuse_text(table: Table, columns: Columns) -> None:
+    """Raise InputError if a column that was named holds text."""
+    for column in text_columns(table, columns.numbers):
+        what = "the preference" if column == columns.preference else "features"
+        raise InputError(f"{what} must be numbers, but column {table.names[column]!r} is text: leave it out")
 
 
 def _elements(table: Table, column: int) -> Column:
