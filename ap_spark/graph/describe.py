@@ -115,7 +115,7 @@ class Description:
             f"clusters: at least {self.least_clusters:,}",
             f"similarities: {quantiles}",
             "preference: " + ("each point its own" if self.preference is None else f"{self.preference:.6g}"),
-            _format_range(self.preference_range),
+            _format_range(self.preference_range, self.least_clusters),
             f"a run: {self.engine} engine, about {_format_bytes(self.bytes_needed)}",
         )
         found = (format_neighbors(self.neighbors),) if self.neighbors else ()
@@ -241,13 +241,14 @@ def _preference_range(graph: EdgeGraph | BlockGraph) -> PreferenceRange:
     return PreferenceRange(float(largest) - summed(best, units) + float(best[:2].sum()), graph.high)
 
 
-def _format_range(found: PreferenceRange) -> str:
+def _format_range(found: PreferenceRange, least_clusters: int) -> str:
     """Say between which preferences the number of clusters goes from one to all."""
     low, high = found.p_min, found.p_max
     if not math.isfinite(high):
         return "preferences: every point is an exemplar at any, since there are no similarities"
     if not math.isfinite(low):
-        return f"preferences: none gives one cluster; above {high:.6g} every point is an exemplar"
+        none = "none gives one cluster" if least_clusters > 1 else "none is known to give one cluster"
+        return f"preferences: {none}; above {high:.6g} every point is an exemplar"
     return f"preferences from one cluster to all points: {low:.6g} to {high:.6g}"
 
 

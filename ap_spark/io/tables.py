@@ -53,7 +53,7 @@ _SCHEMAS = re.compile(
 _COLUMN = re.compile(r"(`(?:[^`]|``)*`|[^ ,<`]+): ([^,(]*(?:\([^)]*\))?[^,]*)")
 
 # The last four bytes of what is no Parquet file.
-_TAIL = re.compile(r"expected magic number at tail, but found \[([-\d, ]+)\]")
+_TAIL = re.compile(r"(?i)expected magic number at tail, but found \[([-\d, ]+)\]")
 _TEXT_BYTES = {*range(32, 127), 9, 10, 13}
 
 
