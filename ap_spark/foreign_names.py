@@ -64,7 +64,8 @@ def _what_to_write(name: str, given: Mapping[str, Any], own: Mapping[str, Any]) 
     >>> _what_to_write("dampin", {}, ["damping"])
     " (did you mean 'damping'?)"
     """
-    if given.get(name) == "precomputed":
+    value = given.get(name)
+    if isinstance(value, str) and value == "precomputed":
         return ": affinity_propagation takes similarities, as a table with columns i, k, s"
     if name == "jitter":
         return ": seed=None leaves ties as they are"
