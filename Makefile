@@ -10,7 +10,7 @@ PYTEST = JAVA_HOME="$$($(BIN)/python -m ap_spark.java)" PATH="$(CURDIR)/$(BIN):$
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-programs test-cluster test-kills test-compose test-airflow check format docs bench pack lock audit clean
+.PHONY: help demo test test-long test-programs test-cluster test-kills test-compose test-airflow check format docs docs-settings bench pack lock audit clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -48,9 +48,11 @@ format: .venv/.dev ## format, and mend what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: .venv/.dev ## make the settings table and the pictures
-	$(BIN)/python -c 'from ap_spark.settings import markdown; print(markdown(), end="")' > docs/settings.md
+docs: docs-settings ## make the settings table and the pictures
 	$(BIN)/python -m docs.pictures
+
+docs-settings: .venv/.dev ## make the settings table
+	$(BIN)/python -c 'from ap_spark.settings import markdown; print(markdown(), end="")' > docs/settings.md
 
 bench: .venv/.dev ## edges per second of both engines and the bare kernel
 	JAVA_HOME="$$($(BIN)/python -m ap_spark.java)" $(BIN)/python -m benchmarks.run

@@ -30,13 +30,21 @@ from ap_spark._spark.shortages import format_shortage
 from ap_spark._spark.signals import Interrupts
 from ap_spark.checkpoint import WITHOUT_CHECKPOINT, Checkpoint, writable_store
 from ap_spark.convergence import Iteration
-from ap_spark.errors import ApSparkError, CheckpointError, Interrupted, NotConverged, StorageError
+from ap_spark.errors import (
+    ApSparkError,
+    CheckpointError,
+    Interrupted,
+    NotConverged,
+    SettingError,
+    StorageError,
+)
 from ap_spark.graph.describe import Description
 from ap_spark.io.formats import check_format
 from ap_spark.io.paths import Place, conflict, places_read
-from ap_spark.io.readers import read_points, read_points_by_id, read_similarities
+from ap_spark.io.readers import read_points, read_points_by_id, read_points_with_rows, read_similarities
+from ap_spark.io.tables import ROW
 from ap_spark.io.writer import OutputDirectory, OutputIsThere, claimed
-from ap_spark.options import Parser, add_options, check_together, record
+from ap_spark.options import Parser, add_options, check_together, record, with_options
 from ap_spark.pipeline import affinity_propagation, cluster_points, described
 from ap_spark.progress import Progress
 from ap_spark.result import Clustering, publish
@@ -55,7 +63,7 @@ from ap_spark.settings import (
     Sparsification,
 )
 from ap_spark.version import __version__
-from ap_spark.wording import format_reason, printable
+from ap_spark.wording import call, called, format_reason, printable
 
 __all__ = ["is_small", "main", "make_parser"]
 
@@ -86,6 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except OutputIsThere as there:
             if not given.quiet:
                 print(there, file=sys.stderr if given.json else sys.stdout)
+            if given.json:
+                print(there.summary, end="")
         except KeyboardInterrupt:  # a second signal
             return interrupts.exit_code
         except Exception as error:
@@ -107,6 +117,8 @@ def _format_error(error: Exception, interrupts: Interrupts) -> tuple[str, int]:
     if interrupts.received:  # the signal has cancelled Spark's jobs
         by = interrupts.received.name
         return f"stopped by {by} outside of the iterations; {interrupts.saved()}", interrupts.exit_code
+    if isinstance(error, SettingError):
+        return with_options(str(error)), error.exit_code
     if isinstance(error, ApSparkError):
         return str(error), error.exit_code
     who = "Spark failed" if isinstance(error, (PySparkException, Py4JJavaError)) else type(error).__name__
@@ -169,6 +181,8 @@ class _Job:
         The points, or with --edges the similarities.
     points : DataFrame, optional
         With --edges, those of --points, and their preferences if they have some.
+    order : DataFrame, optional
+        (id, row) of the points, where an output follows the order of the input.
     choices : dict
         The keywords that the functions of `pipeline` share.
     directory : OutputDirectory, optional
@@ -182,6 +196,7 @@ class _Job:
     source: Input
     rows: DataFrame
     points: DataFrame | None
+    order: DataFrame | None
     choices: dict[str, Any]
     directory: OutputDirectory | None
     watcher: _Watcher
@@ -217,7 +232,7 @@ def _cluster(given: argparse.Namespace, interrupts: Interrupts) -> None:
         clustering = replace(clustering, summary=summary)
         assert work.directory is not None
         with work.watcher.stage("writing", work.rows.sparkSession):
-            publish(clustering, work.directory, output.output_format, single_file=output.single_file)
+            publish(clustering, work.directory, output.output_format, single_file=output.single_file, rows=work.order)
         interrupts.detach()  # from here on a signal is too late to stop anything
         interrupts.saved = lambda: f"the output is written to {output.output}"
         clustering.discard_snapshots()
@@ -304,7 +319,11 @@ def _job(
             directory = held.enter_context(claimed(spark, output.output, output.if_exists, apart, table))
         watcher = _Watcher(settings.max_iter, interrupts, quiet=run.quiet)
         with watcher.stage("reading", spark):
-            rows, points = _read(spark, given.input, source)
+            with_rows = given.run is _cluster and output.output_format == "tsv"
+            rows, points = _read(spark, given.input, source, with_rows=with_rows)
+        order = None
+        if ROW in rows.columns:
+            rows, order = rows.drop(ROW), rows.select("id", ROW)
         seconds["read"] = round(time.perf_counter() - started - seconds["start"], 3)
         preference = settings.preference
         if points is not None and "preference" in points.columns:
@@ -316,7 +335,7 @@ def _job(
             "sparsification": record(Sparsification, given),
             "execution": record(Execution, given),
         }
-        yield _Job(source, rows, points, choices, directory, watcher, seconds, started)
+        yield _Job(source, rows, points, order, choices, directory, watcher, seconds, started)
 
 
 def _check_options(given: argparse.Namespace, settings: Settings, source: Input) -> None:
@@ -376,19 +395,22 @@ def is_small(paths: Sequence[str]) -> bool:
     return 0 < size < _SMALL_INPUT and len(files) < _SMALL_NUMBER
 
 
-def _read(spark: SparkSession, paths: Sequence[str], source: Input) -> tuple[DataFrame, DataFrame | None]:
-    """Return the points; with --edges the similarities, and the points of --points."""
+def _read(
+    spark: SparkSession, paths: Sequence[str], source: Input, *, with_rows: bool = False
+) -> tuple[DataFrame, DataFrame | None]:
+    """Return the points, if asked for ``with_rows``; with --edges the similarities, and the points of --points."""
     form: dict[str, Any] = {"header": source.header, "encoding": source.encoding}
     columns: dict[str, Any] = {"id_column": source.id_column, "preference_column": source.preference_column}
     if not source.edges:
         given: dict[str, Any] = {"feature_columns": source.feature_columns, "drop_missing": source.drop_missing}
-        return read_points(spark, paths, format=source.format, **form, **columns, **given), None
+        read = read_points_with_rows if with_rows else read_points
+        return read(spark, paths, format=source.format, **form, **columns, **given), None
     edges = read_similarities(spark, paths, format=source.format, **form)
     if source.points is None:
         return edges, None
     points = read_points_by_id(spark, source.points, **form, **columns)
     if dict(points.dtypes)["id"] != dict(edges.dtypes)["i"]:
-        text = [F.col(name).cast("string").alias(name) for name in "ik"]
+        text = [call(F.col(name).cast("string"), name, called(edges, name)) for name in "ik"]
         edges, points = edges.select(*text, "s"), points.withColumn("id", F.col("id").cast("string"))
     return edges, points
 

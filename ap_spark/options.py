@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import Field, asdict
 from typing import Any, NoReturn
 
 from ap_spark.errors import SettingError
+from ap_spark.foreign_names import OURS
 from ap_spark.settings import (
     Checked,
     Input,
@@ -23,7 +25,22 @@ from ap_spark.settings import (
 )
 from ap_spark.wording import did_you_mean
 
-__all__ = ["Parser", "add_options", "check_together", "record"]
+__all__ = ["Parser", "add_options", "check_together", "record", "with_options"]
+
+_INPUT = ": the input is named without an option"
+_FOREIGN = {  # options of other programs that are none of ours by another name (`OURS`)
+    "-f": _INPUT,
+    "--file": _INPUT,
+    "--input": _INPUT,
+    "--data": _INPUT,
+    "-o": ": --output DIR",
+    "-k": ": --clusters K searches for a number of clusters",
+    "-s": ": --edges says that INPUT holds similarities",
+    "--similarities": ": --edges says that INPUT holds similarities",
+    "--affinity": ": --metric names one, and --edges says that INPUT holds similarities",
+    "-m": ": --master 'local[4]' takes 4 cores",
+    "--multiprocessing": ": --master 'local[4]' takes 4 cores",
+}
 
 
 def _declared() -> Iterator[Field[Any]]:
@@ -34,14 +51,46 @@ def _declared() -> Iterator[Field[Any]]:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that reports a mistake in one line, without the usage."""
+    """A parser that reports a mistake in one line, without the usage; unknown options first of all."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuse what is unknown at once: argparse would first say what else is missing."""
+        given = sys.argv[1:] if args is None else list(args)
+        options = given[: given.index("--")] if "--" in given else given
+        unknown = [] if self._subparsers or {"-h", "--help"} & set(options) else list(filter(self._is_unknown, options))
+        if unknown:
+            names = dict.fromkeys(one.partition("=")[0] for one in unknown)
+            what = "unknown option" if len(names) == 1 else "unknown options"
+            self.error(f"{what} {', '.join(name + self._hint(name) for name in names)}")
+        found, rest = super().parse_known_args(given, namespace)
+        if rest and not self._subparsers:
+            self.error(f"unrecognized arguments: {' '.join(rest)}: give all of INPUT together")
+        return found, rest
+
+    def _is_unknown(self, argument: str) -> bool:
+        """Return whether an argument is an option, and none of ours."""
+        if not re.match(r"--\w|-[A-Za-z]", argument) or " " in argument.partition("=")[0]:
+            return False
+        known = self._option_string_actions
+        return argument.partition("=")[0] not in known and (argument.startswith("--") or argument[:2] not in known)
+
+    def _hint(self, name: str) -> str:
+        """Say which option may have been meant; nothing if that is not known."""
+        if name in _FOREIGN:
+            return _FOREIGN[name]
+        word = name.lstrip("-").replace("_", "-")
+        ours = OURS.get(word.replace("-", "_"), word).replace("_", "-")
+        known = {one.lstrip("-"): one for one in self._option_string_actions if one.startswith("--")}
+        longer = [one for one in known if one.startswith(ours)] if len(ours) > 2 else []
+        if ours not in known and len(longer) == 1:
+            (ours,) = longer
+        if ours in known:
+            return f" (did you mean {known[ours]!r}?)"
+        return re.sub("'(.*)'", lambda close: repr(known[close[1]]), did_you_mean(ours, known))
 
     def error(self, message: str) -> NoReturn:
-        unknown = re.match(r"unrecognized arguments: (--[^ =]+)|argument .*: invalid choice: '(.*?)'", message)
-        if unknown and unknown[1]:
-            message += did_you_mean(unknown[1], map(option, _declared()))
-        elif unknown:
-            message += did_you_mean(unknown[2], re.findall(r"[\w-]+", message.rpartition("(choose from ")[2]))
+        if unknown := re.match(r"argument .*: invalid choice: '(.*?)'", message):
+            message += did_you_mean(unknown[1], re.findall(r"[\w-]+", message.rpartition("(choose from ")[2]))
         self.exit(2, f"ap-spark: {message} (see {self.prog} --help)\n")
 
 
@@ -89,6 +138,23 @@ def _number_or(none: str, kind: Callable[[str], Any]) -> Callable[[str], Any]:
 def record(group: type[Checked], given: argparse.Namespace) -> Any:
     """Return the checked record of one group of options."""
     return group(**{declared.name: getattr(given, declared.name) for declared, _ in parameters(group)})
+
+
+def with_options(message: str) -> str:
+    """Return a message about parameters with the names that they have as options.
+
+    >>> with_options("max_iter must be at least 1, got 0")
+    '--max-iter must be at least 1, got 0'
+    >>> with_options("give either preference or preference_quantile, not both")
+    'give either --preference or --preference-quantile, not both'
+    """
+    names = {declared.name: option(declared) for declared in _declared()}
+    alone = "|".join(names)
+    long = "|".join(name for name in names if "_" in name)
+    pattern = rf"^({alone})(?= must | belongs )|(?:(?<=give either )|(?<= or ))({alone})(?=,? (?:or|not) |, not)"
+    pattern += r"|(?<= or )(preference|clusters)(?=,|$)"
+    pattern += rf"|(?<![\w'\"/.-])({long})(?![\w'\"/.=-])"
+    return re.sub(pattern, lambda found: names[found[0]], message)
 
 
 def check_together(settings: Settings, source: Input, similarity: Similarity) -> None:

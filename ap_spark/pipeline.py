@@ -8,7 +8,7 @@ similarities (i, k, s), points, preferences ────────────
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
@@ -20,6 +20,7 @@ from pyspark.sql import DataFrame, SparkSession
 from ap_spark.checkpoint import Checkpoint
 from ap_spark.convergence import Iteration
 from ap_spark.errors import InputError, SettingError, setting_errors_from_tasks
+from ap_spark.foreign_names import explains_keywords
 from ap_spark.graph.build import engine_of
 from ap_spark.graph.describe import Description, describe_graph
 from ap_spark.graph.numbering import WrongInput, number_points
@@ -47,6 +48,7 @@ __all__ = ["affinity_propagation", "cluster_points", "describe", "describe_point
 _Callback = Callable[[Iteration], bool | None]
 
 
+@explains_keywords
 def cluster_points(
     points: Points,
     *,
@@ -127,6 +129,7 @@ def cluster_points(
         return cluster(source, settings, _watch(source.spark, settings, snapshots, callback))
 
 
+@explains_keywords
 def affinity_propagation(
     similarities: Table,
     *,
@@ -243,6 +246,7 @@ def affinity_propagation(
         return cluster(source, settings, _watch(source.spark, settings, snapshots, callback))
 
 
+@explains_keywords
 def describe_points(
     points: Points,
     *,
@@ -291,6 +295,7 @@ def describe_points(
         return description
 
 
+@explains_keywords
 def describe(
     similarities: Table,
     *,
@@ -390,7 +395,11 @@ def _settings(
     by_point = None
     if preference is not None and not isinstance(preference, Real):
         if not (isinstance(preference, DataFrame) or hasattr(preference, "columns")):
-            raise SettingError(f"preference must be a finite number, or a table (id, preference), got {preference!r}")
+            shown = repr(preference)
+            if isinstance(preference, Sized) and not isinstance(preference, str):
+                shown = f"{len(preference):,} in a {type(preference).__name__}: "
+                shown += 'pd.DataFrame({"id": ids, "preference": values}) makes a table'
+            raise SettingError(f"preference must be a finite number, or a table (id, preference), got {shown}")
         by_point = to_spark(preference, "preference")
     others["preference"] = preference if by_point is None else None
     others |= {"jitter": False} if seed is None else {"seed": seed}
@@ -402,9 +411,11 @@ def _settings(
 
 def _require(kind: type, **given: object) -> None:
     """Raise SettingError unless an argument is a record of this kind."""
+    field = {Similarity: "metric", Execution: "engine"}.get(kind)
     for name, value in given.items():
         if not isinstance(value, kind):
-            raise SettingError(f"{name} must be a `{kind.__name__}`, got {value!r}")
+            example = f": {name}={kind.__name__}({field}={value!r})" if isinstance(value, str) and field else ""
+            raise SettingError(f"{name} must be a `{kind.__name__}`, got {value!r}{example}")
 
 
 def _source_of_similarities(similarities: Points, points: Table | None, preferences: DataFrame | None) -> Source:

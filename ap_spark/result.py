@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from os import PathLike, fspath
 from typing import Any, NoReturn
 
+import pyspark.sql.functions as F
 from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark._spark import classic
@@ -106,12 +107,14 @@ class Summary:
         ]
         if self.upper_bound is not None:
             lines.append(self._format_bound())
-        if self.tried:
-            lines.insert(1, f"preference {self.preference:.6g}, the best of {len(self.tried)} tried")
+        preference = (
+            "preference: each point its own" if self.preference is None else f"preference {self.preference:.6g}"
+        )
+        lines.insert(1, preference + (f", the best of {len(self.tried)} tried" if self.tried else ""))
         if self.neighbors:
             lines.insert(1, format_neighbors(self.neighbors))
         if self.promoted:
-            lines.append(f"{self.promoted:,} points were made exemplars, since they store no edge to one")
+            lines.append(f"{self.promoted:,} points were made exemplars, since they are similar to no exemplar")
         return "\n".join(lines)
 
     def _format_bound(self) -> str:
@@ -167,7 +170,8 @@ class Clustering:
 
     def __repr__(self) -> str:
         tables = [f"  .{name}: {', '.join(table.columns)}" for name, table in self.tables.items()]
-        return "\n".join(["Clustering", *(f"  {line}" for line in str(self.summary).splitlines()), *tables])
+        numbers = "  .summary: n_points, n_clusters, n_iter, netsim, preference, seconds and more"
+        return "\n".join(["Clustering", *(f"  {line}" for line in str(self.summary).splitlines()), *tables, numbers])
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
@@ -268,18 +272,36 @@ def _read_summary(spark: SparkSession, path: str) -> dict[str, Any] | None:
 
 
 def publish(
-    clustering: Clustering, directory: OutputDirectory, output_format: OutputFormat, *, single_file: bool = False
+    clustering: Clustering,
+    directory: OutputDirectory,
+    output_format: OutputFormat,
+    *,
+    single_file: bool = False,
+    rows: DataFrame | None = None,
 ) -> None:
-    """Publish a result in a directory that has been claimed for it."""
+    """Publish a result in a directory that has been claimed for it.
+
+    ``rows`` has (id, row), the order of the input, for the outputs that have a line for each point and no ids.
+    """
     summary = clustering.summary
-    rows = {"assignments": summary.n_points, "exemplars": summary.n_clusters, "trace": summary.n_iter}
+    counts = {"assignments": summary.n_points, "exemplars": summary.n_clusters, "trace": summary.n_iter}
     directory.publish(
-        {name: (table, rows[name]) for name, table in clustering.tables.items()},
+        {name: (table, counts[name]) for name, table in clustering.tables.items()},
         output_format,
         asdict(summary) | {"seconds": summary.seconds},  # to which the writer adds its own
         single_file=single_file,
-        numbers=clustering.assignments,
+        numbers=_numbers(clustering, rows),
     )
+
+
+def _numbers(clustering: Clustering, rows: DataFrame | None) -> DataFrame:
+    """Return (label, is_exemplar) of all points in the order of the rows, else of the ids; -1 without exemplars."""
+    assignments = clustering.assignments
+    if not clustering.summary.n_clusters:
+        none = F.lit(-1).cast("bigint").alias("label"), F.lit(False).alias("is_exemplar")
+        return assignments.sparkSession.range(clustering.summary.n_points).select(*none)
+    ordered = assignments.orderBy("id") if rows is None else assignments.join(rows, "id").orderBy("row")
+    return ordered.select("label", (F.col("id") == F.col("exemplar")).alias("is_exemplar"))
 
 
 def _refuse_connect(spark: SparkSession) -> None:

@@ -25,7 +25,7 @@ from pyspark.sql.types import (
 )
 
 from ap_spark.errors import ApSparkError, InputError
-from ap_spark.wording import format_count, format_examples, is_are
+from ap_spark.wording import call, called, format_count, format_examples, is_are
 
 __all__ = [
     "OUTPUTS",
@@ -167,9 +167,9 @@ def edge_table(similarities: DataFrame) -> DataFrame:
     types = {name: id_type(similarities.schema[name].dataType, name) for name in "ik"}
     if types["i"] != types["k"]:
         raise InputError(f"ids must have one type, but column 'i' holds {types['i']} and column 'k' {types['k']}")
-    ids = [F.col(name).cast(kind).alias(name) for name, kind in types.items()]
-    s = _number(similarities, "s") + F.lit(0.0)  # -0.0 becomes 0.0
-    return similarities.select(*ids, s.alias("s"))
+    columns = {name: F.col(name).cast(kind) for name, kind in types.items()}
+    columns["s"] = _number(similarities, "s") + F.lit(0.0)  # -0.0 becomes 0.0
+    return similarities.select(*(call(column, name, called(similarities, name)) for name, column in columns.items()))
 
 
 def is_no_similarity(value: Column) -> Column:
@@ -180,8 +180,9 @@ def is_no_similarity(value: Column) -> Column:
 def refuse_similarities(count: int, bad: DataFrame) -> NoReturn:
     """Raise InputError for so many similarities that are none; ``bad`` has their (i, k, s)."""
     raise InputError(
-        f"similarities must be numbers below infinity, but in column 's' {format_count(count, 'row')} "
-        f"{is_are(count)} null, NaN or +infinite: {format_examples(bad, ['i', 'k'], ['i', 'k', 's'])}"
+        f"similarities must be numbers below infinity, but in column {called(bad, 's')!r} "
+        f"{format_count(count, 'row')} {is_are(count)} null, NaN or +infinite: "
+        f"{format_examples(bad, ['i', 'k'], ['i', 'k', 's'])}"
     )
 
 

@@ -496,8 +496,8 @@ class Snapshots(Checked):
 
     checkpoint: str | None = _parameter(
         None,
-        "directory for snapshots, anywhere Spark can write: the same command resumes from the newest; "
-        "deleted once the output is published",
+        "directory for snapshots, anywhere Spark can write: the same command resumes from the newest; once the output "
+        "is published they are deleted, and the directory stays",
         metavar="DIR",
         rule=_DIRECTORY,
         holds=_is_directory_path,
@@ -564,6 +564,8 @@ def _check(declared: Field[Any], kind: type, given: Any) -> Any:
     if not right_type or (about["choices"] and value not in about["choices"]) or not about["holds"](value):
         rule = about["rule"] or {bool: "True or False", str: "a string"}.get(kind, "a list")
         kind_given = f", of type {type(given).__name__}" if kind in (int, float) and not right_type else ""
+        if kind is int and isinstance(given, float):
+            rule = f"a whole number, {rule}"
         raise SettingError(f"{declared.name} must be {rule}, got {given!r}{kind_given}")
     if kind is int and value > about["most"]:
         raise SettingError(f"{declared.name} must be at most {about['most']:,}, got {given!r}")

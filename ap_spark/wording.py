@@ -1,4 +1,4 @@
-"""The wording of messages: numbers with their nouns, the closest name, examples of rows, an error as one line."""
+"""The wording of messages: numbers with nouns, the closest name, the names of columns, examples, an error as a line."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 from py4j.protocol import Py4JJavaError
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 
 __all__ = [
+    "call",
+    "called",
     "did_you_mean",
     "format_count",
     "format_examples",
@@ -17,6 +19,9 @@ __all__ = [
     "is_are",
     "printable",
 ]
+
+_CALLED = "called"  # in the metadata of a column
+_CLOSE = 0.75  # the likeness of a slip and what was meant; "iterations" is to "partitions" 0.7
 
 
 def format_count(number: int, noun: str) -> str:
@@ -47,14 +52,25 @@ def did_you_mean(wanted: str, names: Iterable[str]) -> str:
     ''
     """
     spellings = {name.strip().lower(): name for name in names}
-    close = get_close_matches(wanted.strip().lower(), spellings, n=1)
+    close = get_close_matches(wanted.strip().lower(), spellings, n=1, cutoff=_CLOSE)
     return f" (did you mean {spellings[close[0]]!r}?)" if close else ""
 
 
 def format_examples(rows: DataFrame, order: Sequence[str], shown: Sequence[str] | None = None) -> str:
     """Format up to three rows, the first in the given order."""
+    names = [called(rows, name) for name in shown or order]
     first = rows.orderBy(*order).select(*(shown or order)).limit(3).collect()
-    return "; ".join(", ".join(f"{name}={value!r}" for name, value in row.asDict().items()) for row in first)
+    return "; ".join(", ".join(map("{}={!r}".format, names, row)) for row in first)
+
+
+def call(column: Column, name: str, theirs: str) -> Column:
+    """Name a column, and keep what the user calls it."""
+    return column.alias(name) if name == theirs else column.alias(name, metadata={_CALLED: theirs})
+
+
+def called(table: DataFrame, name: str) -> str:
+    """Return what the user calls a column, for messages: its name, unless `call` has kept another one."""
+    return str(table.schema[name].metadata.get(_CALLED, name))
 
 
 def printable(text: str) -> str:

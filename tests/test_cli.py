@@ -71,7 +71,13 @@ def test_single_files_json_and_quiet(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert assignments.exemplar.tolist() == ["a"] * 3 + ["d"] * 3
     assert run(tmp_path, POINTS, *options, "--quiet", "--overwrite") == 0
     assert capsys.readouterr() == ("", "")
-    assert run(tmp_path, POINTS, *options, "--quiet", "--if-exists", "skip") == 0
+    again = [*options, "--if-exists", "skip"]
+    assert run(tmp_path, POINTS, *again, "--quiet") == 0
+    assert capsys.readouterr() == ("", "")
+    assert run(tmp_path, POINTS, *again, "--quiet", "--json") == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out) == json.loads((tmp_path / "out" / "summary.json").read_text()), "for what reads it"
+    assert told.err == ""
     assert main(["graph", str(tmp_path / "input.csv"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["graph"]["n_points"] == 6
 
@@ -93,6 +99,17 @@ def test_several_inputs_are_one_table(tmp_path: Path, capsys: pytest.CaptureFixt
         (["points.xyz"], "--format"),
         (["a.csv", "b.parquet"], "all files must have one format"),
         (["a.csv", "--neighbours", "5"], "did you mean '--neighbors'?"),
+        (["--outptu", "x"], "unknown option --outptu (did you mean '--output'?) (see ap-spark cluster --help)"),
+        (
+            ["-f", "x", "--bogus", "--iterations=9", "--max_iterations", "9", "--n_clusters", "3", "--sym", "union"],
+            "unknown options -f: the input is named without an option, --bogus, --iterations (did you mean "
+            "'--max-iter'?), --max_iterations (did you mean '--max-iter'?), --n_clusters (did you mean '--clusters'?), "
+            "--sym (did you mean '--symmetrize'?) (see",
+        ),
+        (["a.csv", "--damping", "0.8", "b.csv"], "unrecognized arguments: b.csv: give all of INPUT together (see ap-s"),
+        (["a.csv", "--max-iter", "0"], "ap-spark: --max-iter must be at least 1, got 0"),
+        (["a.csv", "--checkpoint-every", "5h"], "ap-spark: --checkpoint-every must be a number of iterations"),
+        (["a.csv", "-p", "1", "--clusters", "2"], "give either --preference or --clusters, not both"),
         (["a.csv", "--metric", "cosin"], "did you mean 'cosine'?"),
         (["a.csv", "--damping", "1"], "damping must be in [0.5, 1), got 1.0"),
     ],
@@ -422,6 +439,17 @@ def test_headerless_tsv_of_concurrent_ap(tmp_path: Path) -> None:
     assert (settings["damping"], settings["max_iter"], settings["convergence_iter"]) == (0.6, 300, 20)
 
 
+def test_labels_have_a_line_for_each_row_of_the_file_in_its_order(tmp_path: Path) -> None:
+    """Ids in another order than the rows, as g10 comes before g2; a row that is left out has no line."""
+    text = "id,x\ng3,5.2\ng10,5.0\ng1,\ng0,0.1\ng2,0.0\ng4,5.1\n"
+    assert run(tmp_path, text, "--drop-missing", "--output-format", "tsv", "-p", "-1") == 0
+    assert table(tmp_path, "assignments", "csv", sep="\t").id.tolist() == ["g0", "g10", "g2", "g3", "g4"]
+    assert (tmp_path / "out" / "labels.tsv").read_text() == "1\n1\n0\n0\n1\n"
+    first, second = map(int, (tmp_path / "out" / "cluster_centers_indices.tsv").read_text().split())
+    assert first in (2, 3)
+    assert second == 4, "g4 lies between the two others"
+
+
 def test_rows_are_numbered_through_compressed_and_several_files(tmp_path: Path) -> None:
     folder = tmp_path / "many.csv"
     folder.mkdir()
@@ -527,7 +555,15 @@ BAD = {
     "similarity no number": ("i,k,s\n0,1,x1\n1,0,-1\n", ["--edges"], "column 's' must hold finite numbers, but in 1 row it is not a number: i='0', k='1', s='x1'"),
     "feature NaN": ("id,x\na,1\nb,NaN\nc,nan\n", ["--id-column", "id"], "column 'x' must hold finite numbers, but in 2 rows it is missing, no number, NaN, infinite or beyond 1e150: id='b', x='NaN'; id='c', x='nan'"),
     "feature infinite": ("id,x\na,1\nb,-inf\n", ["--id-column", "id"], "in 1 row it is missing, no number, NaN, infinite or beyond 1e150: id='b', x='-inf'"),
-    "feature null": ("x,y\n1,2\n3,\n", [], "column 'y' must hold finite numbers, but in 1 row"),
+    "feature null": ("x,y\n1,2\n3,\n", [], "y=None; where it is missing, --drop-missing (in Python drop_missing=True) leaves the row out; if it is no feature"),
+    "a named feature of text": (POINTS, ["--feature-columns", "x,id"], "features must be numbers, but column 'id' is text: leave it out"),
+    "edges as points": ("a,b,score\nu,v,1\nv,u,2\n", [], "are pairs of ids and their similarities, give --edges"),
+    "pair twice, other names": ("from,to,score\nu,v,1\nu,v,2\nv,u,1\n", ["--edges"], "a pair (from, to) must be given once, but 1 pair is given more often: from='u', to='v', rows=2"),
+    "null, other names": ("from,to,score\nu,v,\nv,u,2\n", ["--edges"], "in column 'score' 1 row is null, NaN or +infinite: from='u', to='v', score=None"),
+    "null id, other names": ("from,to,score\nu,,1\nv,u,2\n", ["--edges"], "in columns 'from' and 'to' 1 pair has a null id: from='u', to=None, score=1.0"),
+    "no number, other names": ("from,to,score\nu,v,x1\nv,u,2\n", ["--edges"], "column 'score' must hold finite numbers, but in 1 row it is not a number: from='u', to='v', score='x1'"),
+    "unknown end, other names": ("from,to,score\n0,1,1\n0,9,2\n", ["--edges", "--points", "POINTS"], "1 edge has an end that is not: from=0, to=9"),
+    "text as parquet": (POINTS, ["--format", "parquet"], "is read as parquet, but looks like text: give its format, such as --format csv"),
     "feature no number": ("x,y\n1,2\n3,four\n", [], "y='four'"),
     "similarity null, merged": ("i,k,s\n0,1,\n1,0,-1\n", ["--edges", "--on-duplicate", "mean"], "in column 's' 1 row is null"),
     "null id in points": ("id,x\na,1\n,2\n", ["--id-column", "id"], "ids must not be null, but in column 'id' 1 row is without one"),
@@ -542,16 +578,16 @@ BAD = {
     "fields missing": ("i,k,s\n0,1,-1\n1,0\n", ["--edges"], "1 line has more or fewer, such as '1,0'"),
     "too many fields": ("x,y\n0,1\n1,0,2\n", [], "1 line has more or fewer, such as '1,0,2'"),
     "damping": (EDGES, ["--edges", "-d", "1.0"], "damping must be in [0.5, 1), got 1.0"),
-    "max_iter": (EDGES, ["--edges", "-i", "0"], "max_iter must be at least 1, got 0"),
-    "convergence_iter": (EDGES, ["--edges", "-c", "0"], "convergence_iter must be at least 1, got 0"),
+    "max_iter": (EDGES, ["--edges", "-i", "0"], "--max-iter must be at least 1, got 0"),
+    "convergence_iter": (EDGES, ["--edges", "-c", "0"], "--convergence-iter must be at least 1, got 0"),
     "no such column": (POINTS, ["--id-column", "name"], "there is no column 'name'; there are id, x, y"),
     "no such position": (POINTS, ["--feature-columns", "1-7"], "there is no column '7'"),
     "not three columns": ("a,b\n1,2\n", ["--edges"], "exactly three columns"),
     "edges with a metric": (EDGES, ["--edges", "--metric", "euclidean"], "leave out --metric"),
-    "two preferences": (EDGES, ["--edges", "-p", "1", "--preference-quantile", "0.1"], "either preference or preference_quantile"),
+    "two preferences": (EDGES, ["--edges", "-p", "1", "--preference-quantile", "0.1"], "either --preference or --preference-quantile"),
     "neighbors": (POINTS, ["--neighbors", "0"], "neighbors must be at least 1, or all, got 0"),
     "gaussian without width": (POINTS, ["--metric", "gaussian"], "metric gaussian needs a width"),
-    "width of another metric": (POINTS, ["--width", "2"], "width belongs to metric gaussian, not to 'sqeuclidean'"),
+    "width of another metric": (POINTS, ["--width", "2"], "--width belongs to metric gaussian, not to 'sqeuclidean'"),
     "width below 0": (POINTS, ["--metric", "gaussian", "--width", "-2"], "width must be a finite number of at least 1e-145, got -2.0"),
     "recall": (POINTS, ["--neighbors", "2", "--recall", "1.5"], "recall must be in (0, 1], got 1.5"),
     "search without neighbors": (POINTS, ["--search", "exact"], "--neighbors N are found: give it too"),
@@ -565,7 +601,7 @@ BAD = {
     "constant vector": ("x,y\n1,2\n5,5\n", ["--metric", "correlation", "--neighbors", "1"], "no vector may be constant, since it has no similarity to others, but 1 vector is: id=1"),
     "edges with neighbors": (EDGES, ["--edges", "--neighbors", "3"], "leave out --neighbors"),
     "edges with scale": (EDGES, ["--edges", "--scale", "minmax"], "leave out --scale"),
-    "min_similarity": (EDGES, ["--edges", "--min-similarity", "nan"], "min_similarity must be a finite number, got nan"),
+    "min_similarity": (EDGES, ["--edges", "--min-similarity", "nan"], "--min-similarity must be a finite number, got nan"),
     "top": (EDGES, ["--edges", "--top", "0"], "top must be at least 1, got 0"),
     "nothing complete": ("x,y\n1,\n,2\n", ["--drop-missing"], "there must be at least one complete row, but all 2 of"),
     "infinite beside missing": ("x,y\n1,\ninf,2\n", ["--drop-missing"], "in 1 row it is missing, no number, NaN, infinite or beyond 1e150: id=1, x='inf'"),
@@ -573,7 +609,7 @@ BAD = {
     "clusters of equal similarities": ("i,k,s\n" + "".join(f"{i},{k},-1\n" for i in range(4) for k in range(4) if i != k), ["--edges", "--clusters", "3"], "clusters must be 1 or 4 where all similarities are equal, got 3"),
     "more clusters than points": (EDGES, ["--edges", "--clusters", "5"], "clusters must be at most the number of points, 4, got 5"),
     "fewer clusters than components": (EDGES, ["--edges", "--clusters", "1", "--min-similarity", "-2"], "clusters must be at least 2 in this graph, got 1"),
-    "clusters and a preference": (EDGES, ["--edges", "--clusters", "2", "-p", "-1"], "give either preference or clusters, not both"),
+    "clusters and a preference": (EDGES, ["--edges", "--clusters", "2", "-p", "-1"], "give either --preference or --clusters, not both"),
     "feature too large": ("x\n1\n1e200\n", [], "beyond 1e150: id=1, x='1e200'"),
     "preference out of proportion": (EDGES + "0,0,-1e30\n1,1,-1\n2,2,-1\n3,3,-1\n", ["--edges"], "bring them closer"),
     "too far apart": ("i,k,s\n0,1,-1e308\n1,0,1e308\n", ["--edges"], "divide them all by a power of ten"),
@@ -701,7 +737,8 @@ def test_no_exemplars_at_all(tmp_path: Path) -> None:
     assert run(tmp_path, POINTS, "--id-column", "id", "-i", "1", "-p", "-1e3", "--output-format", "tsv") == 0
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert (summary["n_clusters"], summary["converged"], summary["preference"]) == (0, False, -1000.0)
-    assert (tmp_path / "out" / "labels.tsv").read_text() == ""
+    assert (tmp_path / "out" / "labels.tsv").read_text() == 6 * "-1\n", "as scikit-learn says it"
+    assert (tmp_path / "out" / "cluster_centers_indices.tsv").read_text() == ""
     assert table(tmp_path, "assignments", sep="\t").columns.tolist() == ["id", "exemplar", "label", "similarity"]
 
 

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pyspark.sql.functions as F
@@ -417,10 +418,10 @@ def test_everything_is_released(spark: SparkSession, frame: Frame) -> None:
         ({"damping": 1}, "damping must be in [0.5, 1), got 1"),
         ({"max_iter": 0}, "max_iter must be at least 1, got 0"),
         ({"convergence_iter": 0}, "convergence_iter must be at least 1, got 0"),
-        ({"max_iter": 1.5}, "max_iter must be at least 1, got 1.5"),
+        ({"max_iter": 1.5}, "max_iter must be a whole number, at least 1, got 1.5"),
         ({"top": 2**63}, "top must be at most 2,147,483,647, got 9223372036854775808"),
         ({"partitions": 2**40}, "partitions must be at most 1,000,000, got 1099511627776"),
-        ({"engine": "gpu"}, "engine must be one of auto, resident, dataframe, got 'gpu'"),
+        ({"engine": "gpu"}, f"engine must be one of {', '.join(get_args(EngineName))}, got 'gpu'"),
         ({"preference": float("nan")}, "preference must be a finite number, got nan"),
         ({"preference_quantile": 1.5}, "preference_quantile must be in [0, 1], got 1.5"),
         ({"preference": 1.0, "preference_quantile": 0.5}, "either preference or preference_quantile"),

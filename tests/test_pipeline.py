@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ import pyspark.sql.functions as F
 import pytest
 from pyspark.ml.feature import VectorAssembler
 from pyspark.sql import SparkSession
+from scipy.sparse import coo_array
 
 from ap_spark import (
     Clustering,
@@ -105,8 +107,12 @@ def test_similarities_of_pandas_and_a_function_as_metric() -> None:
 
 
 def test_what_is_no_table_is_refused_in_words() -> None:
-    with pytest.raises(InputError, match=r"similarities must be a DataFrame of Spark or pandas, got an array of shape"):
-        affinity_propagation(X)  # type: ignore[arg-type]
+    matrices: list[Any] = [X, X @ X.T, coo_array(X @ X.T)]
+    for matrix, message in zip(matrices, ("`cluster_points` takes", "np.nonzero", "S = S.tocoo()"), strict=True):
+        with pytest.raises(InputError, match="similarities must be a .*" + re.escape(message)):
+            affinity_propagation(matrix)
+    with pytest.raises(InputError, match=r"points must be an array .*`\.toarray\(\)`"):
+        cluster_points(matrices[2])
     for x in (np.array(["a"]), np.zeros(3), np.zeros((2, 2, 2))):
         with pytest.raises(InputError, match=r"points must be an array of numbers of shape \(n_points, n_features\)"):
             cluster_points(x)
@@ -118,7 +124,54 @@ def test_what_is_no_table_is_refused_in_words() -> None:
         affinity_propagation(TABLE)
 
 
-@pytest.mark.parametrize("engine", ["resident", "dataframe"])
+def test_the_table_of_a_matrix_is_made_as_the_message_says() -> None:
+    s = -((X[:, None] - X[None]) ** 2).sum(axis=-1)
+    i, k = np.nonzero(~np.eye(len(s), dtype=bool))
+    table = pd.DataFrame({"i": i, "k": k, "s": s[i, k]})
+    assert outcome(affinity_propagation(table, preference=-25.0)) == outcome(cluster_points(X, preference=-25.0))
+    np.fill_diagonal(s, -25.0)
+    sparse = coo_array(s)
+    table = pd.DataFrame({"i": sparse.row, "k": sparse.col, "s": sparse.data})
+    assert assigned(affinity_propagation(table)) == [1, 1, 1, 4, 4, 4]
+
+
+WRONG_KEYWORDS: dict[str, tuple[Any, dict[str, Any], str]] = {
+    "n_clusters": (cluster_points, {"n_clusters": 3}, "cluster_points() has no argument 'n_clusters': write clu"),
+    "affinity": (cluster_points, {"affinity": "euclidean"}, "write similarity=Similarity(metric='euclidean')"),
+    "precomputed": (cluster_points, {"affinity": "precomputed"}, "affinity_propagation takes similarities"),
+    "max_iterations": (affinity_propagation, {"max_iterations": 9}, "'max_iterations': write max_iter=9"),
+    "two": (cluster_points, {"convergence": 9, "random_state": 1}, "=9, and 'random_state': write seed=1"),
+    "metric": (affinity_propagation, {"metric": "cosine"}, "'metric': it is of points, which cluster_points and"),
+    "neighbors": (cluster_points, {"neighbors": 5}, "write similarity=Similarity(neighbors=5)"),
+    "n_neighbors": (describe_points, {"n_neighbors": X}, "write similarity=Similarity(neighbors=...)"),
+    "top": (affinity_propagation, {"top": 5}, "write sparsification=Sparsification(top=5)"),
+    "resume": (cluster_points, {"resume": False}, "write checkpoint=Snapshots(resume=False)"),
+    "a slip": (cluster_points, {"dampin": 0.5}, "has no argument 'dampin' (did you mean 'damping'?)"),
+    "of a run": (describe, {"damping": 0.5}, "it is of cluster_points and affinity_propagation"),
+    "jitter": (affinity_propagation, {"jitter": False}, "seed=None leaves ties as they are"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG_KEYWORDS)
+def test_arguments_that_there_are_not_say_what_to_write(case: str) -> None:
+    function, given, message = WRONG_KEYWORDS[case]
+    with pytest.raises(TypeError, match=re.escape(message)):
+        function(X, **given)
+
+
+def test_arguments_of_the_wrong_kind_show_the_right_one() -> None:
+    wrong: Any
+    for wrong, message in (
+        ({"similarity": "cosine"}, "got 'cosine': similarity=Similarity(metric='cosine')"),
+        ({"execution": "dataframe"}, "got 'dataframe': execution=Execution(engine='dataframe')"),
+        ({"clusters": 8.0}, "clusters must be a whole number, at least 1, got 8.0, of type float"),
+        ({"preference": np.zeros(5000)}, 'got 5,000 in a ndarray: pd.DataFrame({"id": ids, "preference": values})'),
+    ):
+        with pytest.raises(SettingError, match=re.escape(message)):
+            cluster_points(X, **wrong)
+
+
+@pytest.mark.parametrize("engine", [name for name in get_args(EngineName) if name != "auto"])
 def test_ids_of_points_with_arrays_are_checked_too(spark: SparkSession, engine: EngineName) -> None:
     for ids, message in ((["a", "a", "b"], "'a'"), (["a", None, "b"], "null")):
         table = spark.createDataFrame(

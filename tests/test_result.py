@@ -27,6 +27,8 @@ def test_its_repr_says_what_came_out_in_ten_lines(clustering: Clustering) -> Non
     assert len(text.splitlines()) <= 10
     assert f"5 points, 20 similarities: {clustering.summary.n_clusters} clusters" in text
     assert "converged after" in text
+    assert "preference -3\n" in text
+    assert ".summary: n_points, n_clusters, n_iter, netsim" in text
     assert ".assignments: id, exemplar, label, similarity" in text
 
 

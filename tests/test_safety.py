@@ -446,7 +446,7 @@ def test_ids_are_escaped_in_words() -> None:
             9,
         )
     )
-    assert "largest in-degrees: 1 of \\x1b[31mred\\u202e\\nb" in words
+    assert "largest in-degrees: 1 (point \\x1b[31mred\\u202e\\nb)" in words
 
 
 ESCAPES = "\x1b[31mred\u202e\nb"

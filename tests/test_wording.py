@@ -13,4 +13,5 @@ def test_a_reason_is_one_line_without_control_characters() -> None:
 def test_the_nearest_name() -> None:
     assert did_you_mean("prefrence", ["preference", "id"]) == " (did you mean 'preference'?)"
     assert did_you_mean("X ", ["x", "y"]) == " (did you mean 'x'?)"
+    assert did_you_mean("iterations", ["partitions"]) == did_you_mean("bogus", ["verbose"]) == ""
     assert did_you_mean("score", ["x", "y"]) == did_you_mean("x", []) == ""

@@ -42,6 +42,7 @@ _HANDLE = pa.schema(
         "rows": pa.int64(),
         "entries": pa.int64(),
         "wrong": pa.int64(),
+        "one_way": pa.int64(),
         "low": pa.float64(),
         "high": pa.float64(),
         "min_nonzero": pa.float64(),
@@ -114,6 +115,8 @@ class EdgeStats:
         See `hashing.py`.
     wrong : int
         Edges and pairs that break a rule.
+    one_way
+        See `entries.Entries`.
     low, high : float, optional
         The smallest and largest similarity.
     min_nonzero : float, optional
@@ -128,6 +131,7 @@ class EdgeStats:
     first: int
     keys: NDArray[np.int64]
     wrong: int = 0
+    one_way: int = 0
     low: float | None = None
     high: float | None = None
     min_nonzero: float | None = None
@@ -139,6 +143,7 @@ class EdgeStats:
         if on_duplicate == "error":
             self.wrong += found.duplicates
         self.wrong += int(np.count_nonzero(np.isneginf(found.preference)))
+        self.one_way += found.one_way
         self.preference_of.append(found.preference_of)
         self.preference.append(found.preference)
         if not len(found.s):
@@ -159,6 +164,7 @@ class EdgeStats:
     def handle(self) -> dict[str, Any]:
         return {
             "wrong": self.wrong,
+            "one_way": self.one_way,
             "low": self.low,
             "high": self.high,
             "min_nonzero": self.min_nonzero,

@@ -43,6 +43,8 @@ class Entries(NamedTuple):
         The edges (i, i): points, and the preference given for each.
     duplicates : int
         How many pairs were given more than once.
+    one_way : int
+        How many similarities "mutual" left out, since they are stored in one direction alone.
     """
 
     i: _Integers
@@ -51,6 +53,7 @@ class Entries(NamedTuple):
     preference_of: _Integers
     preference: _Floats
     duplicates: int
+    one_way: int
 
 
 def make_entries(i: NDArray[Any], k: NDArray[Any], s: _Floats, rules: Rules) -> Entries:
@@ -98,11 +101,14 @@ def make_entries(i: NDArray[Any], k: NDArray[Any], s: _Floats, rules: Rules) -> 
         stored &= s >= rules.min_similarity
     if not stored.all():
         key, pair, row, column, s = (array[stored] for array in (key, pair, row, column, s))
+    one_way = 0
     if rules.symmetrize != "none":
         again = np.diff(pair, prepend=-1, append=-1) == 0  # the same pair given as (k, i) comes second
         kept = again[1:] if rules.symmetrize == "mutual" else ~again[:-1]
+        if rules.symmetrize == "mutual":
+            one_way = int(np.count_nonzero(key & 1 == 0) - np.count_nonzero(kept))
         row, column, s = row[kept], column[kept], s[kept]
-    return Entries(row, column, s, *given, duplicates)
+    return Entries(row, column, s, *given, duplicates, one_way)
 
 
 def _merge_duplicates(s: _Floats, first: _Integers, times: _Integers, rule: str) -> _Floats:

@@ -38,6 +38,8 @@ class BlockGraph:
     blocks : Blocks
     n_points, n_edges, n_forced : int
         Points, stored pairs of different points, forced exemplars (points without out-edges).
+    n_one_way : int
+        Similarities that "mutual" left out.
     out_degree : int64, shape (n_points,)
         The number of edges from each point to others.
     symmetric : bool
@@ -60,6 +62,7 @@ class BlockGraph:
     numbering: Numbering
     blocks: Blocks
     n_edges: int
+    n_one_way: int
     out_degree: Integers
     symmetric: bool
     low: float | None

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import secrets
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -30,7 +31,7 @@ from ap_spark.graph.block_graph import BlockGraph
 from ap_spark.graph.checks import check_one_preference, ids_of
 from ap_spark.graph.edge_graph import build_edge_graph
 from ap_spark.graph.numbering import Numbering, WrongInput, broadcast_if_small, number_ids, with_ids
-from ap_spark.graph.sparsify import merge_duplicates, sparsify
+from ap_spark.graph.sparsify import count_one_way, merge_duplicates, sparsify
 from ap_spark.schema import edge_table, is_no_similarity, preference_table
 from ap_spark.settings import Settings
 from ap_spark.similarity.pairs import Pairs
@@ -111,6 +112,9 @@ def _build(
         raise InputError("there must be at least one point, but the input is empty")
     blocks = _write_blocks(edges, numbering, settings, held)
     graph = _graph_of(blocks, numbering, settings, held)
+    if settings.top is not None and not isinstance(edges, Pairs):  # the blocks have got only what was left
+        merged = merge_duplicates(edges.where("i is not null"), settings.on_duplicate)
+        graph = replace(graph, n_one_way=count_one_way(merged, settings, graph.n_edges))
     if graph.low is not None and graph.high is not None:
         unit_of(graph.high - graph.low, graph.n_edges)  # raises InputError where they lie too far apart
     check_one_preference(settings, by_point=preferences is not None, on_diagonal=graph.diagonal_preferences is not None)
@@ -235,6 +239,7 @@ def _graph_of(blocks: Blocks, numbering: Numbering, settings: Settings, held: Ex
         numbering=numbering,
         blocks=blocks,
         n_edges=int(degrees.sum()),
+        n_one_way=sum(handle.one_way or 0 for handle in handles),
         out_degree=degrees,
         symmetric=settings.symmetrize not in (None, "none"),
         low=min(all_of("low"), default=None),

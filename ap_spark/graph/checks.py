@@ -14,7 +14,7 @@ from ap_spark.exact_sum import Units
 from ap_spark.graph.numbering import key_of
 from ap_spark.schema import id_type, is_no_similarity, refuse_ids, refuse_similarities, require_columns
 from ap_spark.settings import Settings
-from ap_spark.wording import format_count, format_examples, has_have, is_are
+from ap_spark.wording import called, format_count, format_examples, has_have, is_are
 
 __all__ = [
     "COARSEST",
@@ -94,16 +94,18 @@ def check_pairs(given: DataFrame, pairs: DataFrame, stats: Row, on_duplicate: st
     if stats.null_ids:
         bad = pairs.where("i is null or k is null")
         raise InputError(
-            f"ids must not be null, but in columns 'i' and 'k' {format_count(stats.null_ids, 'pair')} "
-            f"{has_have(stats.null_ids)} a null id: {format_examples(bad, ['i', 'k', 's'])}"
+            f"ids must not be null, but in columns {called(bad, 'i')!r} and {called(bad, 'k')!r} "
+            f"{format_count(stats.null_ids, 'pair')} {has_have(stats.null_ids)} a null id: "
+            f"{format_examples(bad, ['i', 'k', 's'])}"
         )
     if stats.bad:
         refuse_similarities(stats.bad, given.where(is_no_similarity(F.col("s"))))  # merging may have hidden them
     if stats.duplicates and on_duplicate == "error":
         bad = pairs.where("rows > 1")
         raise InputError(
-            f"a pair (i, k) must be given once, but {format_count(stats.duplicates, 'pair')} "
-            f"{is_are(stats.duplicates)} given more often: {format_examples(bad, ['i', 'k'], ['i', 'k', 'rows'])}"
+            f"a pair ({called(bad, 'i')}, {called(bad, 'k')}) must be given once, but "
+            f"{format_count(stats.duplicates, 'pair')} {is_are(stats.duplicates)} given more often: "
+            f"{format_examples(bad, ['i', 'k'], ['i', 'k', 'rows'])}"
             f" (--on-duplicate max, min or mean merges them)"
         )
     if stats.forbidden:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -41,7 +42,8 @@ class Degrees:
     largest: int
 
     def __str__(self) -> str:
-        return f"{self.smallest:,} to {self.largest:,}, median {self.median:g}, mean {self.mean:.4g}"
+        median, mean = _format_number(self.median), _format_number(self.mean)
+        return f"{self.smallest:,} to {self.largest:,}, median {median}, mean {mean}"
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,8 @@ class Description:
         The preference of all points; None if they differ.
     preference_range : PreferenceRange
         Between which preferences the number of clusters goes from one to all.
-    engine : {"resident", "dataframe"}
-        The engine that will run.
+    engine : str
+        The engine that will run, one of `settings.EngineName`.
     bytes_needed : int
         An estimate of the memory that a run needs, in all tasks together. Where Spark spills, it is disk instead.
     neighbors : dict, optional
@@ -101,12 +103,11 @@ class Description:
 
     def __str__(self) -> str:
         quantiles = ", ".join(f"{100 * q:g} % {value:.6g}" for q, value in self.similarity_quantiles.items())
-        low, high = self.preference_range.p_min, self.preference_range.p_max
         lines = (
             f"{self.n_points:,} points, {self.n_edges:,} similarities",
             f"out-degrees (to how many others a point is similar): {self.degrees_out}",
             f"in-degrees (how many others are similar to a point): {self.degrees_in}",
-            "largest in-degrees: " + ", ".join(f"{degree:,} of {hub}" for hub, degree in self.hubs.items()),
+            "largest in-degrees: " + ", ".join(f"{degree:,} (point {hub})" for hub, degree in self.hubs.items()),
             f"connected components: {self.n_components:,}, the largest of "
             f"{', '.join(f'{size:,}' for size in self.largest_components)} points",
             f"points without any similarity: {self.n_isolated:,}",
@@ -114,7 +115,7 @@ class Description:
             f"clusters: at least {self.least_clusters:,}",
             f"similarities: {quantiles}",
             "preference: " + ("each point its own" if self.preference is None else f"{self.preference:.6g}"),
-            f"preferences from one cluster to all points: {low:.6g} to {high:.6g}",
+            _format_range(self.preference_range, self.least_clusters),
             f"a run: {self.engine} engine, about {_format_bytes(self.bytes_needed)}",
         )
         found = (format_neighbors(self.neighbors),) if self.neighbors else ()
@@ -152,7 +153,7 @@ def describe_graph(graph: EdgeGraph | BlockGraph, settings: Settings) -> Descrip
         preference=graph.preference,
         preference_range=preferences,
         engine=engine,
-        bytes_needed=graph.n_edges * _BYTES_AN_EDGE[engine],
+        bytes_needed=graph.n_edges * _BYTES_AN_EDGE.get(engine, max(_BYTES_AN_EDGE.values())),
     )
 
 
@@ -238,6 +239,26 @@ def _preference_range(graph: EdgeGraph | BlockGraph) -> PreferenceRange:
     best = np.sort(np.concatenate([found[1] for found in graph.blocks.visit(passes.best_similarity)]))
     largest = in_floats(sums[:, serves_all], units).max()
     return PreferenceRange(float(largest) - summed(best, units) + float(best[:2].sum()), graph.high)
+
+
+def _format_range(found: PreferenceRange, least_clusters: int) -> str:
+    """Say between which preferences the number of clusters goes from one to all."""
+    low, high = found.p_min, found.p_max
+    if not math.isfinite(high):
+        return "preferences: every point is an exemplar at any, since there are no similarities"
+    if not math.isfinite(low):
+        none = "none gives one cluster" if least_clusters > 1 else "none is known to give one cluster"
+        return f"preferences: {none}; above {high:.6g} every point is an exemplar"
+    return f"preferences from one cluster to all points: {low:.6g} to {high:.6g}"
+
+
+def _format_number(number: float) -> str:
+    """Return a number in at most four digits, or as a whole number where it is larger.
+
+    >>> _format_number(2.5), _format_number(1499.0)
+    ('2.5', '1,499')
+    """
+    return f"{number:.4g}" if abs(number) < 1000 else f"{number:,.0f}"
 
 
 def _format_bytes(number: int) -> str:

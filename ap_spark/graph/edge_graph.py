@@ -35,7 +35,7 @@ from ap_spark.graph.checks import (
 )
 from ap_spark.graph.numbering import broadcast_if_small, ids_among, key_of, numbered, with_ids
 from ap_spark.graph.preferences import quantiles_of
-from ap_spark.graph.sparsify import changes_pairs, is_stored, merge_duplicates, sparsify
+from ap_spark.graph.sparsify import changes_pairs, count_one_way, is_stored, merge_duplicates, sparsify
 from ap_spark.schema import edge_table, preference_table
 from ap_spark.settings import Settings
 
@@ -55,6 +55,8 @@ class EdgeGraph:
         preferences; forced exemplars have none.
     n_points, n_edges, n_forced : int
         Points, stored pairs of different points, forced exemplars.
+    n_one_way : int
+        Similarities that "mutual" left out.
     units, report_units : Units
         Of exact sums, of messages and of reported similarities.
     low, high : float or None
@@ -76,6 +78,7 @@ class EdgeGraph:
     n_points: int
     n_edges: int
     n_forced: int
+    n_one_way: int
     units: Units
     report_units: Units
     low: float | None
@@ -199,6 +202,7 @@ def _build(
     the points. 4. Number the edges and add jitter.
     """
     merged, pairs, points, pair_stats = _checked_pairs(similarities, settings, points, held)
+    n_one_way = count_one_way(merged, settings, pair_stats.stored)
     ids = _all_ids(pairs, points).persist()
     held.callback(ids.unpersist)
     n_points = ids.count()
@@ -227,6 +231,7 @@ def _build(
         n_points=n_points,
         n_edges=pair_stats.stored,
         n_forced=point_stats.forced,
+        n_one_way=n_one_way,
         units=units,
         report_units=units_of(values.largest, n_points, values.min_nonzero),
         low=pair_stats.low,

@@ -23,6 +23,14 @@ def find_mistakes(graph: EdgeGraph | BlockGraph, *, given_as_pairs: bool) -> lis
         Whether the user gave the similarities, and did not say in which directions they are to be stored.
     """
     found = []
+    if graph.n_one_way > graph.n_edges:
+        given = graph.n_one_way + graph.n_edges
+        left = f"{graph.n_edges:,} of {given:,}" if graph.n_edges else f"none of {given:,}"
+        found.append(
+            f"symmetrize mutual leaves out similarities that are given in one direction alone: {left} are left. If "
+            "each pair is given once, --symmetrize union stores it in both directions; in Python "
+            "sparsification=Sparsification(symmetrize='union')"
+        )
     if given_as_pairs and not graph.symmetric and _is_one_way(graph):
         found.append(
             "no pair is stored in both directions, as if each were given once: a pair that is not stored counts as "

@@ -7,8 +7,9 @@ from pyspark.sql import Column, DataFrame, Window
 
 from ap_spark.schema import edge_table, is_no_similarity
 from ap_spark.settings import OnDuplicate, Sparsification, Symmetrize
+from ap_spark.wording import call, called
 
-__all__ = ["changes_pairs", "is_stored", "merge_duplicates", "sparsify"]
+__all__ = ["changes_pairs", "count_one_way", "is_stored", "merge_duplicates", "sparsify"]
 
 
 def is_stored() -> Column:
@@ -27,7 +28,7 @@ def merge_duplicates(edges: DataFrame, on_duplicate: OnDuplicate) -> DataFrame:
     total = F.aggregate(F.array_sort(F.collect_list("s")), F.lit(0.0), lambda sum_, s: sum_ + s)
     merged = {"min": F.min("s"), "mean": total / F.nullif(F.count("s"), F.lit(0))}.get(on_duplicate, F.max("s"))
     return edges.groupBy("i", "k").agg(
-        merged.alias("s"), F.count("*").alias("rows"), F.sum(is_bad.cast("bigint")).alias("bad")
+        call(merged, "s", called(edges, "s")), F.count("*").alias("rows"), F.sum(is_bad.cast("bigint")).alias("bad")
     )
 
 
@@ -107,6 +108,14 @@ def sparsify(
     if rules.symmetrize not in (None, "none"):
         stored = _both_directions(stored, needs_both=rules.symmetrize == "mutual")
     return stored.union(edges.where(~is_pair))
+
+
+def count_one_way(pairs: DataFrame, rules: Sparsification, kept: int) -> int:
+    """Count the similarities that "mutual" left out; ``kept`` is how many it did not."""
+    if rules.symmetrize != "mutual":
+        return 0
+    before = sparsify(pairs, min_similarity=rules.min_similarity, top=rules.top)
+    return before.where(is_stored()).count() - kept
 
 
 def _both_directions(stored: DataFrame, *, needs_both: bool) -> DataFrame:

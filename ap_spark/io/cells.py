@@ -157,6 +157,7 @@ def refuse_cells(
     problem: str,
     incomplete: str = "false",
     hint: str = "",
+    may_be_missing: Sequence[int] = (),
 ) -> None:
     """Raise InputError if some cells are no numbers, or all rows miss one; warn if some rows do.
 
@@ -170,6 +171,8 @@ def refuse_cells(
         What is wrong with such a cell.
     hint : str
         What else to do about it.
+    may_be_missing : sequence of int
+        Columns of which a row without a number can be left out.
     """
     if found["incomplete"] == found["rows"]:
         raise InputError(
@@ -183,7 +186,9 @@ def refuse_cells(
         rows, keys = (table.frame, list(map(cell, ids))) if ids else (with_row_numbers(table.frame), [ROW])
         labels = ["id"] if len(ids) < 2 else [table.names[column] for column in ids]
         rows = rows.where(f"NOT ({incomplete})")
-        _refuse_numbers(table, rows, dict(zip(keys, labels, strict=True)), numbers, wrong, problem, hint)
+        _refuse_numbers(
+            table, rows, dict(zip(keys, labels, strict=True)), numbers, wrong, problem, hint, may_be_missing
+        )
 
 
 def _refuse_numbers(
@@ -194,6 +199,7 @@ def _refuse_numbers(
     wrong: dict[str, str],
     problem: str,
     hint: str,
+    may_be_missing: Sequence[int],
 ) -> NoReturn:
     """Raise InputError for the first column with cells that are no numbers; ``keys`` names what tells rows."""
     tests = [any_of(table, [column], wrong) for column in numbers]
@@ -203,6 +209,8 @@ def _refuse_numbers(
     example_cells = rows.where(tests[first["place"]]).select(*keys, cell(column)).orderBy(*keys, cell(column)).limit(3)
     labels = [*keys.values(), table.names[column]]
     examples = "; ".join(", ".join(map("{}={!r}".format, labels, row)) for row in example_cells.collect())
+    if column in may_be_missing and not rows.where(any_of(table, [column], MISSING)).isEmpty():
+        hint = f"; where it is missing, --drop-missing (in Python drop_missing=True) leaves the row out{hint}"
     raise InputError(
         f"column {table.names[column]!r} must hold finite numbers, but in {format_count(first['count'], 'row')} "
         f"it {problem}: {examples}{hint}"

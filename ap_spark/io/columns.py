@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 _ID = "id"  # a column of this name is the id, where no other one is named
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_MANY_NAMES = 12  # beyond, positions are shorter
 _FEW = 4  # names such as 0, 1, 2 that might as well be a row of small numbers
 
 
@@ -179,7 +180,7 @@ def leave_out_texts(columns: Columns, texts: Collection[int], names: Sequence[st
     logger.warning(
         "%s %s no numbers and %s left out: to choose the features, give %s",
         *(texts_named, has_have(len(texts)), is_are(len(texts))),
-        format_option("feature_columns", ",".join(names[column] for column in features[:3])),
+        _format_choice(names, features),
     )
     return replace(columns, features=features)
 
@@ -187,12 +188,32 @@ def leave_out_texts(columns: Columns, texts: Collection[int], names: Sequence[st
 def _ask_for_id(names: Sequence[str], texts: Sequence[int], features: Sequence[int]) -> str:
     """Return the message for columns of text where no column is known as the id."""
     text = names[texts[0]]
-    chosen = format_option("feature_columns", ",".join(names[column] for column in features[:3]) or "NAMES")
+    chosen = _format_choice(names, features)
     more = f" (and {len(texts) - 1:,} more)" if len(texts) > 1 else ""
+    pairs = ""
+    if len(names) == 3 and len(texts) == 2 and len(features) == 1:
+        pairs = ". If these are pairs of ids and their similarities, give --edges (in Python affinity_propagation)"
     return (
         f"features must be numbers, but column {text!r}{more} is text: if it is the id, give "
-        f"{format_option('id_column', text)}; else choose the features, such as {chosen}"
+        f"{format_option('id_column', text)}; else choose the features, such as {chosen}{pairs}"
     )
+
+
+def _format_choice(names: Sequence[str], features: Sequence[int]) -> str:
+    """Return the option that chooses just these features: by name, or by position where there are many.
+
+    >>> _format_choice(["a", "b", "c"], [1, 2])
+    "--feature-columns b,c (in Python feature_columns='b,c')"
+    >>> _format_choice(["0", "1", "2", "3"], [0, 2, 3])
+    "--feature-columns 0,2-3 (in Python feature_columns='0,2-3')"
+    """
+    chosen = [names[column] for column in features]
+    is_plain = all("," not in name and name and names.count(name) == 1 for name in chosen)
+    if not is_plain or len(chosen) > _MANY_NAMES or chosen == list(map(str, features)):
+        starts = [column for column in features if column - 1 not in features]
+        ends = [column for column in features if column + 1 not in features]
+        chosen = [f"{start}" if start == end else f"{start}-{end}" for start, end in zip(starts, ends, strict=True)]
+    return format_option("feature_columns", ",".join(chosen) or "NAMES")
 
 
 def check_header(table: Table, columns: Sequence[int]) -> None:

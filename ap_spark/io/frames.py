@@ -42,6 +42,8 @@ def to_spark(table: Any, name: str) -> DataFrame:
         return current_session().createDataFrame(_points_of_array(table, name))
     if pandas and isinstance(table, pandas.DataFrame):
         return _of_pandas(table.rename(columns=str), name)
+    if hasattr(table, "tocoo"):
+        raise InputError(_sparse(table, name))
     if not isinstance(table, DataFrame):
         array = ", or an array of shape (n_points, n_features)" if name == "points" else ""
         raise InputError(
@@ -51,6 +53,16 @@ def to_spark(table: Any, name: str) -> DataFrame:
     require_columns(table, (), name)
     found: DataFrame = table
     return found
+
+
+def _sparse(matrix: Any, name: str) -> str:
+    """Return what to do with a sparse matrix of SciPy."""
+    if name == "points":
+        return f"points must be an array that stores all features, got {type(matrix).__name__}: `.toarray()` makes one"
+    return (
+        f"{name} must be a table with columns i, k, s, got {type(matrix).__name__} of shape {matrix.shape}: "
+        'S = S.tocoo(); table = pd.DataFrame({"i": S.row, "k": S.col, "s": S.data}), where rows (k, k) are preferences'
+    )
 
 
 def _of_pandas(frame: Any, name: str) -> DataFrame:
@@ -123,8 +135,13 @@ def _points_of_array(x: np.ndarray[Any, Any], name: str) -> pa.Table:
     """Return the rows of an array as (id, features)."""
     if name != "points":
         raise InputError(
-            f"{name} must be a DataFrame of Spark or pandas, got an array of shape {x.shape}: `cluster_points` takes "
-            "points as an array; similarities are a table with columns i, k, s"
+            f"{name} must be a DataFrame of Spark or pandas, got an array of shape {x.shape}: "
+            + (
+                "i, k = np.nonzero(~np.eye(len(S), dtype=bool)); "
+                'table = pd.DataFrame({"i": i, "k": k, "s": S[i, k]}) makes one of a matrix S of similarities'
+                if x.ndim == 2 and x.shape[0] == x.shape[1]
+                else "`cluster_points` takes points as an array; similarities are a table with columns i, k, s"
+            )
         )
     if isinstance(x, np.ma.MaskedArray):
         raise InputError("points must be an array without a mask: fill what is missing, or leave those points out")

@@ -36,9 +36,9 @@ from ap_spark.io.formats import check_format, read_table
 from ap_spark.io.tables import ROW, Table, cell, reading, table_of, with_row_numbers
 from ap_spark.schema import check_unique, require_columns
 from ap_spark.settings import Input, check_values
-from ap_spark.wording import did_you_mean
+from ap_spark.wording import call, did_you_mean
 
-__all__ = ["make_points", "read_points", "read_points_by_id", "read_similarities"]
+__all__ = ["make_points", "read_points", "read_points_by_id", "read_points_with_rows", "read_similarities"]
 
 
 def read_similarities(
@@ -97,9 +97,8 @@ def read_similarities(
             )
         i, k, s = range(3)
         check_header(table, range(3))
-        table = replace(table, names=list("iks"))
     if not is_number(table, s):
-        raise InputError(f"column 's' must hold numbers, but it holds {table.kinds[s].simpleString()}")
+        raise InputError(f"column {table.names[s]!r} must hold numbers, but it holds {table.kinds[s].simpleString()}")
     with reading(table.source):
         ids = [i, k]
         table, found = scan(table, ids, [s], NO_NUMBER)
@@ -107,8 +106,8 @@ def read_similarities(
         refuse_cells(table, found, ids, [s], NO_NUMBER, problem="is not a number")
     kinds = id_types(table, found, ids)
     kind = kinds[0] if len(set(kinds)) == 1 else "string"
-    named = [F.col(cell(column)).cast(kind).alias(name) for column, name in ((i, "i"), (k, "k"))]
-    return table.frame.select(*named, F.col(cell(s)).cast("double").alias("s"))
+    chosen = (("i", i, kind), ("k", k, kind), ("s", s, "double"))
+    return table.frame.select(*(call(F.col(cell(at)).cast(type_), name, table.names[at]) for name, at, type_ in chosen))
 
 
 def read_points(
@@ -157,6 +156,24 @@ def read_points(
     table, _ = read_table(spark, path, format=format, header=header, encoding=encoding)
     with reading(table.source):
         return _points_of(table, id_column, feature_columns, preference_column, drop_missing)
+
+
+def read_points_with_rows(
+    spark: SparkSession,
+    path: str | Sequence[str],
+    *,
+    format: str,
+    header: bool | None,
+    encoding: str,
+    id_column: str | None,
+    feature_columns: str | Sequence[str] | None,
+    preference_column: str | None,
+    drop_missing: bool,
+) -> DataFrame:
+    """Read points as `read_points` does, and as one more column ROW: the number of the row, from 0."""
+    table, _ = read_table(spark, path, format=format, header=header, encoding=encoding)
+    with reading(table.source):
+        return _points_of(table, id_column, feature_columns, preference_column, drop_missing, with_rows=True)
 
 
 def read_points_by_id(
@@ -240,8 +257,13 @@ def _points_of(
     feature_columns: str | Sequence[str] | None,
     preference_column: str | None,
     drop_missing: bool,
+    *,
+    with_rows: bool = False,
 ) -> DataFrame:
-    """Return the points of a table, checked; without an id column, rows are numbered."""
+    """Return the points of a table, checked; without an id column, rows are numbered.
+
+    ``with_rows`` adds ROW, the number of the row in the files.
+    """
     names = table.names
     columns = choose_columns(table, id_column, feature_columns, preference_column)
     check_header(table, columns.numbers)
@@ -251,7 +273,8 @@ def _points_of(
     table, columns, incomplete, id_kind = _checked_cells(table, columns, drop_missing=drop_missing)
 
     identity = columns.identity
-    rows, key = (with_row_numbers(table.frame), ROW) if identity is None else (table.frame, cell(identity))
+    key = ROW if identity is None else cell(identity)
+    rows = with_row_numbers(table.frame) if with_rows or identity is None else table.frame
     rows = rows.where(f"NOT ({incomplete})")
     chosen = [F.col(key).cast(id_kind).alias("id")]
     if columns.is_vector:
@@ -261,6 +284,8 @@ def _points_of(
         chosen.append(_numbers_as_array(columns.features))
     if columns.preference is not None:
         chosen.append(F.col(cell(columns.preference)).cast("double").alias("preference"))
+    if with_rows:
+        chosen.append(F.col(ROW).cast("bigint"))
     points = rows.select(*chosen)
     if identity is not None:
         check_unique(points, "id", f"column {names[identity]!r}")
@@ -289,14 +314,24 @@ def _checked_cells(table: Table, columns: Columns, *, drop_missing: bool) -> tup
         columns = leave_out_texts(columns, texts, table.names)
         incomplete = any_of(table, columns.features, MISSING) if drop_missing else "false"
         table, found = scan(table, ids, columns.numbers, WRONG, incomplete)
+    elif not columns.by_default and found["wrong"]:
+        _refuse_text(table, columns)
     hint = f"; if it is no feature, choose those that are: {format_option('feature_columns', 'NAMES')}"
     refuse_cells(
         *(table, found, ids, columns.numbers, WRONG),
         problem="is missing, no number, NaN, infinite or beyond 1e150",
         incomplete=incomplete,
         hint=hint if columns.by_default else "",
+        may_be_missing=() if drop_missing else columns.features,
     )
     return table, columns, incomplete, next(iter(id_types(table, found, ids)), "bigint")
+
+
+def _refuse_text(table: Table, columns: Columns) -> None:
+    """Raise InputError if a column that was named holds text."""
+    for column in text_columns(table, columns.numbers):
+        what = "the preference" if column == columns.preference else "features"
+        raise InputError(f"{what} must be numbers, but column {table.names[column]!r} is text: leave it out")
 
 
 def _elements(table: Table, column: int) -> Column:

@@ -52,6 +52,10 @@ _SCHEMAS = re.compile(
 )
 _COLUMN = re.compile(r"(`(?:[^`]|``)*`|[^ ,<`]+): ([^,(]*(?:\([^)]*\))?[^,]*)")
 
+# The last four bytes of what is no Parquet file.
+_TAIL = re.compile(r"(?i)expected magic number at tail, but found \[([-\d, ]+)\]")
+_TEXT_BYTES = {*range(32, 127), 9, 10, 13}
+
 
 def cell(column: int) -> str:
     """Return the internal name of a column."""
@@ -184,6 +188,11 @@ def reading(source: str, kind: str = "") -> Iterator[None]:
         problem = causes[-1] if causes else text.splitlines()[-1]
         problem = re.sub(r"^[a-zA-Z0-9_.$]+: ", "", problem)  # without the class
         damaged = (file[1] or file[2]) if file else source
+        if (tail := _TAIL.search(text)) and all(int(byte) in _TEXT_BYTES for byte in tail[1].split(",")):
+            raise InputError(
+                f"{damaged} is read as {kind or 'parquet'}, but looks like text: give its format, such as --format csv "
+                "(in Python format='csv')"
+            ) from error
         raise InputError(
             f"a file must be whole, but {damaged} is damaged or cut off, or is no file of its kind ({problem}): "
             "write or copy it again"

@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import psutil
-import pyspark.sql.functions as F
 from numpy.typing import NDArray
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import DataFrame, SparkSession
@@ -59,7 +58,17 @@ _WRITERS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 class OutputIsThere(Exception):
-    """The output is complete already, and the run was asked to leave it so."""
+    """The output is complete already, and the run was asked to leave it so.
+
+    Attributes
+    ----------
+    summary : str
+        The text of its summary.json.
+    """
+
+    def __init__(self, message: str, summary: str) -> None:
+        super().__init__(message)
+        self.summary = summary
 
 
 @contextmanager
@@ -102,7 +111,8 @@ def claimed(
                     f"only an output of the same command is skipped, but {directory._target} is one of another, "
                     f"without {table}: choose another directory, or give --overwrite to replace it"
                 )
-            raise OutputIsThere(f"{directory._target} is there already: nothing to do")
+            summary = directory._target.read_text(SUMMARY) or ""
+            raise OutputIsThere(f"{directory._target} is there already: nothing to do", summary)
         directory._refuse_existing()
         directory._refuse_foreign()
         yield directory
@@ -287,10 +297,10 @@ class OutputDirectory:
         summary : dict
             Becomes summary.json, with the seconds of writing added.
         single_file : bool
-            Write each table as one file, NAME._FORMAT, instead of a directory of files.
+            Write each table as one file, NAME.FORMAT, instead of a directory of files.
         numbers : DataFrame, optional
-            Assignments, written with tsv as labels.tsv and cluster_centers_indices.tsv too: one number a line, points
-            in the order of their ids.
+            (label, is_exemplar) of all points, in order, written with tsv as labels.tsv and
+            cluster_centers_indices.tsv: one number a line.
 
         Raises
         ------
@@ -376,10 +386,9 @@ class OutputDirectory:
         few = table.repartitionByRange(files, key) if files > 1 else table.coalesce(1)
         few.sortWithinPartitions(key).write.format(kind).options(**options).save(f"{self._store}/{name}")
 
-    def _write_numbers(self, assignments: DataFrame, staged: str) -> None:
-        """Write the labels, and the row numbers of the exemplars, one a line, as Concurrent_AP does."""
-        is_exemplar = F.col("id") == F.col("exemplar")
-        rows = assignments.orderBy("id").select("label", is_exemplar.alias("is_exemplar")).toArrow()
+    def _write_numbers(self, numbers: DataFrame, staged: str) -> None:
+        """Write the labels, and the positions of the exemplars among them, one a line, as Concurrent_AP does."""
+        rows = numbers.toArrow()
         self._store.write_text(f"{staged}/{_LABELS}", _lines(rows["label"].to_numpy()))
         centers = np.flatnonzero(rows["is_exemplar"].to_numpy())
         self._store.write_text(f"{staged}/{_CENTERS}", _lines(centers))

@@ -41,9 +41,10 @@ def similarities(
     ----------
     points : DataFrame
         (id, features array<double>), as `make_points` gives it: unique ids, finite values, one length.
-    metric : {"sqeuclidean", "euclidean", "manhattan", "cosine", "correlation", "gaussian", "dot"} or callable
-        Minus a distance, or how much two vectors agree; `metrics.pairwise` has the formulas. A function takes arrays
-        of shapes (m, d) and (n, d) and returns the similarities, shape (m, n). Computed in float64.
+    metric : str or callable
+        One of `settings.MetricName`: minus a distance, or how much two vectors agree; `metrics.pairwise` has the
+        formulas. Or a function, which takes arrays of shapes (m, d) and (n, d) and returns the similarities, shape
+        (m, n). Computed in float64.
     width : float, optional
         Of the metric "gaussian", exp(-d² / (2 width²)).
 

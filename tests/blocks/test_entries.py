@@ -66,4 +66,6 @@ def test_edges_become_entries_by_the_rules(symmetrize: str, on_duplicate: str, l
         assert list(mine) == sorted(expected), "in order"
         assert set(found.preference_of.tolist()) == {i for i, k, _ in edges if i == k}
         counts = {pair: [edge[:2] for edge in edges].count(pair) for pair in {edge[:2] for edge in edges}}
+        before = len(defined(edges, rules._replace(symmetrize="none")))
+        assert found.one_way == (before - len(expected) if symmetrize == "mutual" else 0)
         assert found.duplicates == sum(count > 1 for count in counts.values())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -72,7 +72,7 @@ def graph(
     graph.release()
 
 
-@pytest.mark.parametrize("name", ["resident", "dataframe"])
+@pytest.mark.parametrize("name", [name for name in get_args(EngineName) if name != "auto"])
 def test_messages_are_those_of_the_oracle(
     graph: EdgeGraph, components: tuple[list[NDArray[np.float64]], Edges, list[float]], name: EngineName
 ) -> None:
@@ -211,5 +211,5 @@ def test_an_engine_that_the_graph_is_not_made_for_is_refused(spark: SparkSession
         object.__setattr__(settings, "engine", name)
         with pytest.raises(SettingError, match=f"engine must be auto or .* for .*{form.__name__}, got '{name}'"):
             make_engine(form.__new__(form), settings)
-    with pytest.raises(SettingError, match="engine must be one of auto, resident, dataframe, got 'Resident'"):
+    with pytest.raises(SettingError, match=f"engine must be one of {', '.join(get_args(EngineName))}, got 'Resident'"):
         engine_of(spark, settings)

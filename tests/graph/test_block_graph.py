@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +22,7 @@ from ap_spark.graph.block_graph_builder import _cut, build_block_graph
 from ap_spark.graph.describe import describe_graph
 from ap_spark.graph.edge_graph import build_edge_graph
 from ap_spark.graph.numbering import number_points
-from ap_spark.settings import Settings
+from ap_spark.settings import EngineName, Settings
 from ap_spark.similarity.all_pairs import all_pairs as compared
 from ap_spark.similarity.neighbors import find_neighbors
 from tests.conftest import LONG, Edges, affinity_propagation, all_pairs, one_way, random_edges
@@ -50,6 +50,7 @@ SETTINGS = [
     {"symmetrize": "union", "partitions": 2},
     {"symmetrize": "mutual", "on_duplicate": "mean"},
     {"top": 3, "symmetrize": "union", "on_duplicate": "min"},
+    {"top": 3},  # each rule alone, too: another one would hide that it is forgotten somewhere
     {"preference_quantile": 0.1, "seed": 5, "partitions": 4},
 ]
 
@@ -174,7 +175,7 @@ def test_what_may_change_or_costs_much_is_not_read_twice(spark: SparkSession, fr
 @LONG
 def test_duplicates_are_merged_before_preferences_are_looked_at(frame: Frame) -> None:
     edges = [(1, 1, float("-inf")), (1, 1, -5.0), (2, 2, -5.0), (1, 2, -1.0), (2, 1, -1.0)]
-    for engine in ("resident", "dataframe"):
+    for engine in get_args(EngineName):
         found = affinity_propagation(frame(edges), on_duplicate="max", engine=engine, max_iter=20)
         assert found.summary.netsim == -6.0
 

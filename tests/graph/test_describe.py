@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from pyspark.sql import DataFrame, SparkSession
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ap_spark import Execution, SettingError, Sparsification, describe
+from ap_spark import Degrees, Execution, SettingError, Sparsification, describe
 from ap_spark.cli import main
 from tests.conftest import LONG, ROOT, Edges, affinity_propagation, held_tables
 
@@ -67,6 +68,10 @@ def test_a_graph_described(spark: SparkSession, frame: Frame) -> None:
     assert clustering.summary.n_clusters >= found.least_clusters
 
 
+def test_degrees_have_separators() -> None:
+    assert str(Degrees(2, 1499.0, 12345.6, 1499)) == "2 to 1,499, median 1,499, mean 12,346"
+
+
 @LONG
 def test_the_arguments_are_those_of_a_run(spark: SparkSession, frame: Frame) -> None:
     edges = frame([(0, 1, -1.0), (1, 0, -2.0), (1, 2, -3.0), (2, 1, -9.0)])
@@ -89,6 +94,8 @@ def test_the_graph_command(tmp_path: Path, spark: SparkSession, capsys: pytest.C
     output = capsys.readouterr().out
     assert "connected components: 2, the largest of 100, 50 points" in output
     assert "neighbours: 10 a point, exact search" in output
+    assert re.search(r"largest in-degrees: \d+ \(point \d+\), ", output)
+    assert "preferences: none gives one cluster; above 0 every point is an exemplar" in output
     assert list(tmp_path.iterdir()) == []
     assert main(["graph", *iris, "--symmetrize", "none", "--output", str(tmp_path / "out")]) == 0
     assert f"written to {tmp_path / 'out'}: similarities, summary.json" in capsys.readouterr().out

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from pyspark.sql import SparkSession
 
@@ -43,6 +45,30 @@ def test_they_are_said_before_the_run_unless_the_user_has_decided(
         caplog.clear()
         affinity_propagation(table, max_iter=1, **options)
         assert sum("stored in both directions" in text for text in caplog.messages) == said
+
+
+@pytest.mark.parametrize("engine", ["resident", pytest.param("dataframe", marks=LONG)])
+def test_mutual_that_leaves_out_most_pairs(spark: SparkSession, engine: EngineName) -> None:
+    """As where each pair is given once; not where it is given in both directions, or small ones are left out before."""
+    cases: list[tuple[list[tuple[int, int, float]], dict[str, Any], str]] = [
+        (
+            UPPER,
+            {},
+            "given in one direction alone: none of 66 are left. If each pair is given once, --symmetrize union",
+        ),
+        (UPPER, {"top": 3}, "none of 30 are left"),
+        ([*UPPER, *((k, i, s) for i, k, s in UPPER[:9])], {}, "18 of 75 are left"),
+        (EDGES, {}, ""),
+        (EDGES, {"min_similarity": sorted(s for *_, s in EDGES)[-4]}, ""),
+    ]
+    for edges, options, warning in cases:
+        table = spark.createDataFrame(edges, "i int, k int, s double")
+        settings = Settings(engine=engine, symmetrize="mutual", preference=-1.0, **options)
+        graph = build(table, settings, None, None)
+        found = find_mistakes(graph, given_as_pairs=False)
+        graph.release()
+        assert any("symmetrize mutual" in text for text in found) == bool(warning)
+        assert warning in " ".join(found)
 
 
 @pytest.mark.parametrize("partitions", [1, 3])

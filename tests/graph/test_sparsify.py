@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from ap_spark import InputError, SettingError, sparsify
+from ap_spark import InputError, SettingError, Sparsification, sparsify
 from ap_spark.graph.edge_graph import build_edge_graph
-from ap_spark.settings import Settings
+from ap_spark.graph.sparsify import changes_pairs
+from ap_spark.settings import Settings, parameters
 from tests.conftest import LONG, Edges, affinity_propagation, random_edges
 
 Frame = Callable[[Edges], DataFrame]
@@ -98,3 +99,13 @@ def test_sparsifying_keeps_preferences_and_comes_after_the_checks(frame: Frame) 
         affinity_propagation(frame([*edges[:2], (1, 2, float("nan"))]), top=1)
     with pytest.raises(InputError, match="1 pair is given more often"):
         affinity_propagation(frame([*edges[:3], (1, 2, -7.0)]), top=1)
+
+
+def test_each_rule_alone_changes_pairs() -> None:
+    """Also one that is new: together with another rule it would not show that `changes_pairs` has forgotten it."""
+    assert not changes_pairs(Sparsification())
+    for declared, kind in parameters(Sparsification):
+        examples = {int: 3, float: -3.0, bool: not declared.default, str: "".join(declared.metadata["choices"][-1:])}
+        if declared.name != "on_duplicate":  # duplicates are merged in any case
+            given: dict[str, Any] = {declared.name: examples[kind]}
+            assert changes_pairs(Sparsification(**given)), declared.name

@@ -96,6 +96,9 @@ def test_text_is_left_out_where_an_id_is_known(caplog: pytest.LogCaptureFixture)
     )
     with pytest.raises(InputError, match="at least one feature column of numbers, but columns city, x, y, kind hold"):
         leave_out_texts(chosen, [1, 2, 3, 4], columns.names)
+    many = table(" ".join(["id:text", "city:text", *map("x{}".format, range(20)), "kind:text", "y"]))
+    leave_out_texts(choose_columns(many, None, None, None), [1, 22], many.names)
+    assert "give --feature-columns 2-21,23 (in" in caplog.text, "all of them, by position where they are many"
     with pytest.raises(InputError, match=r"column 'city' \(and 1 more\) is text: if it is the id, give --id-column"):
         leave_out_texts(choose_columns(table("city:text x kind:text"), None, None, None), [0, 2], ["city", "x", "kind"])
 
