@@ -47,7 +47,7 @@ class Watch:
 
 
 def clustered(spark: SparkSession, edges: str, checkpoint: str, watch: Watch) -> Clustering:
-    snapshots = Snapshots(checkpoint=checkpoint, checkpoint_every="10")
+    snapshots = Snapshots(checkpoint=checkpoint, checkpoint_every="1000")
     return affinity_propagation(spark.read.parquet(edges), preference=-3.0, checkpoint=snapshots, callback=watch)
 
 
