@@ -35,7 +35,7 @@ NOBODY = 65534
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with an input, and no way to any job."""
 
-    def read(*_: object) -> None:
+    def read(*_: object, **__: object) -> None:
         raise AssertionError("the input is read")
 
     monkeypatch.setattr("ap_spark.cli._read", read)

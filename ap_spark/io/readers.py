@@ -97,6 +97,8 @@ def read_similarities(
             )
         i, k, s = range(3)
         check_header(table, range(3))
+        if names == ["0", "1", "2"]:  # positions, where there is no header
+            table = replace(table, names=list("iks"))
     if not is_number(table, s):
         raise InputError(f"column {table.names[s]!r} must hold numbers, but it holds {table.kinds[s].simpleString()}")
     with reading(table.source):
