@@ -97,7 +97,7 @@ def read_similarities(
             )
         i, k, s = range(3)
         check_header(table, range(3))
-        if names == ["0", "1", "2"]:  # positions, where there is no header
+        if names == ["0", "1", "2"]:  # the file has no names
             table = replace(table, names=list("iks"))
     if not is_number(table, s):
         raise InputError(f"column {table.names[s]!r} must hold numbers, but it holds {table.kinds[s].simpleString()}")
