@@ -120,7 +120,7 @@ class Trials:
 
     def _meets(self, trial: Trial) -> bool:
         off = abs(trial.clusters - self.target)
-        if trial.at_rest and not trial.ended_early and off <= self.enough * self.target:
+        if self.enough and trial.at_rest and not trial.ended_early and off <= self.enough * self.target:
             return True
         if trial.converged or (trial.settled and off == 0):
             return off == 0
