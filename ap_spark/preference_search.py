@@ -75,6 +75,9 @@ class Trials:
         The first preference to try.
     largest : float
         The largest similarity. Above it every point is an exemplar.
+    enough : float
+        A number of clusters at rest that differs from the target by at most this share of it is good enough: where the
+        clusters are polished afterwards, which brings them to the target.
 
     Examples
     --------
@@ -85,8 +88,9 @@ class Trials:
     [50, 11, 2, 10]
     """
 
-    def __init__(self, target: int, *, start: float, largest: float) -> None:
+    def __init__(self, target: int, *, start: float, largest: float, enough: float = 0.0) -> None:
         self.target = target
+        self.enough = enough
         self.largest = largest
         self.distance = largest - start or abs(largest) or 1.0
         self.tried: list[Trial] = []
@@ -116,6 +120,8 @@ class Trials:
 
     def _meets(self, trial: Trial) -> bool:
         off = abs(trial.clusters - self.target)
+        if self.enough and trial.at_rest and not trial.ended_early and off <= self.enough * self.target:
+            return True
         if trial.converged or (trial.settled and off == 0):
             return off == 0
         return trial.at_rest and off <= TOLERANCE * self.target and TOLERANCE * self.target >= 1.0

@@ -43,6 +43,8 @@ __all__ = ["Source", "cluster", "format_not_converged", "opened_graph", "refuse_
 
 logger = logging.getLogger(__name__)
 
+_ENOUGH = 0.05  # share of a number of clusters: polishing makes up for so much
+
 _Outcome = tuple[Clustering, Clusters]
 _Build = Callable[[Settings], EdgeGraph | BlockGraph]
 
@@ -184,7 +186,8 @@ def _search_for_clusters(
         inspect(graph)
         median, largest = graph.quantiles(0.5, 1.0)
         above = largest + abs(largest) + 1.0  # there every point is an exemplar
-        trials = Trials(target, start=above if target == graph.n_points else median, largest=largest)
+        enough = _ENOUGH if settings.polish and not classic.is_connect(graph.spark) else 0.0
+        trials = Trials(target, start=above if target == graph.n_points else median, largest=largest, enough=enough)
 
         def cluster_at(preference: float, watch: Watch) -> _Outcome:
             if watch.checkpoint:

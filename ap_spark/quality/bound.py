@@ -24,7 +24,6 @@ from ap_spark.quality.solution import Solution
 __all__ = ["Bound"]
 
 _KEEP = 0.7  # of the last direction
-_PATIENCE = 4  # passes without a smaller bound, then steps are halved
 _RECENT = 0.125  # weight of a pass among the last ones
 _SMALLEST_SCALE = 1e-3  # of a step
 
@@ -48,6 +47,8 @@ class Bound:
     problem : Problem
     solution : Solution
         At the numbers that it begins with, its members and exemplars share what their clusters count.
+    patience : int
+        Passes without a smaller bound after which steps are halved.
     clusters : int, optional
         Bound only clusterings with so many exemplars: then the so many largest C(k) are added, whatever their sign.
 
@@ -59,9 +60,10 @@ class Bound:
         The points that the last pass would open: near a good bound they are near to good exemplars.
     """
 
-    def __init__(self, problem: Problem, solution: Solution, clusters: int | None = None) -> None:
+    def __init__(self, problem: Problem, solution: Solution, *, patience: int, clusters: int | None = None) -> None:
         self._problem = problem
         self._clusters = clusters
+        self._patience = patience
         exemplar = solution.exemplar
         size = np.bincount(exemplar, minlength=problem.n_points)
         share = problem.preference[exemplar] // size[exemplar]
@@ -130,7 +132,7 @@ class Bound:
             self._best, self._failures = self._now, 0
             return
         self._failures += 1
-        if self._failures == _PATIENCE:
+        if self._failures == self._patience:
             self._scale, self._failures = self._scale / 2.0, 0
             self._now = self._best
             self._length = _squared(self._now.direction)

@@ -21,15 +21,17 @@ __all__ = ["Goal", "Improved", "Step", "Told", "improve"]
 
 Told = Callable[["Step"], None]
 
-_LOOK_EVERY = 10  # passes
-_SEARCH_EDGES = (
-    500_000  # up to so many, looks are twice as frequent, and what the bound opens is polished by itself too
-)
-_PROVED_AT_ONCE = 3_000  # variables that a solver is given without being asked for
+_SMALL, _TINY = 500_000, 50_000  # edges
+# Passes of the bound at most, those without a smaller bound before steps are halved, and those between two looks at
+# what it would open. In small graphs passes cost next to nothing; in tiny ones what is looked at is polished by itself.
+_PASSES, _PASSES_IF_SMALL = 200, 400
+_PATIENCE, _PATIENCE_IF_SMALL = 4, 10
+_LOOK_EVERY, _LOOK_EVERY_IF_SMALL = 10, 5
+_PROVED_AT_ONCE = 2_000  # variables that a solver is given without being asked for
 _PROVED_ON_REQUEST = 200_000
 _LIMITS_AT_ONCE: dict[str, Any] = {
     "seconds": 60.0,
-    "nodes": 100,
+    "nodes": 20,
 }  # of which the nodes count, unless a machine is very slow
 _LIMITS_ON_REQUEST: dict[str, Any] = {"seconds": 300.0}
 
@@ -47,15 +49,15 @@ class Goal:
         Give larger problems to the solver, too.
     clusters : int, optional
         The number of exemplars.
-    passes : int
-        Of the bound, at most.
+    passes : int, optional
+        Of the bound, at most; by default 200, in small graphs 400.
     """
 
     polish: bool = True
     gap: float | None = 0.001
     exact: bool = False
     clusters: int | None = None
-    passes: int = 200
+    passes: int | None = None
 
 
 class Step(NamedTuple):
@@ -135,10 +137,11 @@ def improve(problem: Problem, is_exemplar: Flags, goal: Goal, told: Told | None 
     if goal.gap is None or (keep_count and solution.n_clusters != goal.clusters):
         return Improved(solution.is_exemplar, None, is_proved=False)
 
-    bound = Bound(problem, solution, goal.clusters)
-    is_small = problem.n_edges <= _SEARCH_EDGES
-    look_every = _LOOK_EVERY // 2 if is_small else _LOOK_EVERY
-    for done in range(1, goal.passes + 1):
+    is_small, is_tiny = problem.n_edges <= _SMALL, problem.n_edges <= _TINY
+    patience = _PATIENCE_IF_SMALL if is_small else _PATIENCE
+    look_every = _LOOK_EVERY_IF_SMALL if is_small else _LOOK_EVERY
+    bound = Bound(problem, solution, patience=patience, clusters=goal.clusters)
+    for done in range(1, (goal.passes or (_PASSES_IF_SMALL if is_small else _PASSES)) + 1):
         smallest = bound.smallest
         if bound.has_ended or smallest - solution.netsim <= goal.gap * abs(solution.netsim):
             break
@@ -146,7 +149,7 @@ def improve(problem: Problem, is_exemplar: Flags, goal: Goal, told: Told | None 
         if goal.polish and done % look_every == 0:
             for is_open in (bound.is_open, bound.is_often_open):
                 other = evaluate(problem, is_open, keep_count=keep_count)
-                for candidate in [other, polished(other)] if is_small else [other]:
+                for candidate in [other, polished(other)] if is_tiny else [other]:
                     is_exemplar = recombine(solution, candidate, keep_count=keep_count)
                     if (is_exemplar != solution.is_exemplar).any():
                         solution = polished(evaluate(problem, is_exemplar, keep_count=keep_count))
