@@ -146,6 +146,8 @@ WRONG_KEYWORDS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "n_neighbors": (describe_points, {"n_neighbors": X}, "write similarity=Similarity(neighbors=...)"),
     "top": (affinity_propagation, {"top": 5}, "write sparsification=Sparsification(top=5)"),
     "resume": (cluster_points, {"resume": False}, "write checkpoint=Snapshots(resume=False)"),
+    "polish": (cluster_points, {"polish": False}, "write quality=Quality(polish=False)"),
+    "gap": (describe_points, {"gap": 0.01}, "'gap': it is of cluster_points and affinity_propagation"),
     "a slip": (cluster_points, {"dampin": 0.5}, "has no argument 'dampin' (did you mean 'damping'?)"),
     "of a run": (describe, {"damping": 0.5}, "it is of cluster_points and affinity_propagation"),
     "jitter": (affinity_propagation, {"jitter": False}, "seed=None leaves ties as they are"),
