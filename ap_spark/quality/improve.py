@@ -21,10 +21,11 @@ __all__ = ["Goal", "Improved", "Step", "Told", "improve"]
 
 Told = Callable[["Step"], None]
 
-_SMALL, _TINY = 500_000, 50_000  # edges
+_TINY, _SMALL, _LARGE = 50_000, 500_000, 10_000_000  # edges
 # Passes of the bound at most, those without a smaller bound before steps are halved, and those between two looks at
 # what it would open. In small graphs passes cost next to nothing; in tiny ones what is looked at is polished by itself.
-_PASSES, _PASSES_IF_SMALL = 200, 400
+# In large ones a pass is a job: bounding is to take no longer than the iterations did.
+_PASSES, _PASSES_IF_SMALL, _PASSES_IF_LARGE = 200, 400, 100
 _PATIENCE, _PATIENCE_IF_SMALL = 4, 10
 _LOOK_EVERY, _LOOK_EVERY_IF_SMALL = 10, 5
 _PROVED_AT_ONCE = 2_000  # variables that a solver is given without being asked for
@@ -50,7 +51,7 @@ class Goal:
     clusters : int, optional
         The number of exemplars.
     passes : int, optional
-        Of the bound, at most; by default 200, in small graphs 400.
+        Of the bound, at most; by default 200, in small graphs 400, in large ones 100.
     """
 
     polish: bool = True
@@ -137,17 +138,17 @@ def improve(problem: Problem, is_exemplar: Flags, goal: Goal, told: Told | None 
     if goal.gap is None or (keep_count and solution.n_clusters != goal.clusters):
         return Improved(solution.is_exemplar, None, is_proved=False)
 
-    is_small, is_tiny = problem.n_edges <= _SMALL, problem.n_edges <= _TINY
-    patience = _PATIENCE_IF_SMALL if is_small else _PATIENCE
+    is_tiny, is_small, is_large = (problem.n_edges <= _TINY, problem.n_edges <= _SMALL, problem.n_edges > _LARGE)
+    passes = goal.passes or (_PASSES_IF_SMALL if is_small else _PASSES_IF_LARGE if is_large else _PASSES)
     look_every = _LOOK_EVERY_IF_SMALL if is_small else _LOOK_EVERY
-    bound = Bound(problem, solution, patience=patience, clusters=goal.clusters)
-    for done in range(1, (goal.passes or (_PASSES_IF_SMALL if is_small else _PASSES)) + 1):
+    bound = Bound(problem, solution, patience=_PATIENCE_IF_SMALL if is_small else _PATIENCE, clusters=goal.clusters)
+    for done in range(1, passes + 1):
         smallest = bound.smallest
         if bound.has_ended or smallest - solution.netsim <= goal.gap * abs(solution.netsim):
             break
         bound.improve(solution.netsim)
         if goal.polish and done % look_every == 0:
-            for is_open in (bound.is_open, bound.is_often_open):
+            for is_open in [bound.is_often_open] if is_large else [bound.is_open, bound.is_often_open]:
                 other = evaluate(problem, is_open, keep_count=keep_count)
                 for candidate in [other, polished(other)] if is_tiny else [other]:
                     is_exemplar = recombine(solution, candidate, keep_count=keep_count)
