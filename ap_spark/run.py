@@ -1,11 +1,11 @@
-"""From similarities to a result: graph, messages, clusters; once, or until there are so many clusters."""
+"""One run: build the graph, iterate, make the clusters; for a number of clusters, once for each preference tried."""
 
 from __future__ import annotations
 
 import logging
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -19,25 +19,27 @@ from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark._spark import classic
 from ap_spark.clusters import Clusters, make_clusters
-from ap_spark.convergence import TRACE, Iteration
+from ap_spark.convergence import TRACE, Iteration, Stability, tolerated
+from ap_spark.damping import MIN_WINDOW
 from ap_spark.engines import Engine, make_engine
 from ap_spark.errors import SettingError
 from ap_spark.graph.block_graph import BlockGraph
-from ap_spark.graph.build import build, in_blocks
+from ap_spark.graph.build import build as build_graph
+from ap_spark.graph.build import in_blocks
 from ap_spark.graph.describe import least_clusters
 from ap_spark.graph.edge_graph import EdgeGraph
 from ap_spark.graph.mistakes import find_mistakes
 from ap_spark.graph.numbering import Numbering
 from ap_spark.preference_search import MIN_REST_ITERATIONS, TOLERANCE, Trial, Trials, is_at_rest
-from ap_spark.propagation import EndedEarly, Watch, propagate, without_iterating
+from ap_spark.propagation import EndedEarly, Propagation, Watch, propagate, without_iterating
 from ap_spark.quality.improve import Goal
 from ap_spark.result import Clustering, Summary
-from ap_spark.schema import count_of
 from ap_spark.settings import Settings
 from ap_spark.similarity.pairs import Pairs
 from ap_spark.version import __version__
+from ap_spark.wording import format_count
 
-__all__ = ["Source", "check_target", "cluster", "format_not_converged", "opened_graph", "refuse_more_clusters"]
+__all__ = ["Source", "cluster", "format_not_converged", "opened_graph", "refuse_more_clusters"]
 
 logger = logging.getLogger(__name__)
 
@@ -84,14 +86,20 @@ def cluster(source: Source, settings: Settings, watch: Watch) -> Clustering:
     """Cluster: once, or once for each preference that is tried for a number of clusters."""
     if watch.checkpoint:
         watch.checkpoint.open()
-    settings = replace(settings, convergence_iter=settings.window)
-    make = _builder(source)
-    look = partial(_warn_of_mistakes, source=source, settings=settings)
+    settings = settings.with_window()
+    build = _builder(source)
+    inspect = partial(_warn_of_mistakes, source=source, settings=settings)
     if settings.clusters is None:
-        found = _cluster_once(make, settings, watch, look)
+        found = _cluster_once(build, settings, watch, inspect)
     else:
-        found = _cluster_to(make, settings, watch, look)
+        found = _search_for_clusters(build, settings, watch, inspect)
     about = found.summary
+    if about.ending == "stopped":
+        logger.warning(
+            "not converged %s: try more iterations (max_iter)%s, or another preference",
+            format_not_converged(about),
+            "" if settings.damping is None else ", more damping",
+        )
     options = {name: value if not callable(value) else repr(value) for name, value in source.options.items()}
     summary = replace(
         about, settings=about.settings | options, neighbors=source.neighbors, seconds=source.seconds | about.seconds
@@ -101,11 +109,11 @@ def cluster(source: Source, settings: Settings, watch: Watch) -> Clustering:
 
 @contextmanager
 def opened_graph(source: Source, settings: Settings) -> Iterator[EdgeGraph | BlockGraph]:
-    """_Build the graph, check that it permits the number of clusters, and release it at the end."""
+    """Build the graph, check that it permits the number of clusters, and release it at the end."""
     graph = _builder(source)(settings)
     try:
         if settings.clusters is not None:
-            check_target(settings.clusters, graph)
+            _check_target(settings.clusters, graph)
         _warn_of_mistakes(graph, source, settings)
         yield graph
     finally:
@@ -113,8 +121,9 @@ def opened_graph(source: Source, settings: Settings) -> Iterator[EdgeGraph | Blo
 
 
 def _builder(source: Source) -> _Build:
+    """Return the function that builds the graph by some settings."""
     return partial(
-        build,
+        build_graph,
         source.similarities,
         points=source.points,
         preferences=source.preferences,
@@ -123,6 +132,7 @@ def _builder(source: Source) -> _Build:
 
 
 def _warn_of_mistakes(graph: EdgeGraph | BlockGraph, source: Source, settings: Settings) -> None:
+    """Log a warning for each thing that looks like a mistake in the graph."""
     given_as_pairs = source.numbering is None and isinstance(source.similarities, DataFrame)
     for mistake in find_mistakes(graph, given_as_pairs=given_as_pairs and settings.symmetrize is None):
         logger.warning(mistake)
@@ -132,13 +142,14 @@ def _cluster_once(
     build: _Build,
     settings: Settings,
     watch: Watch,
-    look: Callable[[EdgeGraph | BlockGraph], None],
+    inspect: Callable[[EdgeGraph | BlockGraph], None],
 ) -> Clustering:
-    """Cluster once; call ``look`` with the graph before."""
+    """Cluster once; call ``inspect`` with the graph before."""
     seconds: dict[str, float] = {}
     with _built(build, settings, seconds, watch) as graph:
-        look(graph)
-        return _run(graph, settings, seconds, watch, _goal_of(settings))[0]
+        inspect(graph)
+        clustering, _ = _cluster_graph(graph, settings, seconds, watch, _goal_of(settings))
+        return clustering
 
 
 def _goal_of(settings: Settings) -> Goal | None:
@@ -152,7 +163,7 @@ def _goal_of(settings: Settings) -> Goal | None:
 def _built(
     build: _Build, settings: Settings, seconds: dict[str, float], watch: Watch
 ) -> Iterator[EdgeGraph | BlockGraph]:
-    """_Build the graph, time it, and release it at the end."""
+    """Build the graph, time it, and release it at the end."""
     with watch.stage("graph"), _stage("graph", seconds):
         graph = build(settings)
     logger.info("%s points, %s edges", f"{graph.n_points:,}", f"{graph.n_edges:,}")
@@ -162,15 +173,15 @@ def _built(
         graph.release()
 
 
-def _cluster_to(
-    build: _Build, settings: Settings, watch: Watch, look: Callable[[EdgeGraph | BlockGraph], None]
+def _search_for_clusters(
+    build: _Build, settings: Settings, watch: Watch, inspect: Callable[[EdgeGraph | BlockGraph], None]
 ) -> Clustering:
     """Cluster with one preference after the other until there are so many clusters."""
     assert settings.clusters is not None
     target, started, seconds = settings.clusters, time.perf_counter(), dict[str, float]()
     with _built(build, settings, seconds, watch) as graph:
-        check_target(target, graph)
-        look(graph)
+        _check_target(target, graph)
+        inspect(graph)
         median, largest = graph.quantiles(0.5, 1.0)
         above = largest + abs(largest) + 1.0  # there every point is an exemplar
         trials = Trials(target, start=above if target == graph.n_points else median, largest=largest)
@@ -180,13 +191,14 @@ def _cluster_to(
                 watch.checkpoint.tried = tuple(trials.tried)
             plain = replace(settings, clusters=None, preference=preference)
             if isinstance(graph, BlockGraph) and (other := graph.with_preference(preference)).is_resolved():
-                return _run(other, plain, dict(seconds), watch, None)
-            with _built(build, plain, {}, watch) as rebuilt:  # raises InputError if it swallows the similarities
-                return _run(rebuilt, plain, {}, watch, None)
+                return _cluster_graph(other, plain, dict(seconds), watch)
+            with _built(build, plain, {}, watch) as rebuilt:  # raises InputError if it is too large beside them
+                return _cluster_graph(rebuilt, plain, {}, watch)
 
-        window = max(settings.window, MIN_REST_ITERATIONS, settings.max_iter // 10)
-        best, clusters = _try_out(trials, cluster_at, graph.n_forced, window, watch)
-        if clusters.n_clusters and (goal := _goal_of(settings)):
+        window = max(settings.windows[0], MIN_REST_ITERATIONS, settings.max_iter // 10)
+        best, clusters = _cluster_with_each(trials, cluster_at, graph.n_forced, window, watch)
+        goal = _goal_of(settings)
+        if goal and clusters.n_clusters:
             with watch.stage("clusters"):
                 best = _polished(graph, best, clusters, settings, replace(goal, clusters=target), watch)
     if best.summary.n_clusters != target:
@@ -213,10 +225,12 @@ def _polished(
     if isinstance(graph, EdgeGraph):
         ids = best.exemplars.select(F.col("exemplar").alias("id"))
         exemplars = graph.points.join(ids, "id").select("index")
-    return _with_clusters(best, _make_clusters(graph, exemplars, settings, goal, watch, best.summary.preference))
+    found = _make_clusters(graph, exemplars, settings, goal, watch, best.summary.preference)
+    summary = replace(best.summary, **_objective(found))
+    return replace(best, assignments=found.assignments, exemplars=found.exemplars, summary=summary)
 
 
-def _try_out(
+def _cluster_with_each(
     trials: Trials, cluster_at: Callable[[float, Watch], _Outcome], forced: int, window: int, watch: Watch
 ) -> _Outcome:
     """Cluster with each preference that the trials ask for; return the best result.
@@ -240,11 +254,12 @@ def _try_out(
             logger.info("preference %g: %s exemplars and more", preference, f"{ended.exemplars:,}")
             continue
         about = found[0].summary
-        at_rest = about.converged or (
+        at_rest = about.ending != "stopped" or (
             about.promoted <= TOLERANCE * about.n_clusters
             and is_at_rest([Iteration(*row) for row in found[0].trace.collect()], forced, window)
         )
-        trials.answer(Trial(preference, about.n_clusters, about.converged, at_rest, ended_early=False))
+        settled = about.ending == "settled"
+        trials.answer(Trial(preference, about.n_clusters, about.converged, at_rest, ended_early=False, settled=settled))
         logger.info("preference %g: %s clusters", preference, f"{about.n_clusters:,}")
         if trials.best == trials.tried[-1]:
             best = found
@@ -259,7 +274,7 @@ def refuse_more_clusters(target: int, n_points: int) -> None:
         raise SettingError(f"clusters must be at most the number of points, {n_points:,}, got {target:,}")
 
 
-def check_target(target: int, graph: EdgeGraph | BlockGraph) -> None:
+def _check_target(target: int, graph: EdgeGraph | BlockGraph) -> None:
     """Raise SettingError if no clustering of the graph has so few or so many clusters."""
     refuse_more_clusters(target, graph.n_points)
     if graph.uniform and 1 < target < graph.n_points:
@@ -276,10 +291,14 @@ def check_target(target: int, graph: EdgeGraph | BlockGraph) -> None:
         )
 
 
-def _run(
-    graph: EdgeGraph | BlockGraph, settings: Settings, seconds: dict[str, float], watch: Watch, goal: Goal | None
-) -> tuple[Clustering, Clusters]:
-    """Iterate on a graph and make the clusters; return the result, and the clusters that it has come from."""
+def _cluster_graph(
+    graph: EdgeGraph | BlockGraph,
+    settings: Settings,
+    seconds: dict[str, float],
+    watch: Watch,
+    goal: Goal | None = None,
+) -> _Outcome:
+    """Iterate on a graph and make the clusters; return the result, and the clusters that it is made of."""
     engine: Engine | None = None
     snapshot = watch.checkpoint.begin(graph) if watch.checkpoint else None
     found = without_iterating(graph)
@@ -291,7 +310,7 @@ def _run(
                     graph,
                     engine,
                     max_iter=settings.max_iter,
-                    convergence_iter=settings.window,
+                    stability=Stability(settings.windows, tolerated(graph.n_points) if settings.damping is None else 0),
                     watch=watch,
                     past=snapshot.trace if snapshot else (),
                 )
@@ -300,42 +319,10 @@ def _run(
     finally:
         if engine:
             engine.release()
-    summary = Summary(
-        settings=asdict(settings),
-        versions={
-            "ap_spark": __version__,
-            "spark": graph.spark.version,
-            "pyspark": pyspark.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
-        fingerprint=graph.fingerprint,
-        engine=engine.name if engine else "none",
-        n_points=graph.n_points,
-        n_edges=graph.n_edges,
-        n_clusters=clusters.n_clusters,
-        converged=found.converged,
-        n_iter=len(found.trace),
-        dpsim=clusters.dpsim,
-        expref=clusters.expref,
-        netsim=clusters.dpsim + clusters.expref,
-        preference=graph.preference,
-        promoted=clusters.promoted,
-        seconds=seconds,
-    )
-    if not found.converged:
-        logger.warning(
-            "not converged %s: try more iterations (max_iter), more damping, or another preference",
-            format_not_converged(summary),
-        )
-    columns = zip(*found.trace, strict=True) if found.trace else ([],) * len(TRACE)
-    rows = pa.Table.from_arrays(
-        [pa.array(column, kind) for column, kind in zip(columns, TRACE.types, strict=True)], schema=TRACE
-    )
-    trace = graph.spark.createDataFrame(rows)
+    summary = _summarize(graph, settings, found, clusters, engine.name if engine else "none", seconds)
     discard = watch.checkpoint.discard if watch.checkpoint else Clustering.discard_snapshots
-    clustering = Clustering(clusters.assignments, clusters.exemplars, trace, summary, discard)
-    return _with_clusters(clustering, clusters, is_best=engine is None), clusters
+    trace = graph.spark.createDataFrame(_trace_table(found.trace))
+    return Clustering(clusters.assignments, clusters.exemplars, trace, summary, discard), clusters
 
 
 def _make_clusters(
@@ -367,34 +354,77 @@ def _make_clusters(
         blocks.release()
 
 
-def _with_clusters(clustering: Clustering, clusters: Clusters, *, is_best: bool = False) -> Clustering:
-    """Return the result of a run with other clusters; of degenerate input they are the best possible."""
+def _summarize(
+    graph: EdgeGraph | BlockGraph,
+    settings: Settings,
+    found: Propagation,
+    clusters: Clusters,
+    engine: str,
+    seconds: dict[str, float],
+) -> Summary:
+    """Return the run in numbers."""
+    return Summary(
+        settings=asdict(settings),
+        versions={
+            "ap_spark": __version__,
+            "spark": graph.spark.version,
+            "pyspark": pyspark.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        fingerprint=graph.fingerprint,
+        engine=engine,
+        n_points=graph.n_points,
+        n_edges=graph.n_edges,
+        converged=found.ending == "converged",
+        ending=found.ending,
+        n_iter=len(found.trace),
+        unsettled=found.trace[-1].unsettled if found.trace else 0,
+        preference=graph.preference,
+        seconds=seconds,
+        **_objective(clusters, is_best=engine == "none"),
+    )
+
+
+def _objective(clusters: Clusters, *, is_best: bool = False) -> dict[str, Any]:
+    """Return what a summary says of clusters; those of degenerate input are the best possible."""
     netsim = clusters.dpsim + clusters.expref
-    upper_bound, gap = (netsim, 0.0) if is_best else (None, None)
+    upper_bound = netsim if is_best else None
     if clusters.improved and clusters.improved.upper_bound is not None:
         upper_bound = netsim if clusters.improved.is_proved else max(netsim, clusters.improved.upper_bound)
-        gap = (upper_bound - netsim) / abs(netsim) if netsim else (0.0 if upper_bound == netsim else None)
-    summary = replace(
-        clustering.summary,
-        n_clusters=clusters.n_clusters,
-        dpsim=clusters.dpsim,
-        expref=clusters.expref,
-        netsim=netsim,
-        promoted=clusters.promoted,
-        upper_bound=upper_bound,
-        gap=gap,
+    gap = None
+    if upper_bound is not None and (netsim or upper_bound == netsim):
+        gap = (upper_bound - netsim) / (abs(netsim) or 1.0)
+    return {
+        "n_clusters": clusters.n_clusters,
+        "promoted": clusters.promoted,
+        "dpsim": clusters.dpsim,
+        "expref": clusters.expref,
+        "netsim": netsim,
+        "upper_bound": upper_bound,
+        "gap": gap,
+    }
+
+
+def _trace_table(trace: Sequence[Iteration]) -> pa.Table:
+    """Return the records of iterations as a table."""
+    columns = zip(*trace, strict=True) if trace else ([],) * len(TRACE)
+    return pa.Table.from_arrays(
+        [pa.array(column, kind) for column, kind in zip(columns, TRACE.types, strict=True)], schema=TRACE
     )
-    return replace(clustering, assignments=clusters.assignments, exemplars=clusters.exemplars, summary=summary)
 
 
 def format_not_converged(summary: Summary) -> str:
     """Say after how many iterations a run has not converged, and which points lack an exemplar."""
-    words = f"after {count_of(summary.n_iter, 'iteration')}"
+    words = f"after {format_count(summary.n_iter, 'iteration')}"
+    if summary.ending == "settled":
+        return f"{words}, settled but for {summary.unsettled:,} of {format_count(summary.n_points, 'point')}"
     if not summary.n_clusters:
         words += ", and there is no exemplar yet"
     elif summary.promoted:
-        words += f", and {summary.promoted:,} of {count_of(summary.n_points, 'point')} store no edge to an exemplar"
-    if (window := summary.settings["convergence_iter"]) >= summary.settings["max_iter"]:
+        words += f", and {summary.promoted:,} of {format_count(summary.n_points, 'point')} store no edge to an exemplar"
+    window = summary.settings["convergence_iter"] or MIN_WINDOW
+    if window >= summary.settings["max_iter"]:
         words += f"; exemplars have to stand still for {window:,} (convergence_iter)"
     return words
 

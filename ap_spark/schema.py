@@ -1,4 +1,4 @@
-"""The tables: their columns, and the checks that input has to pass (docs/semantics.md, section 7).
+"""The tables of input and output: their columns, their types, and the checks of both (docs/semantics.md, section 7).
 
     points        id, features array<double>[, preference double]
     similarities  i, k, s double                 i, k are ids; (k, k) is the preference of k
@@ -9,8 +9,7 @@ What is written is in `OUTPUTS`. An id is a bigint or a string, the same through
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
+from collections.abc import Sequence
 from typing import NoReturn
 
 import pyspark.sql.functions as F
@@ -26,20 +25,16 @@ from pyspark.sql.types import (
 )
 
 from ap_spark.errors import ApSparkError, InputError
+from ap_spark.wording import format_count, format_examples, is_are
 
 __all__ = [
     "OUTPUTS",
     "check_output",
     "check_unique",
-    "count_of",
-    "did_you_mean",
     "edge_table",
-    "examples",
-    "finite",
-    "has_have",
     "id_type",
-    "is_are",
-    "no_similarity",
+    "is_finite",
+    "is_no_similarity",
     "preference_table",
     "refuse_ids",
     "refuse_similarities",
@@ -58,53 +53,23 @@ OUTPUTS: dict[str, dict[str, str]] = {
         "preference": "double",
         "mean_similarity": "double",
     },
-    "trace": {"iteration": "int", "exemplars": "bigint", "changed": "bigint", "seconds": "double"},
+    "trace": {
+        "iteration": "int",
+        "exemplars": "bigint",
+        "changed": "bigint",
+        "unsettled": "bigint",
+        "seconds": "double",
+    },
     "similarities": {"i": _ID, "k": _ID, "s": "double"},
 }
 
 _INTEGERS = (ByteType, ShortType, IntegerType, LongType)
 
 
-def finite(value: Column) -> Column:
+def is_finite(value: Column) -> Column:
     """Return whether a double is neither null, NaN nor infinite."""
     infinity = F.lit(float("inf"))
     return value.isNotNull() & ~F.isnan(value) & (value < infinity) & (value > -infinity)
-
-
-def count_of(number: int, noun: str) -> str:
-    """Return a number with its noun.
-
-    >>> count_of(1, "row"), count_of(1200, "row")
-    ('1 row', '1,200 rows')
-    """
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def is_are(number: int) -> str:
-    return "is" if number == 1 else "are"
-
-
-def has_have(number: int) -> str:
-    return "has" if number == 1 else "have"
-
-
-def did_you_mean(wanted: str, names: Iterable[str]) -> str:
-    """Return the question after the name that is closest to a wrong one; nothing if none is close.
-
-    >>> did_you_mean("Customer_ID", ["customer_id", "x", "y"])
-    " (did you mean 'customer_id'?)"
-    >>> did_you_mean("z", ["customer_id", "x", "y"])
-    ''
-    """
-    spellings = {name.strip().lower(): name for name in names}
-    close = get_close_matches(wanted.strip().lower(), spellings, n=1)
-    return f" (did you mean {spellings[close[0]]!r}?)" if close else ""
-
-
-def examples(rows: DataFrame, order: Sequence[str], shown: Sequence[str] | None = None) -> str:
-    """Format up to three rows, the first in the given order."""
-    first = rows.orderBy(*order).select(*(shown or order)).limit(3).collect()
-    return "; ".join(", ".join(f"{name}={value!r}" for name, value in row.asDict().items()) for row in first)
 
 
 def id_type(kind: DataType, column: str) -> str:
@@ -207,7 +172,7 @@ def edge_table(similarities: DataFrame) -> DataFrame:
     return similarities.select(*ids, s.alias("s"))
 
 
-def no_similarity(value: Column) -> Column:
+def is_no_similarity(value: Column) -> Column:
     """Return whether a double is no similarity: null, NaN or +infinite. -infinity is one: the pair is not stored."""
     return value.isNull() | F.isnan(value) | (value == F.lit(float("inf")))
 
@@ -215,8 +180,8 @@ def no_similarity(value: Column) -> Column:
 def refuse_similarities(count: int, bad: DataFrame) -> NoReturn:
     """Raise InputError for so many similarities that are none; ``bad`` has their (i, k, s)."""
     raise InputError(
-        f"similarities must be numbers below infinity, but in column 's' {count_of(count, 'row')} "
-        f"{is_are(count)} null, NaN or +infinite: {examples(bad, ['i', 'k'], ['i', 'k', 's'])}"
+        f"similarities must be numbers below infinity, but in column 's' {format_count(count, 'row')} "
+        f"{is_are(count)} null, NaN or +infinite: {format_examples(bad, ['i', 'k'], ['i', 'k', 's'])}"
     )
 
 
@@ -239,11 +204,11 @@ def preference_table(preferences: DataFrame, ids: str) -> DataFrame:
 
 
 def _check_finite(table: DataFrame, column: str, order: Sequence[str]) -> None:
-    bad = table.where(~finite(F.col(column)))
+    bad = table.where(~is_finite(F.col(column)))
     if count := bad.count():
         raise InputError(
-            f"column {column!r} must hold finite numbers, but {count_of(count, 'row')} "
-            f"{is_are(count)} null, NaN or infinite: {examples(bad, [*order, column])}"
+            f"column {column!r} must hold finite numbers, but {format_count(count, 'row')} "
+            f"{is_are(count)} null, NaN or infinite: {format_examples(bad, [*order, column])}"
         )
 
 
@@ -259,9 +224,9 @@ def check_unique(table: DataFrame, column: str, what: str) -> None:
 def refuse_ids(null: int, twice: int, repeated: DataFrame, column: str, what: str) -> None:
     """Raise InputError if some ids are null, or given twice; ``repeated`` has (column, count) of these."""
     if null:
-        raise InputError(f"ids must not be null, but in {what} {count_of(null, 'row')} {is_are(null)} without one")
+        raise InputError(f"ids must not be null, but in {what} {format_count(null, 'row')} {is_are(null)} without one")
     if twice:
         raise InputError(
-            f"ids must be unique, but in {what} {count_of(twice, 'id')} {is_are(twice)} given more than once: "
-            f"{examples(repeated, [column], [column, 'count'])}"
+            f"ids must be unique, but in {what} {format_count(twice, 'id')} {is_are(twice)} given more than once: "
+            f"{format_examples(repeated, [column], [column, 'count'])}"
         )

@@ -12,14 +12,15 @@ import re
 import textwrap
 import typing
 from collections.abc import Callable, Iterator
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from numbers import Integral, Real
 from types import UnionType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ap_spark.damping import DAMPINGS, window_of
 from ap_spark.errors import SettingError
 
 __all__ = [
@@ -61,7 +62,7 @@ _Record = TypeVar("_Record", bound="Checked")
 PairFunction = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
 
 
-def parameter(
+def _parameter(
     default: Any,
     help: str,
     *,
@@ -117,7 +118,7 @@ class Checked:
 
     def __post_init__(self) -> None:
         for declared, kind in parameters(type(self)):
-            object.__setattr__(self, declared.name, check(declared, kind, getattr(self, declared.name)))
+            object.__setattr__(self, declared.name, _check(declared, kind, getattr(self, declared.name)))
 
 
 def parameters(of: type[Checked]) -> Iterator[tuple[Field[Any], type]]:
@@ -147,46 +148,47 @@ def _documented(record: type[_Record]) -> type[_Record]:
 class _MessagePassing(Checked):
     """The parameters that decide the numbers, given the similarities."""
 
-    preference: float | None = parameter(
+    preference: float | None = _parameter(
         None,
         "preference of every point: the larger, the more clusters (default: the median similarity)",
         short="p",
         rule="a finite number",
         holds=math.isfinite,
     )
-    preference_quantile: float | None = parameter(
+    preference_quantile: float | None = _parameter(
         None,
         "take this quantile of the similarities as the preference; 0 is their minimum and gives few clusters",
         rule="in [0, 1]",
         holds=lambda q: 0 <= q <= 1,
     )
-    clusters: int | None = parameter(
+    clusters: int | None = _parameter(
         None,
         "search for the preference that gives K clusters, by clustering up to 20 times",
         metavar="K",
         rule="at least 1",
         holds=_positive,
     )
-    damping: float = parameter(
-        0.9,
-        "share of the old message kept in an iteration; more is slower and steadier",
+    damping: float | None = _parameter(
+        None,
+        "a fixed damping, the share of the old message kept in an iteration (default: a damping of its own for each "
+        "point, from 0.5, raised where exemplars keep changing)",
         short="d",
         rule="in [0.5, 1)",
         holds=lambda damping: 0.5 <= damping < 1,
     )
-    max_iter: int = parameter(500, "iterations at most", short="i", rule="at least 1", holds=_positive)
-    convergence_iter: int | None = parameter(
+    max_iter: int = _parameter(500, "iterations at most", short="i", rule="at least 1", holds=_positive)
+    convergence_iter: int | None = _parameter(
         None,
-        "iterations for which the exemplars have to stand still (default: the larger of 15 and 5 / (1 - damping), "
-        "which outlasts the damping: 50 at 0.9)",
+        "iterations for which a point must not become or cease to be an exemplar (default: the larger of 15 and "
+        "5 / (1 - damping), which outlasts the damping: 15 at 0.5, 100 at 0.95)",
         short="c",
         rule="at least 1",
         holds=_positive,
     )
-    jitter: bool = parameter(
+    jitter: bool = _parameter(
         True, "leave exact ties as they are, instead of changing each similarity by a seeded 1e-10 of itself"
     )
-    seed: int = parameter(
+    seed: int = _parameter(
         0,
         "seed of the jitter",
         rule="a 64-bit integer",
@@ -211,10 +213,10 @@ class Quality(Checked):
     True
     """
 
-    polish: bool = parameter(
+    polish: bool = _parameter(
         True, "take the exemplars as the messages name them, without opening, closing and swapping some for better ones"
     )
-    gap: float | None = parameter(
+    gap: float | None = _parameter(
         0.001,
         "bound what any clustering could reach, until this one is known to be within this share of the best; none: no "
         "bound",
@@ -222,7 +224,7 @@ class Quality(Checked):
         holds=lambda gap: 0 <= gap < math.inf,
         none="none",
     )
-    exact: bool = parameter(
+    exact: bool = _parameter(
         False,
         "give what the bound leaves open to a solver that finds and proves the best clustering, for up to five minutes "
         "(small problems are solved by themselves)",
@@ -245,16 +247,16 @@ class Sparsification(Checked):
     True
     """
 
-    on_duplicate: OnDuplicate = parameter(
+    on_duplicate: OnDuplicate = _parameter(
         "error", "what to do with a pair given more than once", choices=typing.get_args(OnDuplicate)
     )
-    min_similarity: float | None = parameter(
+    min_similarity: float | None = _parameter(
         None, "leave out smaller similarities", rule="a finite number", holds=math.isfinite
     )
-    top: int | None = parameter(
+    top: int | None = _parameter(
         None, "keep only the N largest similarities of each point", metavar="N", rule="at least 1", holds=_positive
     )
-    symmetrize: Symmetrize | None = parameter(
+    symmetrize: Symmetrize | None = _parameter(
         None,
         "where a similarity is stored in one direction alone: union adds the other one, mutual takes it away, after "
         "--min-similarity and --top (default: union with --neighbors N, else none)",
@@ -279,13 +281,13 @@ class Execution(Checked):
     ap_spark.errors.SettingError: partitions must be at least 1, got 0
     """
 
-    engine: EngineName = parameter(
+    engine: EngineName = _parameter(
         "auto",
         "resident: blocks of rows stay beside the executors; dataframe: joins over the cluster, for Spark Connect; "
         "auto: resident where it can be",
         choices=typing.get_args(EngineName),
     )
-    partitions: int | None = parameter(
+    partitions: int | None = _parameter(
         None,
         "blocks of rows (default: resident one up to 10 million edges, else one a core; dataframe one for each million "
         "edges, and for each core)",
@@ -314,19 +316,25 @@ class Settings(Execution, Sparsification, Quality, _MessagePassing):
     """
 
     @property
-    def window(self) -> int:
-        """Iterations for which the exemplars have to stand still, given or by default (docs/semantics.md, section 4).
+    def windows(self) -> tuple[int, ...]:
+        """Iterations for which exemplars have to stand still, given or by default (docs/semantics.md, section 4).
 
-        >>> Settings().window, Settings(damping=0.5).window, Settings(damping=0.98).window
-        (50, 15, 250)
+        One number, or one for each level of damping.
+
+        >>> Settings().windows, Settings(damping=0.9).windows, Settings(convergence_iter=30).windows
+        ((15, 15, 25, 100), (50,), (30,))
         """
         if self.convergence_iter is not None:
-            return self.convergence_iter
-        return max(15, math.ceil(round(5.0 / (1.0 - self.damping), 6)))  # 1 - 0.9 is a little less than 0.1
+            return (self.convergence_iter,)
+        return tuple(map(window_of, DAMPINGS if self.damping is None else (self.damping,)))
+
+    def with_window(self) -> Self:
+        """Return these settings with the window of a fixed damping in ``convergence_iter``."""
+        return self if self.damping is None else replace(self, convergence_iter=self.windows[0])
 
     @property
-    def steers(self) -> bool:
-        """Whether a preference, a quantile or a number of clusters is given."""
+    def has_preference(self) -> bool:
+        """Whether a preference, a quantile of the similarities or a number of clusters is given."""
         return (self.preference, self.preference_quantile, self.clusters) != (None, None, None)
 
     def __post_init__(self) -> None:
@@ -340,38 +348,38 @@ class Settings(Execution, Sparsification, Quality, _MessagePassing):
 class Input(Checked):
     """The parameters that say how a file is read."""
 
-    edges: bool = parameter(False, "INPUT holds similarities (columns i, k, s), not points")
-    points: str | None = parameter(
+    edges: bool = _parameter(False, "INPUT holds similarities (columns i, k, s), not points")
+    points: str | None = _parameter(
         None, "with --edges: a table of all points (its id column, and the preference column if one is named)"
     )
-    format: str = parameter(
+    format: str = _parameter(
         "auto",
         "format of INPUT; auto goes by the names of the files (.txt: tsv if its first line has a tab, else csv)",
         choices=("auto", "csv", "tsv", "parquet", "json", "orc"),
     )
-    encoding: str = parameter(
+    encoding: str = _parameter(
         "utf-8",
         "of csv and tsv files, such as windows-1252 or utf-16; others than UTF-8 are read whole, each file in one task",
         rule="an encoding that Python knows",
         holds=_is_encoding,
     )
-    header: bool | None = parameter(
+    header: bool | None = _parameter(
         None,
         "whether the first line of csv and tsv files names the columns; with --no-header they are named by their "
         "positions, from 0 (default: it does, and one that looks like a row of numbers is refused)",
     )
-    id_column: str | None = parameter(
+    id_column: str | None = _parameter(
         None,
         "column with the points' ids, by name or position; '' numbers the rows, from 0 (default: the column called id; "
         "without one, rows are numbered)",
     )
-    feature_columns: str | None = parameter(
+    feature_columns: str | None = _parameter(
         None,
         "columns with the features: names or positions counted from 0, such as 'x,y' or '0-3,7', or one array or "
         "vector column (default: the only array or vector column, else all but the id and the preference)",
     )
-    preference_column: str | None = parameter(None, "column with each point's own preference, by name or position")
-    drop_missing: bool = parameter(False, "leave out points with missing features, which are an error otherwise")
+    preference_column: str | None = _parameter(None, "column with each point's own preference, by name or position")
+    drop_missing: bool = _parameter(False, "leave out points with missing features, which are an error otherwise")
 
 
 @_documented
@@ -379,24 +387,24 @@ class Input(Checked):
 class Similarity(Checked):
     """The parameters that turn points into similarities."""
 
-    scale: Scale = parameter(
+    scale: Scale = _parameter(
         "none",
         "standard: features get mean 0 and standard deviation 1; minmax: they reach from 0 to 1",
         choices=typing.get_args(Scale),
     )
-    metric: MetricName | PairFunction = parameter(
+    metric: MetricName | PairFunction = _parameter(
         "sqeuclidean",
         "similarity of two points: minus a distance (sqeuclidean is its square), or how much they agree",
         choices=typing.get_args(MetricName),
         or_function=True,
     )
-    width: float | None = parameter(
+    width: float | None = _parameter(
         None,
         "of the metric gaussian: similarity is exp(-d² / (2 width²)) at distance d",
         rule="a finite number of at least 1e-145",
         holds=lambda width: 1e-145 <= width < math.inf,  # below, squares of distances that matter vanish
     )
-    neighbors: int | None = parameter(
+    neighbors: int | None = _parameter(
         None,
         "take each point's similarities to its N nearest neighbours alone, or to all points [all]",
         metavar="N|all",
@@ -404,12 +412,12 @@ class Similarity(Checked):
         holds=_positive,
         none="all",
     )
-    search: Search = parameter(
+    search: Search = _parameter(
         "auto",
         "how neighbours are found; auto is exact while that is cheap: up to 200,000 points in 16 dimensions",
         choices=typing.get_args(Search),
     )
-    recall: float = parameter(
+    recall: float = _parameter(
         0.98,
         "share of the true neighbours that an approximate search has to find",
         rule="in (0, 1]",
@@ -432,24 +440,24 @@ class Similarity(Checked):
 class GraphOutput(Checked):
     """The parameters that say whether the graph is written."""
 
-    output: str | None = parameter(
+    output: str | None = _parameter(
         None,
         "directory to write the similarities to; it appears whole or not at all",
         metavar="DIR",
         rule=_DIRECTORY,
         holds=_is_directory_path,
     )
-    output_format: OutputFormat = parameter("parquet", "format of the tables", choices=typing.get_args(OutputFormat))
-    single_file: bool = parameter(
+    output_format: OutputFormat = _parameter("parquet", "format of the tables", choices=typing.get_args(OutputFormat))
+    single_file: bool = _parameter(
         False, "write each table as one file, such as assignments.csv, instead of a directory of files"
     )
-    if_exists: str = parameter(
+    if_exists: str = _parameter(
         "refuse",
         "what to do with an existing output: refuse to run, replace it once the new one is complete, or skip: leave it "
         "so and exit with 0, for schedulers that try again",
         choices=("refuse", "replace", "skip"),
     )
-    overwrite: bool = parameter(False, "the same as --if-exists replace; only an output of ap-spark is replaced")
+    overwrite: bool = _parameter(False, "the same as --if-exists replace; only an output of ap-spark is replaced")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -463,14 +471,16 @@ class GraphOutput(Checked):
 class Output(GraphOutput):
     """The parameters that say what is written."""
 
-    output: str = parameter(
+    output: str = _parameter(
         MISSING,
         "directory to write; it appears whole or not at all",
         metavar="DIR",
         rule=_DIRECTORY,
         holds=_is_directory_path,
     )
-    require_convergence: bool = parameter(False, "write nothing and exit with 3 when the run has not converged")
+    require_convergence: bool = _parameter(
+        False, "write nothing and exit with 3 when the run has not converged; one that has only settled has not"
+    )
 
 
 @_documented
@@ -484,7 +494,7 @@ class Snapshots(Checked):
     ((50, inf), (None, 30.0))
     """
 
-    checkpoint: str | None = parameter(
+    checkpoint: str | None = _parameter(
         None,
         "directory for snapshots, anywhere Spark can write: the same command resumes from the newest; "
         "deleted once the output is published",
@@ -492,14 +502,14 @@ class Snapshots(Checked):
         rule=_DIRECTORY,
         holds=_is_directory_path,
     )
-    checkpoint_every: str = parameter(
+    checkpoint_every: str = _parameter(
         "10min",
         f"time between two snapshots (at least {MIN_INTERVAL_FACTOR} times what one takes), or how many iterations",
         rule="a number of iterations such as 50, or of minutes such as 10min",
         holds=lambda every: _INTERVAL.fullmatch(every) is not None and float(every.removesuffix("min")) > 0,
         metavar="N|Nmin",
     )
-    resume: bool = parameter(True, "start again from the beginning, and delete the snapshots of before")
+    resume: bool = _parameter(True, "start again from the beginning, and delete the snapshots of before")
 
     @property
     def interval(self) -> tuple[int | None, float]:
@@ -513,12 +523,12 @@ class Snapshots(Checked):
 class Run(Checked):
     """The parameters of the Spark session that the command starts."""
 
-    quiet: bool = parameter(False, "print nothing but errors and warnings", short="q")
-    json: bool = parameter(False, "print the summary as JSON instead of some lines, to be read by programs")
-    verbose: bool = parameter(False, "log each stage, and the stack of a fault of ours", short="v")
-    master: str | None = parameter(None, "Spark master (default: local[*,4], or what spark-submit says)")
-    conf: list[str] = parameter([], "a Spark setting; can be given again", metavar="KEY=VALUE")
-    grace: float = parameter(
+    quiet: bool = _parameter(False, "print nothing but errors and warnings", short="q")
+    json: bool = _parameter(False, "print the summary as JSON instead of some lines, to be read by programs")
+    verbose: bool = _parameter(False, "log each stage, and the stack of a fault of ours", short="v")
+    master: str | None = _parameter(None, "Spark master (default: local[*,4], or what spark-submit says)")
+    conf: list[str] = _parameter([], "a Spark setting; can be given again", metavar="KEY=VALUE")
+    grace: float = _parameter(
         30.0,
         "from SIGTERM or Ctrl-C to the end at most, whatever hangs; a snapshot that takes longer is given up",
         rule="a finite number above 0",
@@ -533,7 +543,7 @@ class Run(Checked):
                 raise SettingError(f"conf must have the form key=value, got something without '=', as number {place}")
 
 
-def check(declared: Field[Any], kind: type, given: Any) -> Any:
+def _check(declared: Field[Any], kind: type, given: Any) -> Any:
     """Return the value as it is used.
 
     Raises
@@ -564,7 +574,7 @@ def check_values(of: type[Checked], **given: Any) -> None:
     """Raise SettingError unless these parameters of a record have values that it would take."""
     for declared, kind in parameters(of):
         if declared.name in given:
-            check(declared, kind, given[declared.name])
+            _check(declared, kind, given[declared.name])
 
 
 def as_float(value: Any) -> float:

@@ -45,7 +45,7 @@ def main() -> None:
     assert jvm is not None
     print("| iteration | s (median of 20) | heap used, MB | storage, MB | tables | plan, characters |")
     print("|---|---|---|---|---|---|")
-    for done in engine.run(given.iterations, Stability(NEVER)):
+    for done in engine.run(given.iterations, Stability((NEVER,))):
         seconds.append(done.seconds)
         if done.iteration % 30 == 0:
             for _ in range(3):  # the cleaner frees what a collection finds, and the next one frees that

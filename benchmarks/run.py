@@ -34,7 +34,7 @@ from ap_spark.settings import Settings
 from benchmarks.workload import ready_edges, ready_graph
 
 DAMPING = 0.9
-NEVER = Stability(10**9)
+NEVER = Stability((10**9,))
 
 
 def bare_kernel(plan: Plan, shape: Shape, path: str, totals: Floats, iterations: int, together: Barrier) -> None:
@@ -43,7 +43,7 @@ def bare_kernel(plan: Plan, shape: Shape, path: str, totals: Floats, iterations:
     block = Block(**{field.name: getattr(block, field.name).copy() for field in fields(Block)})
     for _ in range(iterations):
         together.wait()
-        plan.iterate(block, totals, plan.damping, plan.units, np.zeros((plan.units.words, plan.n_points), np.int64))
+        plan.iterate(block, totals, DAMPING, plan.units, np.zeros((plan.units.words, plan.n_points), np.int64), None)
         together.wait()
 
 

@@ -42,7 +42,7 @@ def main() -> None:
         engine = make_engine(graph, Settings())
         trace, seconds = [], []
         for _ in range(given.snapshots):
-            trace += list(engine.run(3, Stability(10**9)))
+            trace += list(engine.run(3, Stability((10**9,))))
             started = time.perf_counter()
             assert checkpoint.write(engine, graph, trace)
             seconds.append(time.perf_counter() - started)

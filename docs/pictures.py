@@ -12,10 +12,20 @@ import pandas as pd
 from matplotlib.figure import Figure
 from pyspark.sql import SparkSession
 
-from ap_spark import cluster_points, preference_range, read_points, similarities
+from ap_spark import (
+    Iteration,
+    Quality,
+    Similarity,
+    Step,
+    cluster_points,
+    preference_range,
+    read_points,
+    similarities,
+)
 from ap_spark._spark.session import start_session
 from ap_spark.settings import MetricName
 from benchmarks.digits import NEIGHBORS, PATH, Outcome, cluster_digits
+from benchmarks.workload import clustered_points
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -55,6 +65,36 @@ def iris(spark: SparkSession) -> Figure:
     axis.set_xlabel("petal length, cm", fontsize=9)
     axis.set_ylabel("petal width, cm", fontsize=9)
     axis.set_title("150 flowers, each joined to its exemplar", fontsize=10)
+    return figure
+
+
+def bound(spark: SparkSession) -> Figure:
+    """Draw net similarity and bound over the passes, on clustered points with 50 neighbours each."""
+    steps: list[Step] = []
+
+    class Watch:
+        def __call__(self, done: Iteration) -> None:
+            pass
+
+        def improving(self, step: Step) -> None:
+            steps.append(step)
+
+    points = clustered_points(20_000, 16, a_cluster=80, spread=2.0)
+    cluster_points(points, similarity=Similarity(neighbors=50), quality=Quality(gap=0.0), callback=Watch())
+    passes = [step for step in steps if step.name == "bound"]
+    figure, axis = plt.subplots(figsize=(7, 3.2))
+    done = [step.done for step in passes]
+    bounds = [step.upper_bound for step in passes if step.upper_bound is not None]
+    axis.plot(done, bounds, color="C1", label="upper bound: no clustering is better")
+    axis.plot(done, [step.netsim for step in passes], color="C0", label="the clustering found")
+    last = passes[-1]
+    assert last.upper_bound is not None
+    axis.set_ylim(last.netsim * 1.0015, last.netsim * 0.985)
+    axis.set_xlabel("passes of the bound", fontsize=9)
+    axis.set_ylabel("net similarity", fontsize=9)
+    gap = 100.0 * (last.upper_bound - last.netsim) / abs(last.netsim)
+    axis.set_title(f"20,000 points: within {gap:.2g} % of the best possible", fontsize=10)
+    axis.legend(fontsize=8)
     return figure
 
 
@@ -137,7 +177,14 @@ def metrics(spark: SparkSession) -> Figure:
     return figure
 
 
-PICTURES = {"iris": iris, "digits": digits, "neighbors": neighbors, "preferences": preferences, "metrics": metrics}
+PICTURES = {
+    "iris": iris,
+    "bound": bound,
+    "digits": digits,
+    "neighbors": neighbors,
+    "preferences": preferences,
+    "metrics": metrics,
+}
 
 
 def main(names: Sequence[str]) -> None:

@@ -30,7 +30,7 @@ class UnlessInVain(RetryPolicy):
         if code and code[1] == "2":
             return RetryDecision.fail("bad input or arguments (2): the log of the driver says which")
         if code and code[1] == "3":
-            return RetryDecision.fail("not converged (3): it takes a larger --max-iter or --damping")
+            return RetryDecision.fail("not converged (3): it takes a larger --max-iter, or another preference")
         return RetryDecision.default()
 
 

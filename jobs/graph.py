@@ -1,4 +1,4 @@
-"""A look at the similarity graph for spark-submit: the options are those of `ap-spark graph`.
+"""The description of the similarity graph for spark-submit: the options are those of `ap-spark graph`.
 
 spark-submit --master 'local[2]' jobs/graph.py data/iris.csv --feature-columns 0-3
 """

@@ -57,7 +57,7 @@ class OnBlocks(ResidentEngine):
     def __init__(
         self,
         graph: EdgeGraph,
-        damping: float,
+        damping: float | None,
         blocks: int | None = None,
         kernel: str = "auto",
         settings: Settings | None = None,
@@ -79,7 +79,7 @@ def names(engine: Engine) -> list[int]:
 
 
 def advance(engine: Engine, iterations: int) -> None:
-    done = list(engine.run(iterations, Stability(NEVER)))
+    done = list(engine.run(iterations, Stability((NEVER,))))
     assert len(done) == iterations
 
 

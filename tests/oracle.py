@@ -30,13 +30,14 @@ def dense(n: int, edges: list[tuple[int, int, float]], preference: float | Float
     return s
 
 
-def iterate(s: Floats, damping: float) -> Iterator[Messages]:
-    """The messages after iteration 1, 2, ..."""
+def iterate(s: Floats, given: float | Floats) -> Iterator[Messages]:
+    """The messages after iteration 1, 2, ...; with a damping of its own for each point, which may change in place."""
     n = len(s)
     stored = np.isfinite(s)
     forced = stored.sum(axis=1) == 1
     r, a = np.zeros((n, n)), np.zeros((n, n))
     while True:
+        damping = given if isinstance(given, float) else np.maximum.outer(given, given)
         new_r, new_a = np.zeros((n, n)), np.zeros((n, n))
         for i in np.flatnonzero(~forced):
             for k in np.flatnonzero(stored[i]):
@@ -72,6 +73,50 @@ def run(s: Floats, damping: float, max_iter: int, convergence_iter: int) -> tupl
             return found, n_iter, True
         if n_iter == max_iter:
             return found, n_iter, False
+    raise AssertionError
+
+
+class Step(NamedTuple):
+    """An iteration under automatic damping: exemplars, changed and unsettled; and the damping of each point in it."""
+
+    messages: Messages
+    exemplars: NDArray[np.bool_]
+    record: tuple[int, int, int]
+    damping: Floats
+
+
+def automatic(s: Floats) -> Iterator[Step]:
+    """Iterations 1, 2, ... with a damping of its own for each point (docs/semantics.md, sections 2 and 4)."""
+    n = len(s)
+    forced = np.isfinite(s).sum(axis=1) == 1
+    damping = np.full(n, 0.5)
+    flips: list[NDArray[np.bool_]] = []
+    before = forced
+    for messages in iterate(s, damping):
+        now = exemplars(s, messages)
+        flips.append(now != before)
+        before = now
+        windows = [max(15, round(5 / (1 - own) + 0.499)) for own in damping]
+        unsettled = [any(flip[k] for flip in flips[-(window - 1) :]) for k, window in enumerate(windows)]
+        yield Step(messages, now, (int(now.sum()), int(flips[-1].sum()), sum(unsettled)), damping.copy())
+        if len(flips) % 40 == 0:
+            raised = np.any(flips[-25:], axis=0)
+            damping[raised] = [{0.5: 0.65, 0.65: 0.8, 0.8: 0.95, 0.95: 0.95}[own] for own in damping[raised]]
+
+
+def run_automatic(s: Floats, max_iter: int) -> tuple[NDArray[np.bool_], int, str, int]:
+    """Exemplars, iterations, how the run has ended, and how many points are unsettled."""
+    changed, asked = True, -10
+    for n_iter, step in enumerate(automatic(s), start=1):
+        found, unsettled = step.exemplars, step.record[2]
+        changed |= step.record[1] > 0
+        rested = unsettled == 0 or n_iter >= asked + 10
+        if n_iter > 15 and found.any() and unsettled <= len(s) // 200 and changed and rested:
+            if np.isfinite(s[:, found]).any(axis=1).all():
+                return found, n_iter, "settled" if unsettled else "converged", unsettled
+            changed, asked = False, n_iter
+        if n_iter == max_iter:
+            return found, n_iter, "stopped", unsettled
     raise AssertionError
 
 

@@ -6,11 +6,13 @@ import gzip
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, get_args
+from typing import Any, NoReturn, get_args
 
 import numpy as np
 import pandas as pd
@@ -19,10 +21,10 @@ from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
 from ap_spark import read_similarities
-from ap_spark._spark.processes import machine
+from ap_spark._spark.machine import machine_name
 from ap_spark.cli import is_small, main
 from ap_spark.errors import OutputInUse
-from ap_spark.io.stores import Store, is_a
+from ap_spark.io.stores import Store, is_of_class
 from ap_spark.io.writer import OutputDirectory, claimed
 from ap_spark.settings import OutputFormat
 from tests.conftest import LONG, ROOT, affinity_propagation, every_third, random_edges
@@ -132,7 +134,7 @@ def test_points_in_clusters_out(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert exemplars.columns.tolist() == ["label", "exemplar", "size", "preference", "mean_similarity"]
     assert exemplars.mean_similarity.tolist() == pytest.approx([-0.025, -0.025])
     trace = table(tmp_path, "trace")
-    assert trace.columns.tolist() == ["iteration", "exemplars", "changed", "seconds"]
+    assert trace.columns.tolist() == ["iteration", "exemplars", "changed", "unsettled", "seconds"]
     summary = json.loads((out / "summary.json").read_text())
     assert len(trace) == summary["n_iter"]
     assert summary["netsim"] == pytest.approx(summary["dpsim"] + summary["expref"])
@@ -193,14 +195,14 @@ def test_where_files_cannot_be_locked_the_last_one_is_refused(
 ) -> None:
     """As on HDFS: the other run has put its output in place after this one has last looked."""
     monkeypatch.setattr("ap_spark.io.stores.Store.is_local", False)
-    place = OutputDirectory.place
+    place = OutputDirectory._rename_into_place
 
     def overtaken(directory: OutputDirectory, staged: str) -> None:
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "theirs").touch()
         place(directory, staged)
 
-    monkeypatch.setattr(OutputDirectory, "place", overtaken)
+    monkeypatch.setattr(OutputDirectory, "_rename_into_place", overtaken)
     assert run(tmp_path, EDGES, "--edges") == 1, "which passes: the same command is refused, or skips"
     assert "another run has written to" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["theirs"]
@@ -217,7 +219,7 @@ def object_store(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("object_store")
 def test_an_object_store_gets_the_output_in_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """_SUCCESS comes last, and what was killed before is cleared."""
-    out, write = tmp_path / "out", OutputDirectory.write
+    out, write = tmp_path / "out", OutputDirectory._write_table
     seen = []
 
     def watched(directory: OutputDirectory, *arguments: Any, **options: Any) -> None:
@@ -226,7 +228,7 @@ def test_an_object_store_gets_the_output_in_its_place(tmp_path: Path, monkeypatc
         if len(seen) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(OutputDirectory, "write", watched)
+    monkeypatch.setattr(OutputDirectory, "_write_table", watched)
     delete = Store.delete
     with monkeypatch.context() as killed:
         killed.setattr(Store, "delete", lambda store, name: None)  # as when nothing can be tidied up
@@ -262,7 +264,7 @@ def test_of_two_runs_at_one_output_of_an_object_store_the_later_wins(
     tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch, replace: bool
 ) -> None:
     """The first one has written one of its two tables when the second, on another machine, begins."""
-    out, write = str(tmp_path / "out"), OutputDirectory.write
+    out, write = str(tmp_path / "out"), OutputDirectory._write_table
     first, second, third = (OutputDirectory(spark, out, replace=replace) for _ in range(3))
     order: list[OutputDirectory] = []
 
@@ -272,7 +274,7 @@ def test_of_two_runs_at_one_output_of_an_object_store_the_later_wins(
         if order == [first]:
             second.publish(named(spark, "second"), "csv", {"seconds": {}})
 
-    monkeypatch.setattr(OutputDirectory, "write", overtaken)
+    monkeypatch.setattr(OutputDirectory, "_write_table", overtaken)
     with pytest.raises(OutputInUse, match="another run has written to"):
         first.publish(named(spark, "first"), "csv", {"seconds": {}})
     assert order == [first, second, second]
@@ -290,7 +292,7 @@ def test_an_output_that_another_process_is_writing_is_left_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "_PUBLISHING").write_text(f"{machine()}.{os.getppid()} 0123")
+    (tmp_path / "out" / "_PUBLISHING").write_text(f"{machine_name()}.{os.getppid()} 0123")
     for if_exists in ("refuse", "replace", "skip"):
         assert run(tmp_path, EDGES, "--edges", "--if-exists", if_exists) == 1
         assert "says in _PUBLISHING (delete it if that run is dead) that it is writing to" in capsys.readouterr().err
@@ -311,13 +313,13 @@ def test_what_is_made_room_for_in_the_last_moment_is_not_whole(
 
     def overtaken(store: Store, name: str, text: str) -> None:
         if name == "out/_SUCCESS":
-            second.make_room()
+            second._clear_place()
         write_text(store, name, text)
 
     monkeypatch.setattr(Store, "write_text", overtaken)
     with pytest.raises(OutputInUse, match="another run has written to"):
         first.publish(named(spark, "first"), "csv", {"seconds": {}})
-    assert second.writer == second.mark
+    assert second._writing_run == second._mark
     assert [path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")] == ["_PUBLISHING"]
 
 
@@ -348,8 +350,8 @@ def test_a_store_that_does_not_answer_is_no_bad_input(tmp_path: Path, spark: Spa
     store.fs = SimpleNamespace(exists=lambda path: True, create=fail, getUri=store.fs.getUri)
     with pytest.raises(Py4JJavaError) as failed:
         store.check_writable("probe")
-    assert is_a(failed.value, "java.lang.RuntimeException"), "which is above IndexOutOfBoundsException"
-    assert not is_a(failed.value, "java.io.IOException")
+    assert is_of_class(failed.value, "java.lang.RuntimeException"), "which is above IndexOutOfBoundsException"
+    assert not is_of_class(failed.value, "java.io.IOException")
 
 
 def test_without_locks_no_lock_is_left(tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -493,7 +495,7 @@ def test_leftovers_of_a_killed_run_are_cleared_and_a_replaced_output_put_back(
     """Where the output is locked there is no other run on other machines either."""
     monkeypatch.setattr("ap_spark.io.stores.Store.is_local", locked)
     ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
-    owner = f"{machine()}.{int(ended.stdout)}"
+    owner = f"{machine_name()}.{int(ended.stdout)}"
     token = 16 * "0"
     (tmp_path / f".out.staging.{owner}.{token}" / "output" / "assignments").mkdir(parents=True)
     old, thesis = (tmp_path / f".out.old.{owner}.{end}" for end in (token, 16 * "1"))
@@ -631,6 +633,7 @@ def test_a_number_of_clusters(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         "converged": True,
         "at_rest": True,
         "ended_early": False,
+        "settled": False,
     }
     assert f"the best of {len(summary['tried'])} tried" in told
     assert "neighbours: 15 a point, exact search" in told
@@ -790,6 +793,26 @@ def test_every_row_of_the_settings_table_is_in_the_help(capsys: pytest.CaptureFi
     for line in (ROOT / "docs" / "settings.md").read_text().splitlines():
         if line.startswith("| `--"):
             assert line.split("`")[1] in told
+
+
+@pytest.mark.parametrize(
+    ("options", "says_checkpoint"),
+    [(["graph"], False), (["cluster", "--output", "out"], True)],
+    ids=["graph", "cluster"],
+)
+def test_only_a_command_that_has_snapshots_advises_them(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, options: list[str], says_checkpoint: bool
+) -> None:
+    def stopped(*_: object, **__: object) -> NoReturn:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+        raise RuntimeError("cancelled")
+
+    monkeypatch.setattr("ap_spark.cli.start_session", stopped)
+    assert main([*options, str(ROOT / "data" / "iris.csv")]) == 143
+    said = capsys.readouterr().err
+    assert "stopped by SIGTERM outside of the iterations" in said
+    assert ("--checkpoint" in said) == says_checkpoint
 
 
 def test_small_inputs_are_known_by_their_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

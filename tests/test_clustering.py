@@ -163,12 +163,12 @@ def test_blobs_as_scikit_learn_on_the_resident_engine(components: tuple[Componen
         others = blobs.graph.n_points - len(mine)
         own = replace(blobs.graph, edges=edges, n_edges=edges.count() - len(mine), n_forced=others)
         engine = OnBlocks(own, damping, 1)
-        stability, still = Stability(SKLEARN_WINDOW), False
+        stability, still = Stability((SKLEARN_WINDOW,)), False
         while not still and engine.iteration < 500:
             for done in engine.run(500 - engine.iteration, replace(stability)):
                 still = stability.reached(done)
             if still and done.exemplars == others:  # those of the other components
-                stability.refuse()
+                stability.refuse(done)
                 still = False
         n_iter[seed] = engine.iteration
         exemplars[seed] = set(names(engine))
@@ -183,18 +183,20 @@ def test_blobs_as_scikit_learn_on_the_resident_engine(components: tuple[Componen
 def test_blobs_as_scikit_learn_on_the_dataframe_engine(components: tuple[Components, float]) -> None:
     """One engine for all of them, each component with a stop of its own."""
     blobs, damping = components
-    watched = {seed: Stability(SKLEARN_WINDOW) for seed in blobs.expected}
+    watched = {seed: Stability((SKLEARN_WINDOW,)) for seed in blobs.expected}
     exemplars: dict[int, set[int]] = {}
     n_iter: dict[int, int] = {}
     now: set[int] = set()
     engine = DataFrameEngine(blobs.graph, damping, partitions=1)
-    for done in engine.run(500, Stability(10**9)):
+    for done in engine.run(500, Stability((10**9,))):
         before = now
         if done.changed:
             now = {row["index"] for row in engine.exemplars().collect()}
         for seed in blobs.expected.keys() - n_iter.keys():
             mine, changed = now & set(blobs.points(seed)), (now ^ before) & set(blobs.points(seed))
-            if watched[seed].reached(Iteration(done.iteration, len(mine), len(changed), 0.0)):
+            last = done.iteration if changed else watched[seed].last_change
+            unsettled = int(done.iteration - last + 1 < SKLEARN_WINDOW)
+            if watched[seed].reached(Iteration(done.iteration, len(mine), len(changed), unsettled, 0.0)):
                 exemplars[seed], n_iter[seed] = mine, done.iteration
         if len(n_iter) == len(blobs.expected):
             break
@@ -381,7 +383,7 @@ def test_correct_clusters_of_three_far_groups(frame: Frame) -> None:
 def test_the_seed_decides_ties_and_the_run_repeats(frame: Frame) -> None:
     # scikit-learn: test_affinity_propagation_random_state; four corners of a square are one big tie
     edges = all_pairs(np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]))
-    options = {"preference": -1.5} | MESSAGES_ALONE
+    options = {"preference": -1.5, "damping": 0.9} | MESSAGES_ALONE
     found = {seed: assigned(affinity_propagation(frame(edges), **options, seed=seed)) for seed in (0, 2)}
     again = assigned(affinity_propagation(frame(edges), **options, seed=0))
     assert again == found[0]

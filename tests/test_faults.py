@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from pyspark.sql import DataFrame
 
-from ap_spark._spark.processes import machine
+from ap_spark._spark.machine import machine_name
 from ap_spark._spark.shortages import OUT_OF_MEMORY
 from ap_spark.blocks import kernel
 from ap_spark.engines.resident import ResidentEngine
@@ -187,8 +187,8 @@ def test_leftovers_of_the_dead_are_cleared_and_those_of_the_living_are_not(graph
     ended = subprocess.Popen(["true"])
     ended.wait()
     names = {
-        f"ap-spark.{7:016x}.{ended.pid}.{machine()}": False,
-        f"ap-spark.{8:016x}.{os.getpid()}.{machine()}": True,
+        f"ap-spark.{7:016x}.{ended.pid}.{machine_name()}": False,
+        f"ap-spark.{8:016x}.{os.getpid()}.{machine_name()}": True,
         f"ap-spark.{9:016x}.{ended.pid}.another-machine": True,
     }
     engine = start(graph, 2)

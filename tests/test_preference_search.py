@@ -97,7 +97,7 @@ def test_a_run_is_ended_where_exemplars_are_clearly_too_many() -> None:
     trials = Trials(1000, start=-1.0, largest=0.0)
 
     def has_too_many(*exemplars: int, forced: int = 0) -> bool:
-        trace = [Iteration(number, count, 1, 0.0) for number, count in enumerate(exemplars, start=1)]
+        trace = [Iteration(number, count, 1, 1, 0.0) for number, count in enumerate(exemplars, start=1)]
         return trials.has_too_many(trace, forced, window=10)
 
     assert has_too_many(0, 50, *[1270] * 10)
@@ -139,7 +139,7 @@ def test_a_run_with_clearly_too_many_exemplars_is_ended_early(
     edges = frame(all_pairs(x)[1:])
     monkeypatch.setattr(target, "MAX_TRIALS", 5)
     before = held_tables(spark)
-    found = affinity_propagation(edges, clusters=2, max_iter=100)
+    found = affinity_propagation(edges, clusters=2, damping=0.9, max_iter=100)
     assert found.summary.n_clusters <= 3
     assert found.summary.tried[0]["ended_early"]
     assert held_tables(spark).keys() <= before.keys()

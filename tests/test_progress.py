@@ -58,9 +58,9 @@ def test_the_pace_is_that_of_the_iterations(monkeypatch: pytest.MonkeyPatch, cap
         telling = Progress(10)
         now = 1000.0  # what comes before the first iteration takes long
         for number in (1, 2):
-            telling(Iteration(number, 5, 1, 2.0))
+            telling(Iteration(number, 5, 1, 1, 2.0))
             now += 2.0
-        telling(Iteration(3, 5, 1, 2.0))
+        telling(Iteration(3, 5, 1, 1, 2.0))
         telling.close()
     assert all("0.5 iterations/s" in message for message in caplog.messages), caplog.messages
     assert caplog.messages

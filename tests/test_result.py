@@ -51,10 +51,16 @@ def test_what_is_saved_is_loaded(clustering: Clustering, tmp_path: Path, format:
         loaded.save(path, overwrite=True)
 
 
-def test_what_is_no_output_is_not_loaded(clustering: Clustering, tmp_path: Path) -> None:
-    (tmp_path / "summary.json").write_text(json.dumps({"graph": 1}))
-    for path in (tmp_path, tmp_path / "none"):
+@pytest.mark.parametrize("summary", [{"graph": 1}, [], None])
+def test_what_is_no_output_is_not_loaded(clustering: Clustering, tmp_path: Path, summary: object) -> None:
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    (tmp_path / "_SUCCESS").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "none")
+    for path in (tmp_path, tmp_path / "none", tmp_path / "link", "no-scheme://none"):
         with pytest.raises(InputError, match=r"must be a whole output of `ap-spark cluster` or of Clustering\.save"):
             Clustering.load(str(path))
+
+
+def test_a_format_that_is_none_is_refused(clustering: Clustering, tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="output_format must be one of parquet, csv, tsv, json, got 'xls'"):
         clustering.save(str(tmp_path / "out"), format="xls")  # type: ignore[arg-type]

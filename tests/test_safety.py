@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from ap_spark._spark.processes import machine
+from ap_spark._spark.machine import machine_name
 from ap_spark.checkpoint import Checkpoint
 from ap_spark.cli import main
 from ap_spark.errors import ApSparkError, OutputError
@@ -207,7 +207,7 @@ def test_what_only_has_the_name_of_a_leftover_stays(
     here: Path, spark: SparkSession, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An input too: similarities that somebody has found in what a killed run left."""
-    names = {purpose: f".out.{purpose}.{machine()}.1.{16 * '0'}" for purpose in ("staging", "probing", "old")}
+    names = {purpose: f".out.{purpose}.{machine_name()}.1.{16 * '0'}" for purpose in ("staging", "probing", "old")}
     found = here / names["staging"] / "output" / "similarities"
     found.mkdir(parents=True)
     (found / "part-0.csv").write_text(EDGES)
@@ -246,7 +246,7 @@ def test_home_and_working_directory_are_never_replaced(
 def test_what_has_come_into_an_output_since_the_beginning_stays(here: Path, spark: SparkSession) -> None:
     out = an_output(here / "out")
     directory = OutputDirectory(spark, str(out), replace=True)
-    directory.refuse_foreign()
+    directory._refuse_foreign()
     (out / "notes.txt").write_text("three years")
     before = contents(here)
     with pytest.raises(OutputError, match=r"holds 'notes\.txt'"):
@@ -353,13 +353,13 @@ def test_a_place_of_another_user_is_refused(here: Path, spark: SparkSession) -> 
         OutputDirectory(spark, str(mine / "out"), replace=True)
     for out, words in ((shared / "out", "belongs to another user, and .*shared lets nobody"), (held, "by this user")):
         with pytest.raises(OutputError, match=words):
-            OutputDirectory(spark, str(out), replace=True).refuse_foreign()
+            OutputDirectory(spark, str(out), replace=True)._refuse_foreign()
 
 
 @pytest.mark.usefixtures("as_nobody")
 def test_a_leftover_of_another_user_stays(here: Path, spark: SparkSession, caplog: pytest.LogCaptureFixture) -> None:
     here.chmod(0o777)
-    theirs = here / f".out.staging.{machine()}.1.{16 * '0'}"
+    theirs = here / f".out.staging.{machine_name()}.1.{16 * '0'}"
     theirs.mkdir(mode=0o700)
     os.seteuid(NOBODY)
     with claimed(spark, f"{here}/out", "refuse"):
@@ -417,7 +417,7 @@ def test_a_mount_is_not_replaced(here: Path, spark: SparkSession) -> None:
         pytest.skip("nothing can be mounted here")
     try:
         with pytest.raises(OutputError, match="is where a file system is mounted"):
-            OutputDirectory(spark, f"{here}/m", replace=True).refuse_foreign()
+            OutputDirectory(spark, f"{here}/m", replace=True)._refuse_foreign()
         read = places_read(spark, {"INPUT": f"{here}/m/deep"})
         with pytest.raises(OutputError, match="lies in INPUT"):
             OutputDirectory(spark, f"{here}/data/deep/out", replace=True, apart_from=read)

@@ -8,7 +8,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from ap_spark import ApSparkError
-from ap_spark.schema import check_output, did_you_mean
+from ap_spark.schema import check_output
 
 
 @pytest.mark.parametrize(
@@ -30,9 +30,3 @@ def test_only_tables_of_the_declared_types_are_published(spark: SparkSession, co
     else:
         with pytest.raises(ApSparkError, match=re.escape("the table similarities must have the columns {'i': 'id'")):
             check_output("similarities", table)
-
-
-def test_the_nearest_name() -> None:
-    assert did_you_mean("prefrence", ["preference", "id"]) == " (did you mean 'preference'?)"
-    assert did_you_mean("X ", ["x", "y"]) == " (did you mean 'x'?)"
-    assert did_you_mean("score", ["x", "y"]) == did_you_mean("x", []) == ""

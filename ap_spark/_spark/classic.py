@@ -1,6 +1,6 @@
 """Calls that exist only on classic Spark.
 
-On Spark Connect each does nothing, or something equivalent, so that its callers need not ask where they run.
+On Spark Connect each does nothing, or the nearest to it, so that callers need not know where they run.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ __all__ = [
     "GROUP_PREFIX",
     "UNCANCELLABLE_SUFFIX",
     "cores",
-    "describe",
     "is_connect",
     "is_local",
+    "name_jobs",
     "only_reads_files",
     "reads_this_machine",
     "release",
@@ -41,8 +41,8 @@ def is_connect(spark: SparkSession) -> bool:
 
 
 def is_local(spark: SparkSession) -> bool:
-    """Return whether the driver is the only executor."""
-    return re.match(r"local\b(?!-)", str(spark.sparkContext.master)) is not None
+    """Return whether the driver is the only executor; False on Spark Connect, which cannot know."""
+    return not is_connect(spark) and re.match(r"local\b(?!-)", str(spark.sparkContext.master)) is not None
 
 
 _SCANS = {"Project", "Filter", "LogicalRelation", "DataSourceV2Relation", "LocalRelation", "InMemoryRelation"}
@@ -74,7 +74,7 @@ def cores(spark: SparkSession) -> int:
     return _UNKNOWN_CORES if is_connect(spark) else spark.sparkContext.defaultParallelism
 
 
-def describe(spark: SparkSession, text: str) -> None:
+def name_jobs(spark: SparkSession, text: str) -> None:
     """Name the jobs that follow in the Spark UI (classic only)."""
     if not is_connect(spark):
         spark.sparkContext.setJobDescription(text)

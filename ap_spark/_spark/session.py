@@ -1,4 +1,4 @@
-"""The Spark session of the command line and of the jobs."""
+"""The Spark session: start or join it for the command and the jobs; change its settings for a block of code."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def few_partitions(spark: SparkSession) -> dict[str, str]:
 
     Spark does not merge the small partitions of a table that is persisted.
     """
-    if classic.is_connect(spark) or not classic.is_local(spark):
+    if not classic.is_local(spark):
         return {}
     wanted = int(str(spark.conf.get(_PARTITIONS)))
     return {_PARTITIONS: str(min(wanted, _PARTITIONS_PER_CORE * classic.cores(spark)))}

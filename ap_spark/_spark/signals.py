@@ -36,14 +36,14 @@ __all__ = ["Interrupts"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SAME_SIGNAL_S = 2.0  # a signal so soon after the first is the same one, which reached us through Java too
-_CANCEL_SHARE = 0.8  # of the grace period: then the jobs of `classic.uncancellable` are cancelled too
+_CANCEL_FRACTION = 0.8  # of the grace period: then the jobs of `classic.uncancellable` are cancelled too
 _LAST_LINE_S = 10  # that Java waits for our last line, where it has started us and ends for another reason than us
 _TRANSFER_S = 0.5  # for what is under way between us and Java to arrive: a line, the end of a task, an answer
 _HOOK_PRIORITY = 100  # above 50, which is that of Spark's own hook: it would stop the session first
 
 
 class Interrupts:
-    """Notes the first signal that asks a run to end; a second one ends the process at once.
+    """What signals do to a run: the first asks it to end, a second one ends the process at once.
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ class Interrupts:
             _in_background(
                 lambda: self._spark and self._spark.sparkContext._jsc.sc().cancelJobGroupAndFutureJobs(self._group)
             )
-            if self._over.wait(_CANCEL_SHARE * self.grace):
+            if self._over.wait(_CANCEL_FRACTION * self.grace):
                 return
             _in_background(
                 lambda: (
@@ -170,7 +170,7 @@ class Interrupts:
                     and self._spark.sparkContext._jsc.sc().cancelJobGroup(self._group + classic.UNCANCELLABLE_SUFFIX)
                 )
             )
-            if not self._over.wait((1 - _CANCEL_SHARE) * self.grace):
+            if not self._over.wait((1 - _CANCEL_FRACTION) * self.grace):
                 self._end()
 
     def _end(self) -> None:
@@ -234,7 +234,7 @@ class _ForwardSignal:
 
     def handle(self, taken: Any) -> None:
         with suppress(OSError, ValueError):  # the run is over
-            self.interrupts._waker.write(bytes([signal.SIGINT if taken.getName() == "INT" else signal.SIGTERM]))
+            self.interrupts._waker.write(bytes([signal.Signals[f"SIG{taken.getName()}"]]))
 
     class Java:
         implements = ("sun.misc.SignalHandler",)

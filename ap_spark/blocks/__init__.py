@@ -2,8 +2,8 @@
 
     edges ──► one shuffle by row ──► block files ──► passes: iterate, assign, refine, degrees, histogram, components
 
-`send`             packs edges for the shuffle, many in one row
-`assemble`         turns the edges of some rows into entries, by the rules of the input: arrays in, arrays out
+`parcels`          edges packed for the shuffle, many in one row
+`entries`          from edges to the entries of rows, by the rules of the input: arrays in, arrays out
 `build`            the task that writes the file of a block from the edges it gets, and returns a handle to it
 `files`            a block in a memory-mapped file
 `store`            the blocks of a graph, as the driver sees them: writes them, runs passes, rebuilds lost ones

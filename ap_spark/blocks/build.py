@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyspark import Broadcast, TaskContext
 
-from ap_spark.blocks.assemble import Assembled, Rules, assemble
+from ap_spark.blocks.entries import Entries, Rules, make_entries
 from ap_spark.blocks.files import (
     Shape,
     UnusableFile,
@@ -28,11 +28,11 @@ from ap_spark.blocks.files import (
     write_block,
 )
 from ap_spark.blocks.hashing import hash_edges
-from ap_spark.blocks.send import edge_type, unpacked
+from ap_spark.blocks.parcels import edge_type, unpack_parcels
 
 __all__ = ["HANDLES", "EdgeStats", "Layout", "Reusable", "build", "rebuild", "split_by_rows", "with_diagonal"]
 
-_BUCKET_EDGES = 4_000_000  # a task assembles so many edges at once, in some 300 MB
+_BUCKET_EDGES = 4_000_000  # a task makes entries of so many edges at once, in some 300 MB
 
 _HANDLE = pa.schema(
     {
@@ -76,7 +76,7 @@ class Layout:
         Block b holds the rows of the points ``cuts[b]:cuts[b + 1]``.
     rules : Rules
     n_edges : int
-        About how many edges there are before they are assembled.
+        About how many edges there are before they become entries.
     """
 
     run: int
@@ -121,7 +121,7 @@ class EdgeStats:
     hash : int
         Of all edges, whatever their order.
     preference_of, preference
-        See `assemble.Assembled`.
+        See `entries.Entries`.
     """
 
     degrees: NDArray[np.int64]
@@ -135,7 +135,7 @@ class EdgeStats:
     preference_of: list[NDArray[np.int64]] = field(default_factory=list)
     preference: list[NDArray[np.float64]] = field(default_factory=list)
 
-    def add(self, found: Assembled, on_duplicate: str) -> None:
+    def update(self, found: Entries, on_duplicate: str) -> None:
         if on_duplicate == "error":
             self.wrong += found.duplicates
         self.wrong += int(np.count_nonzero(np.isneginf(found.preference)))
@@ -172,7 +172,7 @@ class EdgeStats:
 def build(
     batches: _Batches, layout: Layout, keys: Broadcast[NDArray[np.int64]], reusable: Reusable | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """Write the block of this partition from parcels of edges in any order (`send.parcels`); yield its handle."""
+    """Write the block of this partition from parcels of edges in any order (`parcels.py`); yield its handle."""
     number = _block_number()
     path = path_of(layout.run, number)
     low, high = layout.cuts[number], layout.cuts[number + 1]
@@ -180,8 +180,8 @@ def build(
 
     def entries() -> Iterator[_Arrays]:
         for edges in split_by_rows(batches, layout, int(low), int(high), path.parent, stats):
-            found = assemble(edges["i"], edges["k"], edges["s"], layout.rules)
-            stats.add(found, layout.rules.on_duplicate)
+            found = make_entries(edges["i"], edges["k"], edges["s"], layout.rules)
+            stats.update(found, layout.rules.on_duplicate)
             yield with_diagonal(found)
 
     found = _write_file(path, layout, number, 0, entries(), reusable)
@@ -236,17 +236,17 @@ def split_by_rows(
     batches: _Batches, layout: Layout, low: int, high: int, directory: Path, stats: EdgeStats
 ) -> Iterator[_Arrays]:
     """Yield the edges of a block by ranges of rows, about _BUCKET_EDGES at once, by way of temporary files."""
-    share = layout.n_edges / layout.blocks
+    edges_a_block = layout.n_edges / layout.blocks
     if layout.rules.symmetrize != "none":
-        share *= 2
-    buckets = int(min(max(1, -(-share // _BUCKET_EDGES)), 256, high - low))
+        edges_a_block *= 2
+    buckets = int(min(max(1, -(-edges_a_block // _BUCKET_EDGES)), 256, high - low))
     edge = edge_type(layout.n_points)
     with ExitStack() as held:
         files: list[BinaryIO] = []
         if buckets > 1:
             files = [held.enter_context(tempfile.TemporaryFile(dir=directory)) for _ in range(buckets)]
         kept: list[NDArray[Any]] = []
-        for edges in unpacked(batches, layout.n_points):
+        for edges in unpack_parcels(batches, layout.n_points):
             wrong = edges["i"] < 0
             if wrong.any():
                 stats.wrong += int(np.count_nonzero(wrong))
@@ -273,7 +273,7 @@ def _to_arrays(edges: NDArray[Any]) -> _Arrays:
     return {name: np.ascontiguousarray(edges[name]) for name in edges.dtype.names or ()}
 
 
-def with_diagonal(found: Assembled) -> _Arrays:
+def with_diagonal(found: Entries) -> _Arrays:
     """Return the entries with the diagonal, which comes first in each row."""
     begins = np.flatnonzero(np.diff(found.i, prepend=-1))
     rows = found.i[begins]

@@ -13,12 +13,16 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from ap_spark.blocks.kernel import Block, Damping, Floats, Integers
+from ap_spark.blocks.kernel import Block, Floats, Integers
+from ap_spark.damping import DAMPINGS, Damping, Levels
 from ap_spark.exact_sum import Units
 
 __all__ = ["iterate"]
 
 _Columns = NDArray[Any]
+
+_TABLE = np.array(DAMPINGS)
+_NO_LEVELS = np.empty(0, np.uint8)
 
 
 def _jit(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -30,12 +34,19 @@ def _jit(function: Callable[..., Any]) -> Callable[..., Any]:
     return compiled
 
 
-def iterate(block: Block, totals: Floats, damping: Damping, units: Units, sums: Integers) -> None:
+def iterate(
+    block: Block, totals: Floats, damping: Damping, units: Units, sums: Integers, last: Damping | None = None
+) -> None:
     """Compute the messages of one iteration, in place; see `kernel.iterate`."""
     matrix = (block.cuts, block.rows, block.starts, block.diagonal, block.columns)
     messages = (block.s, block.r, block.a)
-    each = np.atleast_1d(np.asarray(damping, np.float64))
-    _iterate_parts(*matrix, *messages, totals, each, *units, sums, *block.scratch)
+    dampings = (*_split(damping if last is None else last), *_split(damping))
+    _iterate_parts(*matrix, *messages, totals, last is not None, *dampings, _TABLE, *units, sums, *block.scratch)
+
+
+def _split(damping: Damping) -> tuple[float, Levels]:
+    """Return one damping for all entries, or the level of each."""
+    return (damping, _NO_LEVELS) if isinstance(damping, float) else (0.0, damping)
 
 
 @_jit
@@ -49,26 +60,34 @@ def _iterate_parts(
     r: Floats,
     a: Floats,
     totals: Floats,
-    damping: Floats,
+    differs: bool,
+    last: float,
+    last_levels: Levels,
+    damping: float,
+    levels: Levels,
+    table: Floats,
     coarse: float,
     fine: float,
     sums: Integers,
     value: Floats,
     other: Floats,
+    keep: Floats,
 ) -> None:
-    """Iterate all parts of a block. ``damping`` has one number, or one a row; ``value`` and ``other`` are scratch."""
+    """Iterate all parts of a block. ``value``, ``other`` and ``keep`` are scratch.
+
+    ``last`` is the damping of availabilities, where it ``differs`` from that of responsibilities.
+    """
     positive = np.empty(len(value), np.int64)
     for part in range(len(cuts) - 1):
         low, high = cuts[part], cuts[part + 1]
         entries = slice(starts[low], starts[high])
         begin = starts[low : high + 1] - starts[low]
         self_index = diagonal[low:high] - starts[low]
-        keep = np.empty(high - low)
-        keep[:] = damping[low:high] if len(damping) > 1 else damping
-        _availabilities(
-            rows[low:high], begin, self_index, columns[entries], r[entries], a[entries], totals, keep, other
-        )
+        _look_up(last, last_levels, entries, table, keep)
+        _availabilities(rows[low:high], self_index, columns[entries], r[entries], a[entries], totals, keep, other)
         _add(a[entries], s[entries], value)
+        if differs:
+            _look_up(damping, levels, entries, table, keep)
         _responsibilities(begin, value, s[entries], r[entries], keep)
         addends = positive[: _find_positive(r[entries], positive)]
         if len(sums) == 1:
@@ -78,31 +97,42 @@ def _iterate_parts(
 
 
 @_jit
+def _look_up(damping: float, levels: Levels, entries: slice, table: Floats, keep: Floats) -> None:
+    """Write the damping of each entry."""
+    if len(levels) == 0:
+        keep[: entries.stop - entries.start] = damping
+    else:
+        _look_up_levels(levels[entries], table, keep)
+
+
+@_jit
+def _look_up_levels(levels: Levels, table: Floats, keep: Floats) -> None:
+    for e in range(len(levels)):
+        keep[e] = table[levels[e]]
+
+
+@_jit
 def _availabilities(
     rows: Integers,
-    starts: Integers,
     diagonal: Integers,
     columns: _Columns,
     r: Floats,
     a: Floats,
     totals: Floats,
-    damping: Floats,
+    keep: Floats,
     new: Floats,
 ) -> None:
     for e in range(len(columns)):
         new[e] = min(totals[columns[e]] - max(r[e], 0.0), 0.0)
     for j in range(len(rows)):
         new[diagonal[j]] = totals[rows[j]] - r[diagonal[j]]
-    _damp(starts, a, new, damping)
+    _damp(a, new, keep)
 
 
 @_jit
-def _damp(starts: Integers, old: Floats, new: Floats, damping: Floats) -> None:
-    for j in range(len(damping)):
-        keep = damping[j]
-        take = 1.0 - keep
-        for e in range(starts[j], starts[j + 1]):
-            old[e] = old[e] * keep + new[e] * take
+def _damp(old: Floats, new: Floats, keep: Floats) -> None:
+    for e in range(len(old)):
+        old[e] = old[e] * keep[e] + new[e] * (1.0 - keep[e])
 
 
 @_jit
@@ -112,15 +142,13 @@ def _add(a: Floats, s: Floats, value: Floats) -> None:
 
 
 @_jit
-def _responsibilities(starts: Integers, value: Floats, s: Floats, r: Floats, damping: Floats) -> None:
-    for j in range(len(damping)):
-        keep = damping[j]
-        take = 1.0 - keep
+def _responsibilities(starts: Integers, value: Floats, s: Floats, r: Floats, keep: Floats) -> None:
+    for j in range(len(starts) - 1):
         row = slice(starts[j], starts[j + 1])
         largest, second = _two_largest(value[row])
         for e in range(starts[j], starts[j + 1]):
             others = second if value[e] == largest else largest
-            r[e] = r[e] * keep + (s[e] - others) * take
+            r[e] = r[e] * keep[e] + (s[e] - others) * (1.0 - keep[e])
 
 
 @_jit

@@ -29,8 +29,9 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from ap_spark._spark.processes import machine
+from ap_spark._spark.machine import machine_name
 from ap_spark.blocks.kernel import Block, Integers
+from ap_spark.damping import Levels
 
 __all__ = [
     "OPEN_FILES",
@@ -122,7 +123,7 @@ def local_directories() -> list[Path]:
 def path_of(run: int, number: int) -> Path:
     """Return where this executor keeps a block: blocks are spread over its local directories."""
     local = local_directories()
-    return local[number % len(local)] / f"{_PREFIX}.{run:016x}.{os.getppid()}.{machine()}" / f"block-{number}"
+    return local[number % len(local)] / f"{_PREFIX}.{run:016x}.{os.getppid()}.{machine_name()}" / f"block-{number}"
 
 
 def shape_of(path: Path, points: int) -> Shape:
@@ -278,6 +279,7 @@ class BlockFile:
         self.similarity = arrays.pop("similarity")
         self.block = Block(**arrays)
         self.sums: Integers | None = None
+        self.levels: tuple[Levels, Levels] | None = None  # of the points, and of the entries
 
     @property
     def iteration(self) -> int:
@@ -380,9 +382,16 @@ def clear_leftovers() -> None:
             for beside in local.parent.iterdir():
                 with suppress(OSError):
                     for found in beside.glob(f"{_PREFIX}.*"):
-                        owner = _OWNER.fullmatch(found.name)
-                        if owner and owner["machine"] == machine() and not psutil.pid_exists(int(owner["process"])):
+                        if _has_lost_its_owner(found.name):
                             shutil.rmtree(found, ignore_errors=True)
+
+
+def _has_lost_its_owner(name: str) -> bool:
+    """Return whether the name of a directory is that of a process of this machine that has ended."""
+    owner = _OWNER.fullmatch(name)
+    if owner is None or owner["machine"] != machine_name():
+        return False
+    return not psutil.pid_exists(int(owner["process"]))
 
 
 def delete_files(run: int, directories: Iterable[Path]) -> None:

@@ -26,17 +26,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ap_spark.damping import DAMPINGS, Damping, Levels
 from ap_spark.exact_sum import Units
 
 __all__ = [
     "Block",
-    "Damping",
     "Flags",
     "Floats",
     "Integers",
     "availabilities",
     "column_totals",
     "contributions",
+    "entry_levels",
     "in_floats",
     "in_units",
     "iterate",
@@ -49,8 +50,8 @@ __all__ = [
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
-Damping = float | Floats
 
+_TABLE = np.array(DAMPINGS)
 _PART_ENTRIES = 1 << 14  # worked on together: six arrays of so many entries fit into a second-level cache
 _PARTS_PER_GROUP = 4  # their contributions are added together, since they are few and each call of numpy costs
 
@@ -103,8 +104,8 @@ class Block:
 
     @cached_property
     def scratch(self) -> Floats:
-        """Two numbers for each entry of the largest part, to be overwritten."""
-        return np.empty((2, np.diff(self.starts[self.cuts]).max(initial=0)))
+        """Three numbers for each entry of the largest part, to be overwritten."""
+        return np.empty((3, np.diff(self.starts[self.cuts]).max(initial=0)))
 
     def part(self, low: int, high: int) -> Block:
         """Return the rows ``low:high`` as views."""
@@ -151,20 +152,53 @@ def make_block(i: NDArray[Any], k: NDArray[Any], s: Floats) -> Block:
     )
 
 
-def iterate(block: Block, totals: Floats, damping: Damping, units: Units, sums: Integers) -> None:
-    """Compute the messages of one iteration, in place.
+def entry_levels(block: Block, level: Levels) -> Levels:
+    """Return the level of each entry of a block: the larger one of its row and its column.
+
+    Parameters
+    ----------
+    block : Block
+    level : uint8, shape (n_points,)
+        The level of each point.
+
+    Returns
+    -------
+    uint8, shape (entries,)
+
+    Examples
+    --------
+    >>> block = make_block(np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]), np.array([-2.0, -1.0, -1.0, -2.0]))
+    >>> entry_levels(block, np.array([0, 2], np.uint8))
+    array([0, 2, 2, 2], dtype=uint8)
+    """
+    found = np.empty(len(block.columns), np.uint8)
+    start = 0
+    for part in block.parts:
+        entries = found[start : start + len(part.columns)]
+        level.take(part.columns, out=entries, mode="clip")
+        np.maximum(entries, np.repeat(level[part.rows], np.diff(part.starts)), out=entries)
+        start += len(entries)
+    return found
+
+
+def iterate(
+    block: Block, totals: Floats, damping: Damping, units: Units, sums: Integers, last: Damping | None = None
+) -> None:
+    """Compute the messages of one iteration, in place: the last availabilities from totals, then responsibilities.
 
     Parameters
     ----------
     block : Block
     totals : float64, shape (n_points,)
         T of the last iteration, see `availabilities`. Before the first iteration 0: availabilities then stay 0.
-    damping : float, or float64 of shape (m,)
-        In [0.5, 1); one number, or one for each row of the block.
+    damping : float, or uint8 of shape (entries,)
+        One number, or the level of each entry (`damping.DAMPINGS`).
     units : Units
         See `exact_sum.units_of`.
     sums : int64, shape (words, n_points)
         The contributions of the block to the new totals are added here, in units.
+    last : float, or uint8 of shape (entries,), optional
+        The damping of the last iteration, where it was another.
 
     Examples
     --------
@@ -174,13 +208,14 @@ def iterate(block: Block, totals: Floats, damping: Damping, units: Units, sums: 
     >>> block.r, sums
     (array([-0.5,  0.5,  0.5, -0.5]), array([[2, 2]]))
     """
-    row = 0
+    start = 0
+    last = damping if last is None else last
     for group in block.groups:
         for part in group.parts:
-            part_damping = damping if isinstance(damping, float) else damping[row : row + len(part.rows)]
-            availabilities(part, totals, part_damping, block.scratch)
-            responsibilities(part, part_damping, block.scratch)
-            row += len(part.rows)
+            entries = slice(start, start + len(part.s))
+            availabilities(part, totals, last if isinstance(last, float) else last[entries], block.scratch)
+            responsibilities(part, damping if isinstance(damping, float) else damping[entries], block.scratch)
+            start = entries.stop
         contributions(group, units, sums)
 
 
@@ -195,9 +230,9 @@ def availabilities(block: Block, totals: Floats, damping: Damping, scratch: Floa
     block : Block
     totals : float64, shape (n_points,)
         T(k) = r(k,k) + sum over i' != k of max(0, r(i',k)); infinite for a forced exemplar.
-    damping : float, or float64 of shape (m,)
-        In [0.5, 1); one number, or one for each row of the block.
-    scratch : float64, shape (2, at least the number of entries), optional
+    damping : float, or uint8 of shape (entries,)
+        One number, or the level of each entry.
+    scratch : float64, shape (3, at least the number of entries), optional
 
     Examples
     --------
@@ -207,13 +242,13 @@ def availabilities(block: Block, totals: Floats, damping: Damping, scratch: Floa
     >>> block.a
     array([ 0.25, -0.25, -0.25,  0.25])
     """
-    new, positive = _scratch_of(block, scratch)
+    new, positive, keep = _scratch_of(block, scratch)
     np.maximum(block.r, 0.0, out=positive)
     totals.take(block.columns, out=new, mode="clip")  # numpy would buffer the result in its other modes
     np.subtract(new, positive, out=new)
     np.minimum(new, 0.0, out=new)
     new[block.diagonal] = totals[block.rows] - block.r[block.diagonal]
-    _damp(block.a, new, _per_entry(damping, block))
+    _damp(block.a, new, _keep(damping, keep))
 
 
 def responsibilities(block: Block, damping: Damping, scratch: Floats | None = None) -> None:
@@ -227,9 +262,9 @@ def responsibilities(block: Block, damping: Damping, scratch: Floats | None = No
     Parameters
     ----------
     block : Block
-    damping : float, or float64 of shape (m,)
-        In [0.5, 1); one number, or one for each row of the block.
-    scratch : float64, shape (2, at least the number of entries), optional
+    damping : float, or uint8 of shape (entries,)
+        One number, or the level of each entry.
+    scratch : float64, shape (3, at least the number of entries), optional
 
     Examples
     --------
@@ -238,7 +273,7 @@ def responsibilities(block: Block, damping: Damping, scratch: Floats | None = No
     >>> block.r
     array([-0.5,  0.5,  0.5, -0.5])
     """
-    value, new = _scratch_of(block, scratch)
+    value, new, keep = _scratch_of(block, scratch)
     starts = block.starts[:-1]
     np.add(block.a, block.s, out=value)
     largest = np.maximum.reduceat(value, starts)
@@ -251,7 +286,7 @@ def responsibilities(block: Block, damping: Damping, scratch: Floats | None = No
     second = np.maximum.reduceat(value, starts)
     np.subtract(block.s, of_row, out=new)
     new[best] = block.s[best] - second
-    _damp(block.r, new, _per_entry(damping, block))
+    _damp(block.r, new, _keep(damping, keep))
 
 
 def contributions(block: Block, units: Units, sums: Integers) -> None:
@@ -292,7 +327,8 @@ def column_totals(sums: Integers, r: Floats, a: Floats, damping: Damping, units:
         The contributions of all blocks, in units.
     r, a : float64, shape (columns,)
         r(k,k) of this iteration, and a(k,k) of the last one. r is NaN where k has no row: a forced exemplar.
-    damping : float, or float64 of shape (columns,)
+    damping : float, or uint8 of shape (columns,)
+        One number, or the level of each column.
     units : Units
 
     Returns
@@ -313,7 +349,7 @@ def column_totals(sums: Integers, r: Floats, a: Floats, damping: Damping, units:
     totals, after, exemplars = np.empty(len(r)), np.empty(len(r)), np.empty(len(r), bool)
     for start in range(0, len(r), _PART_ENTRIES):
         part = slice(start, start + _PART_ENTRIES)
-        keep = damping if isinstance(damping, float) else damping[part]
+        keep = _keep(damping if isinstance(damping, float) else damping[part])
         without_row = np.isnan(r[part])
         negative = np.where(without_row, 0.0, np.minimum(r[part], 0.0))
         totals[part] = 0.0
@@ -369,16 +405,16 @@ def summed(values: Floats, units: Units) -> float:
 
 def _scratch_of(block: Block, scratch: Floats | None) -> Floats:
     """Return scratch arrays for a block: those given, or new ones."""
-    return np.empty((2, len(block.s))) if scratch is None else scratch[:, : len(block.s)]
+    return np.empty((3, len(block.s))) if scratch is None else scratch[:, : len(block.s)]
 
 
-def _per_entry(damping: Damping, block: Block) -> Damping:
-    """Return the damping of each entry, or the one number for all."""
-    return damping if isinstance(damping, float) else np.repeat(damping, np.diff(block.starts))
+def _keep(damping: Damping, out: Floats | None = None) -> float | Floats:
+    """Return the share of the old message that is kept: one number, or one for each entry."""
+    return damping if isinstance(damping, float) else _TABLE.take(damping, out=out, mode="clip")
 
 
-def _damp(old: Floats, new: Floats, damping: Damping) -> None:
-    """Compute old <- damping * old + (1 - damping) * new in place; ``new`` is overwritten too."""
-    np.multiply(old, damping, out=old)
-    np.multiply(new, 1.0 - damping, out=new)
+def _damp(old: Floats, new: Floats, keep: float | Floats) -> None:
+    """Compute old <- keep * old + (1 - keep) * new in place; ``new`` is overwritten too."""
+    np.multiply(old, keep, out=old)
+    np.multiply(new, 1.0 - keep, out=new)
     np.add(old, new, out=old)

@@ -30,7 +30,7 @@ from ap_spark.blocks.build import HANDLES, Layout, Reusable, build, rebuild
 from ap_spark.blocks.files import Shape, UnusableFile, delete_files, local_directories, opened
 from ap_spark.errors import ApSparkError, SettingError, StorageError
 
-__all__ = ["MAX_ATTEMPTS", "Blocks", "broadcast", "lost", "no_storage", "sent", "shape_of_handle"]
+__all__ = ["MAX_ATTEMPTS", "Blocks", "broadcast", "lost_blocks_error", "sent", "shape_of_handle", "storage_error"]
 
 _COLLECTED_BYTES = 64 << 20  # up to so many bytes the driver adds the sums of all blocks itself
 MAX_ATTEMPTS = 10  # to run a pass, or an iteration, over blocks that are lost again and again
@@ -47,7 +47,7 @@ class Blocks:
     Parameters
     ----------
     edges : DataFrame
-        Parcels (block, edges), see `send.parcels`.
+        Parcels (block, edges), see `parcels.pack_parcels`.
     layout : Layout
     keys : int64, shape (n_points,)
         See `hashing`.
@@ -102,7 +102,7 @@ class Blocks:
             assert self._reusable is not None
             source, task = self.entries, partial(rebuild, layout=self.layout, reusable=self._reusable)
         self.lineage = self._origin
-        classic.describe(self.spark, "ap: blocks")
+        classic.name_jobs(self.spark, "ap: blocks")
         with with_settings(self.spark, _PLANNER_SETTINGS):
             placed = source.repartitionById(self.layout.blocks, "block")
             if self.entries is not None:
@@ -110,9 +110,9 @@ class Blocks:
             self.handles = placed.drop("block").mapInArrow(task, HANDLES).persist()
             found = self.handles.collect()
             self.located = self.handles.select("block", "path", "rows", "entries").rdd
-        classic.describe(self.spark, "")
+        classic.name_jobs(self.spark, "")
         if problems := [handle.problem for handle in found if handle.problem]:
-            raise no_storage(problems[0])
+            raise storage_error(problems[0])
         self.found = self.found or sorted(found, key=lambda handle: int(handle.block))
         for before, now in zip(self.found, sorted(found, key=lambda handle: int(handle.block)), strict=True):
             if before.entries != now.entries or (now.hash and now.hash != before.hash):
@@ -149,7 +149,7 @@ class Blocks:
                 return [found[block] for block in sorted(found)]
             if attempt:  # the first time the executor with the file may only have been busy: another got the task
                 self.write()
-        raise lost("a pass")
+        raise lost_blocks_error("a pass")
 
     def visit_columns(self, kernel: Callable[..., Any], *of_points: Any) -> tuple[list[Any], NDArray[np.int64]]:
         """Run a pass that adds something up for each column.
@@ -180,7 +180,7 @@ class Blocks:
                 return [found[block] for block in sorted(found)], np.concatenate(sums, axis=1)
             if attempt:
                 self.write()
-        raise lost("a pass")
+        raise lost_blocks_error("a pass")
 
     def read(self, task: Callable[..., Any], columns: str) -> DataFrame:
         """Return what a task computes from handles (block, path, rows, entries), on the executors that have the files.
@@ -311,10 +311,10 @@ def broadcast(spark: SparkSession, value: Any) -> Broadcast[Any]:
     try:
         return spark.sparkContext.broadcast(value)
     except (OSError, PicklingError) as error:  # PySpark writes it to a local file first
-        raise no_storage(f"{spark.sparkContext._temp_dir}: {error}") from error
+        raise storage_error(f"{spark.sparkContext._temp_dir}: {error}") from error
 
 
-def no_storage(problem: str) -> StorageError:
+def storage_error(problem: str) -> StorageError:
     """Return the error for a local directory that is full or cannot be written."""
     return StorageError(
         f"no room, or no permission, in a local directory of Spark's, where messages are kept: {problem} "
@@ -322,7 +322,7 @@ def no_storage(problem: str) -> StorageError:
     )
 
 
-def lost(when: str) -> ApSparkError:
+def lost_blocks_error(when: str) -> ApSparkError:
     """Return the error for blocks that are lost again and again."""
     return ApSparkError(
         f"blocks were lost again and again in {when}, in {MAX_ATTEMPTS} attempts "

@@ -27,11 +27,12 @@ from ap_spark.checkpoint.record import Record
 from ap_spark.checkpoint.store import UNREADABLE, SnapshotStore, writable_store
 from ap_spark.convergence import Iteration
 from ap_spark.engines import Engine, State
-from ap_spark.errors import CheckpointError, SettingError, reason
+from ap_spark.errors import CheckpointError, SettingError
 from ap_spark.graph.block_graph import BlockGraph
 from ap_spark.graph.edge_graph import EdgeGraph
 from ap_spark.preference_search import Trial
 from ap_spark.settings import Settings, Snapshots
+from ap_spark.wording import format_reason
 
 __all__ = ["WITHOUT_CHECKPOINT", "Checkpoint", "Snapshot"]
 
@@ -181,7 +182,7 @@ class Checkpoint:
                 "snapshot after iteration %d: %s/%s, %.1f s", engine.iteration, self.store.directory, name, seconds
             )
         except UNREADABLE as error:
-            logger.warning("no snapshot taken: %s", reason(error))
+            logger.warning("no snapshot taken: %s", format_reason(error))
             if name and name not in self._known:
                 self._delete([name])
             return False
@@ -234,7 +235,7 @@ class Checkpoint:
                 check_settings(record.settings, record.iteration, self._settings)
             except UNREADABLE as error:
                 where = f"{self.store.directory}/{name}"
-                logger.warning("%s is damaged, so the one before it is taken: %s", where, reason(error))
+                logger.warning("%s is damaged, so the one before it is taken: %s", where, format_reason(error))
                 damaged.add(name)
                 continue
             except Mismatch as mismatch:

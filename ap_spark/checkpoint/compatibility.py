@@ -1,9 +1,9 @@
-"""Whether a snapshot is of this run: what may differ, and what may not."""
+"""Which settings a run must share with the snapshot that it resumes from."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from ap_spark.settings import Settings
@@ -36,7 +36,7 @@ def decisive(settings: Settings) -> dict[str, Any]:
     {'clusters': None, 'damping': 0.5, 'convergence_iter': 15, 'jitter': True, 'seed': 0}
     """
     names = _DECISIVE if is_extensible(settings) else (*_DECISIVE, "max_iter")
-    given = asdict(replace(settings, convergence_iter=settings.window))
+    given = asdict(settings.with_window())
     return {name: value for name, value in given.items() if name in names}
 
 
@@ -58,7 +58,7 @@ def check_settings(theirs: Mapping[str, Any], iteration: int, settings: Settings
         If a decisive setting differs, or the snapshot has more iterations than this run may do.
     """
     ours = decisive(settings)
-    for name in sorted(theirs.keys() | ours.keys()):
+    for name in dict.fromkeys([*ours, *theirs]):
         if theirs.get(name) != ours.get(name):
             raise Mismatch(f"{name} {theirs.get(name)}", ours.get(name))
     if iteration > settings.max_iter:

@@ -23,7 +23,7 @@ from ap_spark.version import __version__
 
 __all__ = ["FORMAT", "SCHEMA", "Checks", "Record", "digest", "from_row", "to_row"]
 
-FORMAT = 3  # of the tables, and of the numbers in them
+FORMAT = 4  # of the tables, and of the numbers in them
 
 _TRIAL = {
     "preference": pa.float64(),
@@ -31,6 +31,7 @@ _TRIAL = {
     "converged": pa.bool_(),
     "at_rest": pa.bool_(),
     "ended_early": pa.bool_(),
+    "settled": pa.bool_(),
 }
 SCHEMA = pa.schema(
     {
@@ -116,7 +117,7 @@ def from_row(row: Mapping[str, Any]) -> Record:
 
     Examples
     --------
-    >>> record = Record("f00d", {"damping": 0.9}, 1, Checks(9, 7), Checks(3, 5), [Iteration(1, 2, 2, 0.5)], [])
+    >>> record = Record("f00d", {"damping": 0.9}, 1, Checks(9, 7), Checks(3, 5), [Iteration(1, 2, 2, 2, 0.5)], [])
     >>> from_row(to_row(record)) == record
     True
     """

@@ -1,7 +1,7 @@
 """Snapshots on disk, or wherever Spark can write.
 
     DIR/snapshot-000007-9f86d081/messages/   i, k, similarity, r, a
-                                 columns/    k, total, a, exemplar
+                                 columns/    k, total, a, exemplar, level, flipped
                                  record/     one row (`record.py`)
                                  _SUCCESS    written last: a snapshot without it is not whole
 

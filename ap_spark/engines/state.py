@@ -9,7 +9,7 @@ from pyspark.sql import DataFrame
 __all__ = ["COLUMNS", "MESSAGES", "State"]
 
 MESSAGES = "i bigint, k bigint, similarity double, r double, a double"
-COLUMNS = "k bigint, total double, a double, exemplar boolean"
+COLUMNS = "k bigint, total double, a double, exemplar boolean, level tinyint, flipped int"
 
 
 class State(NamedTuple):
@@ -27,8 +27,10 @@ class State(NamedTuple):
         graph can be rebuilt from them; on the diagonal they have no meaning. r is of this iteration, a of the one
         before.
     columns : DataFrame
-        (k, total, a, exemplar), a row for each column: T(k) of this iteration; a(k,k) of this iteration, NaN where k
-        has no row (a forced exemplar); whether a(k,k) + r(k,k) > 0. Columns without any entry may be left out.
+        (k, total, a, exemplar, level, flipped), a row for each column: T(k) of this iteration; a(k,k) of this
+        iteration, NaN where k has no row (a forced exemplar); whether a(k,k) + r(k,k) > 0; the level of the damping of
+        k in this iteration; the last iteration in which k became or ceased to be an exemplar, 0 for none. Columns
+        without any entry may be left out.
     """
 
     iteration: int

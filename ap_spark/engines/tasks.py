@@ -12,6 +12,7 @@ import importlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -27,9 +28,10 @@ from ap_spark.blocks import kernel
 from ap_spark.blocks.build import Layout
 from ap_spark.blocks.files import TORN, BlockFile, UnusableFile, opened
 from ap_spark.blocks.hashing import jittered
-from ap_spark.blocks.kernel import Block, Damping, Flags, Floats, Integers, column_totals
+from ap_spark.blocks.kernel import Block, Flags, Floats, Integers, column_totals, entry_levels
 from ap_spark.blocks.store import shape_of_handle
 from ap_spark.convergence import Iteration, Stability
+from ap_spark.damping import Damping, Levels, PointDamping, is_raise_due
 from ap_spark.exact_sum import Units
 
 __all__ = [
@@ -52,6 +54,7 @@ _MISSING = TORN - 1  # the iteration of a block whose file cannot be used
 
 _Batches = Iterable[pa.RecordBatch]
 _Handles = Iterable[Row]
+_Sent = float | Broadcast[Levels]
 
 
 class PartialSums(NamedTuple):
@@ -111,12 +114,15 @@ class LocalRun(NamedTuple):
         T(k) after the last of them, and a(k,k), which follows from it.
     exemplars : bool, shape (n_points,)
         Whether a(k,k) + r(k,k) > 0.
+    damping : PointDamping
+        After the last of them.
     """
 
     records: list[Iteration]
     totals: Floats
     a: Floats
     exemplars: Flags
+    damping: PointDamping
 
 
 @dataclass(frozen=True)
@@ -155,7 +161,6 @@ class Plan:
     engine : int
         A random number that identifies the engine.
     beginning : Beginning
-    damping : float
     units : Units
     kernel : {"numpy", "numba", "auto"}
         "auto" is numba where it is installed and the graph has enough edges for importing it to pay.
@@ -165,7 +170,6 @@ class Plan:
     layout: Layout
     engine: int
     beginning: Beginning
-    damping: float
     units: Units
     kernel: str
     n_edges: int
@@ -175,7 +179,7 @@ class Plan:
         return self.layout.n_points
 
     @cached_property
-    def iterate(self) -> Callable[[Block, Floats, Damping, Units, Integers], None]:
+    def iterate(self) -> Callable[[Block, Floats, Damping, Units, Integers, Damping | None], None]:
         """`kernel.iterate`, or the same compiled by numba."""
         if self.kernel == "numpy" or (self.kernel == "auto" and self.n_edges < _MIN_COMPILED_EDGES):
             return kernel.iterate
@@ -219,7 +223,14 @@ def begin_messages(file: BlockFile, plan: Plan) -> None:
 
 
 def advance(
-    handles: _Handles, plan: Plan, totals: Broadcast[Floats], first: int, *, contribute: bool
+    handles: _Handles,
+    plan: Plan,
+    totals: Broadcast[Floats],
+    first: int,
+    damping: _Sent,
+    last_damping: _Sent | None = None,
+    *,
+    contribute: bool,
 ) -> Iterator[tuple[int, PartialSums]]:
     """Do iterations on blocks, and yield what they contribute to the next totals.
 
@@ -231,6 +242,10 @@ def advance(
     totals : broadcast of float64, shape (m, n_points)
         Row t has the totals after iteration ``first`` + t: with them a block gets from there to the next iteration.
     first : int
+    damping : float, or broadcast of uint8, shape (n_points,)
+        One for all points, or the level of each: in all of these iterations.
+    last_damping : float, or broadcast of uint8, optional
+        In iteration ``first``, where it was another.
     contribute : bool
         Whether the blocks contribute to the next totals, or only catch up.
 
@@ -248,7 +263,10 @@ def advance(
             with _opened_by_engine(handle, plan) as file:
                 sums = None
                 while first <= file.iteration < last:
-                    sums = _iterate(file, plan, totals.value[file.iteration - first])
+                    before = None
+                    if last_damping is not None and file.iteration == first:
+                        before = _value(last_damping)
+                    sums = _iterate(file, plan, totals.value[file.iteration - first], _value(damping), before)
                 reached = file.iteration
                 if contribute and reached == last:
                     sums = _contributions(file, plan) if sums is None else sums
@@ -259,12 +277,29 @@ def advance(
             yield handle.block, PartialSums(reached=reached)
 
 
-def _iterate(file: BlockFile, plan: Plan, totals: Floats) -> Integers:
-    """Do one iteration of a block; return its contributions to all columns, shape (words, n_points)."""
+def _value(sent: _Sent) -> Damping:
+    return sent.value if isinstance(sent, Broadcast) else sent
+
+
+def _iterate(file: BlockFile, plan: Plan, totals: Floats, damping: Damping, last: Damping | None) -> Integers:
+    """Do one iteration of a block; return its contributions to all columns, shape (words, n_points).
+
+    ``damping`` is of the points, and so is ``last``, of the last iteration where it was another.
+    """
     sums = file.room_for_sums(plan.units.words)
+    before = None if last is None else _of_entries(file, last)
     with file.update_to(file.iteration + 1):
-        plan.iterate(file.block, totals, plan.damping, plan.units, sums)
+        plan.iterate(file.block, totals, _of_entries(file, damping), plan.units, sums, before)
     return sums
+
+
+def _of_entries(file: BlockFile, damping: Damping) -> Damping:
+    """Return the damping of the entries of a block, kept beside it: they change seldom, and to find them takes long."""
+    if isinstance(damping, float):
+        return damping
+    if file.levels is None or not np.array_equal(file.levels[0], damping):
+        file.levels = damping, entry_levels(file.block, damping)
+    return file.levels[1]
 
 
 def _contributions(file: BlockFile, plan: Plan) -> Integers:
@@ -314,7 +349,13 @@ def reduce_sums(partial_sums: Iterable[tuple[int, PartialSums]], plan: Plan) -> 
 
 
 def run_locally(
-    handles: _Handles, plan: Plan, start: int, most: int, stability: Stability, n_forced: int
+    handles: _Handles,
+    plan: Plan,
+    start: int,
+    most: int,
+    stability: Stability,
+    damping: Broadcast[PointDamping],
+    n_forced: int,
 ) -> Iterator[LocalRun]:
     """Do up to ``most`` iterations on a graph of one block, after iteration ``start``, for up to five seconds.
 
@@ -332,6 +373,8 @@ def run_locally(
         Iterations at most; with 0 only what was missed is repeated.
     stability : Stability
         Ends the run where it is reached.
+    damping : broadcast of PointDamping
+        After iteration ``start``.
     n_forced : int
         The number of forced exemplars, which counts in the records.
 
@@ -345,31 +388,40 @@ def run_locally(
     for handle in handles:
         try:
             with _opened_by_engine(handle, plan) as file:
-                block = file.block
+                block, found = file.block, deepcopy(damping.value)
                 if file.iteration > start:
                     file.discard()
                     return
                 a = np.zeros(n)
                 a[block.rows] = block.a[block.diagonal]
 
-                def totals_of(sums: Integers, a: Floats, block: Block = block) -> tuple[Floats, Floats, Flags]:
-                    return column_totals(sums, _diagonal_r(block, 0, n), a, plan.damping, plan.units)
+                def totals_of(
+                    sums: Integers, a: Floats, damping: Damping, block: Block = block
+                ) -> tuple[Floats, Floats, Flags]:
+                    return column_totals(sums, _diagonal_r(block, 0, n), a, damping, plan.units)
 
-                totals, a, before = totals_of(_contributions(file, plan), a)
+                totals, a, before = totals_of(_contributions(file, plan), a, found.at(file.iteration))
                 records: list[Iteration] = []
                 while file.iteration < start + most:
                     started = time.perf_counter()
-                    totals, a, exemplars = totals_of(_iterate(file, plan, totals), a)
-                    changed = int(np.count_nonzero(exemplars != before))
+                    number = file.iteration + 1
+                    if number > start:
+                        found.raise_levels(number)
+                    last = found.at(number - 1) if is_raise_due(number) else None
+                    sums = _iterate(file, plan, totals, found.at(number), last)
+                    totals, a, exemplars = totals_of(sums, a, found.at(number))
+                    flipped = exemplars != before
                     before = exemplars
-                    if file.iteration <= start:
+                    if number <= start:
                         continue
+                    found.note(number, flipped)
                     now = time.perf_counter()
-                    count = int(np.count_nonzero(exemplars)) + n_forced
-                    records.append(Iteration(file.iteration, count, changed, now - started))
+                    count, changed = int(np.count_nonzero(exemplars)) + n_forced, int(np.count_nonzero(flipped))
+                    unsettled = found.unsettled(number, stability.windows)
+                    records.append(Iteration(number, count, changed, unsettled, now - started))
                     if stability.reached(records[-1]) or now > until:
                         break
-                yield LocalRun(records, totals, a, before)
+                yield LocalRun(records, totals, a, before, found)
         except UnusableFile:
             return
 

@@ -1,1 +1,1 @@
-"""From similarities to a graph."""
+"""From similarities to a graph: numbers for points, checks, preferences, and the graph in its two forms."""

@@ -44,7 +44,7 @@ class BlockGraph:
         Whether each pair is known to be stored in both directions, since that is how the graph was built.
     low, high, min_nonzero : float or None
         The smallest and the largest similarity, and the smallest in size that is not 0; None where there is none.
-    given : float64, shape (n_points,), or None
+    diagonal_preferences : float64, shape (n_points,), or None
         The preferences that stood in rows (k, k); NaN where there was none.
     preference_of : float64, shape (n_points,), or float
         The preferences; NaN before `with_preference`.
@@ -65,7 +65,7 @@ class BlockGraph:
     low: float | None
     high: float | None
     min_nonzero: float | None
-    given: Floats | None
+    diagonal_preferences: Floats | None
     edge_hash: int
     seed: int
     jitter: bool
@@ -248,7 +248,7 @@ class BlockGraph:
         """Return the stored similarities by the ids as given: (i, k, s); readable until the graph is released."""
         return with_ids(self.blocks.pairs(), broadcast_if_small(self.numbering.points, self.n_points))
 
-    def placed(self, entries: DataFrame) -> DataFrame:
+    def with_block(self, entries: DataFrame) -> DataFrame:
         """Add the block of its row to each entry (i, …)."""
         return entries.select("*", F.expr(_block_of("i", self.blocks.layout.cuts)).alias("block"))
 

@@ -19,10 +19,10 @@ from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark._spark import classic
 from ap_spark._spark.session import few_partitions, with_settings
-from ap_spark.blocks.assemble import Rules
 from ap_spark.blocks.build import Layout
+from ap_spark.blocks.entries import Rules
 from ap_spark.blocks.kernel import Floats, Integers
-from ap_spark.blocks.send import PARCELS, parcels
+from ap_spark.blocks.parcels import PARCELS, pack_parcels
 from ap_spark.blocks.store import Blocks, broadcast
 from ap_spark.errors import ApSparkError, InputError
 from ap_spark.exact_sum import unit_of
@@ -31,14 +31,14 @@ from ap_spark.graph.checks import check_one_preference, ids_of
 from ap_spark.graph.edge_graph import build_edge_graph
 from ap_spark.graph.numbering import Numbering, WrongInput, broadcast_if_small, number_ids, with_ids
 from ap_spark.graph.sparsify import merge_duplicates, sparsify
-from ap_spark.schema import edge_table, no_similarity, preference_table
+from ap_spark.schema import edge_table, is_no_similarity, preference_table
 from ap_spark.settings import Settings
 from ap_spark.similarity.pairs import Pairs
 
 __all__ = ["build_block_graph"]
 
 _ONE_BLOCK_EDGES = 10_000_000  # up to here one core is about done before a job over several has begun
-_SHARE_OF_BOTH = 0.7  # of the edges in both directions about so many are left, where neighbours are often mutual
+_SYMMETRIC_FRACTION = 0.7  # of the edges in both directions about so many are left, where neighbours are often mutual
 
 
 def build_block_graph(
@@ -113,7 +113,7 @@ def _build(
     graph = _graph_of(blocks, numbering, settings, held)
     if graph.low is not None and graph.high is not None:
         unit_of(graph.high - graph.low, graph.n_edges)  # raises InputError where they lie too far apart
-    check_one_preference(settings, by_point=preferences is not None, on_diagonal=graph.given is not None)
+    check_one_preference(settings, by_point=preferences is not None, on_diagonal=graph.diagonal_preferences is not None)
     graph = graph.with_preference(_preference(graph, settings, preferences))
     if np.isnan(graph.preferences).any():
         raise WrongInput("points without a preference")
@@ -143,7 +143,7 @@ def _with_numbers(table: DataFrame, numbering: Numbering) -> DataFrame:
     points = broadcast_if_small(numbering.points, numbering.n_points)
     row = points.select(F.col("id").alias("i"), F.col("index").alias("row"))
     column = points.select(F.col("id").alias("k"), F.col("index").alias("column"))
-    is_right = ~no_similarity(F.col("s")) & F.col("column").isNotNull()
+    is_right = ~is_no_similarity(F.col("s")) & F.col("column").isNotNull()
     return (
         table.join(row, "i", "left")
         .join(column, "k", "left")
@@ -166,13 +166,13 @@ def _write_blocks(edges: DataFrame | Pairs, numbering: Numbering, settings: Sett
         edges, rules = _sparsified(edges, settings, held), Rules()
     both = rules.symmetrize != "none"
     n_entries = int(numbering.weights.sum())
-    n_blocks = settings.partitions or _n_blocks((_SHARE_OF_BOTH if both else 1.0) * n_entries, spark)
+    n_blocks = settings.partitions or _n_blocks((_SYMMETRIC_FRACTION if both else 1.0) * n_entries, spark)
     cuts = _cut(numbering.weights, n_blocks)
     keys = broadcast(spark, numbering.keys)
     held.callback(keys.destroy)
     layout = Layout(secrets.randbits(63), cuts, rules, n_entries)
     then = edges.then if isinstance(edges, Pairs) else edges.select("i", "k", "s").mapInArrow
-    blocks = Blocks(then(partial(parcels, cuts=cuts, both=both), PARCELS), layout, keys)
+    blocks = Blocks(then(partial(pack_parcels, cuts=cuts, both=both), PARCELS), layout, keys)
     held.callback(blocks.release)
     if wrong := sum(handle.wrong or 0 for handle in blocks.found):
         raise WrongInput(f"{wrong} rows or pairs")
@@ -240,7 +240,7 @@ def _graph_of(blocks: Blocks, numbering: Numbering, settings: Settings, held: Ex
         low=min(all_of("low"), default=None),
         high=max(all_of("high"), default=None),
         min_nonzero=min(all_of("min_nonzero"), default=None),
-        given=given,
+        diagonal_preferences=given,
         edge_hash=int(np.bitwise_xor.reduce(np.array([handle.hash for handle in handles], np.int64))),
         seed=settings.seed,
         jitter=settings.jitter,
@@ -256,8 +256,8 @@ def _preference(graph: BlockGraph, settings: Settings, preferences: DataFrame | 
         by_point = np.full(graph.n_points, np.nan)
         by_point[rows["index"].to_numpy()] = rows["preference"].to_numpy()
         return by_point
-    if graph.given is not None:
-        return graph.given
+    if graph.diagonal_preferences is not None:
+        return graph.diagonal_preferences
     if settings.preference is not None:
         return float(settings.preference)
     return graph.quantiles(0.5 if settings.preference_quantile is None else settings.preference_quantile)[0]

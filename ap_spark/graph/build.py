@@ -1,4 +1,4 @@
-"""From similarities to a graph, in the form that the engine works on."""
+"""Which engine a run gets, and the graph built in the form that this engine works on."""
 
 from __future__ import annotations
 

@@ -12,18 +12,9 @@ from pyspark.sql import DataFrame, Row
 from ap_spark.errors import InputError, SettingError
 from ap_spark.exact_sum import Units
 from ap_spark.graph.numbering import key_of
-from ap_spark.schema import (
-    count_of,
-    examples,
-    has_have,
-    id_type,
-    is_are,
-    no_similarity,
-    refuse_ids,
-    refuse_similarities,
-    require_columns,
-)
+from ap_spark.schema import id_type, is_no_similarity, refuse_ids, refuse_similarities, require_columns
 from ap_spark.settings import Settings
+from ap_spark.wording import format_count, format_examples, has_have, is_are
 
 __all__ = [
     "COARSEST",
@@ -103,23 +94,23 @@ def check_pairs(given: DataFrame, pairs: DataFrame, stats: Row, on_duplicate: st
     if stats.null_ids:
         bad = pairs.where("i is null or k is null")
         raise InputError(
-            f"ids must not be null, but in columns 'i' and 'k' {count_of(stats.null_ids, 'pair')} "
-            f"{has_have(stats.null_ids)} a null id: {examples(bad, ['i', 'k', 's'])}"
+            f"ids must not be null, but in columns 'i' and 'k' {format_count(stats.null_ids, 'pair')} "
+            f"{has_have(stats.null_ids)} a null id: {format_examples(bad, ['i', 'k', 's'])}"
         )
     if stats.bad:
-        refuse_similarities(stats.bad, given.where(no_similarity(F.col("s"))))  # merging may have hidden them
+        refuse_similarities(stats.bad, given.where(is_no_similarity(F.col("s"))))  # merging may have hidden them
     if stats.duplicates and on_duplicate == "error":
         bad = pairs.where("rows > 1")
         raise InputError(
-            f"a pair (i, k) must be given once, but {count_of(stats.duplicates, 'pair')} "
-            f"{is_are(stats.duplicates)} given more often: {examples(bad, ['i', 'k'], ['i', 'k', 'rows'])}"
+            f"a pair (i, k) must be given once, but {format_count(stats.duplicates, 'pair')} "
+            f"{is_are(stats.duplicates)} given more often: {format_examples(bad, ['i', 'k'], ['i', 'k', 'rows'])}"
             f" (--on-duplicate max, min or mean merges them)"
         )
     if stats.forbidden:
         bad = pairs.where((F.col("i") == F.col("k")) & (F.col("s") == float("-inf")))
         raise InputError(
-            f"a preference must be finite, but {count_of(stats.forbidden, 'row')} (k, k) of the similarities "
-            f"{is_are(stats.forbidden)} -infinite: {examples(bad, ['i', 'k'], ['i', 'k', 's'])}"
+            f"a preference must be finite, but {format_count(stats.forbidden, 'row')} (k, k) of the similarities "
+            f"{is_are(stats.forbidden)} -infinite: {format_examples(bad, ['i', 'k'], ['i', 'k', 's'])}"
         )
 
 
@@ -136,8 +127,8 @@ def check_ends(pairs: DataFrame, points: DataFrame) -> None:
     unknown = ends.join(known, "end", "left_anti").select("i", "k").distinct()
     if count := unknown.count():
         raise InputError(
-            f"both ends of an edge must be among the points, but {count_of(count, 'edge')} "
-            f"{has_have(count)} an end that is not: {examples(unknown, ['i', 'k'])}"
+            f"both ends of an edge must be among the points, but {format_count(count, 'edge')} "
+            f"{has_have(count)} an end that is not: {format_examples(unknown, ['i', 'k'])}"
         )
 
 
@@ -221,12 +212,12 @@ def check_points(points: DataFrame, stats: Row, diagonal: int) -> None:
     if stats.missing:
         bad = points.where("preference is null")
         raise InputError(
-            f"every point must have a preference, but {count_of(stats.missing, 'point')} "
-            f"{has_have(stats.missing)} none: {examples(bad, ['id'])}"
+            f"every point must have a preference, but {format_count(stats.missing, 'point')} "
+            f"{has_have(stats.missing)} none: {format_examples(bad, ['id'])}"
         )
     if (without := diagonal - stats.preferences) > 0:
         raise InputError(
-            f"a preference must be that of a point, but {count_of(without, 'row')} (k, k) of the "
+            f"a preference must be that of a point, but {format_count(without, 'row')} (k, k) of the "
             f"similarities {is_are(without)} for an id that is not among the points"
         )
 
@@ -258,7 +249,8 @@ def check_scales(stored: DataFrame, pair_stats: Row, point_stats: Row, units: Un
     far = stored.where(size > limit / 2.0)
     count = far.count()
     raise InputError(
-        f"similarities must be comparable with each other, but {count_of(count, 'row')} {has_have(count)} one beyond "
-        f"±{limit / 2.0:.2g}, while the best of half of the points is within ±{scale:.2g}: "
-        f"{examples(far, ['i', 'k', 's'])} (leave out what is too far to count: --min-similarity, or -infinity)"
+        f"similarities must be comparable with each other, but {format_count(count, 'row')} "
+        f"{has_have(count)} one beyond ±{limit / 2.0:.2g}, while the best of half of the points is within "
+        f"±{scale:.2g}: {format_examples(far, ['i', 'k', 's'])} "
+        "(leave out what is too far to count: --min-similarity, or -infinity)"
     )

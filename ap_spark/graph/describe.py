@@ -13,13 +13,13 @@ import pyspark.sql.functions as F
 from ap_spark._spark import classic
 from ap_spark.blocks import passes
 from ap_spark.blocks.kernel import Integers, in_floats, summed
-from ap_spark.errors import printable
 from ap_spark.exact_sum import units_of
 from ap_spark.graph.block_graph import BlockGraph
 from ap_spark.graph.build import engine_of
 from ap_spark.graph.edge_graph import EdgeGraph
 from ap_spark.graph.preferences import PreferenceRange, preference_range
 from ap_spark.settings import Settings
+from ap_spark.wording import printable
 
 __all__ = ["Degrees", "Description", "describe_graph", "format_neighbors", "least_clusters"]
 

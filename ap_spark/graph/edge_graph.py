@@ -208,31 +208,13 @@ def _build(
         raise InputError("there must be at least one point, but the input is empty")
     indexed = numbered(ids, "index", "id", count=n_points)
     held.callback(indexed.unpersist)
-
+    table, point_stats = _checked_points(indexed, pairs, pair_stats, settings, preferences, held)
+    values = _Values.of(pair_stats, point_stats)
+    units = values.units(point_stats.in_degree)
     stored = pairs.where(is_stored())
-    diagonal = pairs.where("i = k").select(F.col("i").alias("id"), F.col("s").alias("preference"))
-    forced = (F.col("out_degree") == 0).alias("forced")
-    table = (
-        _with_preference(indexed, settings, preferences, diagonal if pair_stats.diagonal else None, stored, pair_stats)
-        .select("index", "id", "count", "preference", "out_degree", "in_degree", forced)
-        .persist()
-    )
-    held.callback(table.unpersist)
-    point_stats = collect_point_stats(table)
-    check_points(table, point_stats, pair_stats.diagonal)
-
-    values = [
-        value for value in (pair_stats.low, pair_stats.high, point_stats.low, point_stats.high) if value is not None
-    ]
-    low, high = min(values), max(values)
-    largest = max(abs(low), abs(high))
-    min_nonzero = min(
-        (value for value in (pair_stats.min_nonzero, point_stats.min_nonzero) if value is not None), default=1.0
-    )
-    units = units_of((high - low) + 4.0 * JITTER * (largest + min_nonzero), point_stats.in_degree, min_nonzero)
-    if units.fine > COARSEST * min_nonzero:
+    if units.fine > COARSEST * values.min_nonzero:
         check_scales(stored, pair_stats, point_stats, units)
-    edges = _indexed_edges(stored, table, settings, min_nonzero).persist()
+    edges = _indexed_edges(stored, table, settings, values.min_nonzero).persist()
     held.callback(edges.unpersist)
     if edges.count() != pair_stats.stored + n_points - point_stats.forced:
         check_ends(pairs, table)
@@ -246,7 +228,7 @@ def _build(
         n_edges=pair_stats.stored,
         n_forced=point_stats.forced,
         units=units,
-        report_units=units_of(largest, n_points, min_nonzero),
+        report_units=units_of(values.largest, n_points, values.min_nonzero),
         low=pair_stats.low,
         high=pair_stats.high,
         uniform=(
@@ -259,6 +241,33 @@ def _build(
         fingerprint=f"{(pair_stats.hash or 0) % 2**64:016x}{(point_stats.hash or 0) % 2**64:016x}",
         release=held.pop_all().close,
     )
+
+
+@dataclass(frozen=True)
+class _Values:
+    """The range of similarities and preferences, and the smallest of them in size that is not 0; 1 if all are 0."""
+
+    low: float
+    high: float
+    min_nonzero: float
+
+    @classmethod
+    def of(cls, pair_stats: Row, point_stats: Row) -> _Values:
+        """Put together what was found of pairs and of points."""
+        ends = (pair_stats.low, pair_stats.high, point_stats.low, point_stats.high)
+        values = [value for value in ends if value is not None]
+        sizes = [value for value in (pair_stats.min_nonzero, point_stats.min_nonzero) if value is not None]
+        return cls(min(values), max(values), min(sizes, default=1.0))
+
+    @property
+    def largest(self) -> float:
+        """The largest in size."""
+        return max(abs(self.low), abs(self.high))
+
+    def units(self, in_degree: int) -> Units:
+        """Return the units of sums of messages; ``in_degree`` is the largest one."""
+        width = (self.high - self.low) + 4.0 * JITTER * (self.largest + self.min_nonzero)
+        return units_of(width, in_degree, self.min_nonzero)
 
 
 def _checked_pairs(
@@ -293,6 +302,29 @@ def _checked_pairs(
     if stats.stored:
         unit_of(stats.high - stats.low, stats.stored)  # raises InputError where they lie too far apart
     return merged, pairs, points, stats
+
+
+def _checked_points(
+    indexed: DataFrame,
+    pairs: DataFrame,
+    pair_stats: Row,
+    settings: Settings,
+    preferences: DataFrame | None,
+    held: ExitStack,
+) -> tuple[DataFrame, Row]:
+    """Return the points with their preferences, and what is forced, after all checks; and statistics of them."""
+    diagonal = pairs.where("i = k").select(F.col("i").alias("id"), F.col("s").alias("preference"))
+    given = diagonal if pair_stats.diagonal else None
+    forced = (F.col("out_degree") == 0).alias("forced")
+    table = (
+        _with_preference(indexed, settings, preferences, given, pairs.where(is_stored()), pair_stats)
+        .select("index", "id", "count", "preference", "out_degree", "in_degree", forced)
+        .persist()
+    )
+    held.callback(table.unpersist)
+    stats = collect_point_stats(table)
+    check_points(table, stats, pair_stats.diagonal)
+    return table, stats
 
 
 def _all_ids(pairs: DataFrame, points: DataFrame | None) -> DataFrame:

@@ -1,4 +1,4 @@
-"""Warnings of graphs that break no rule, but look like a mistake."""
+"""What looks like a mistake in a graph that breaks no rule: the warnings of it."""
 
 from __future__ import annotations
 

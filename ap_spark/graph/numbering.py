@@ -16,7 +16,6 @@ from ap_spark._spark.session import few_partitions, with_settings
 from ap_spark.blocks.kernel import Integers
 
 __all__ = [
-    "BROADCAST_POINTS",
     "Numbering",
     "WrongInput",
     "broadcast_if_small",
@@ -28,7 +27,7 @@ __all__ = [
     "with_ids",
 ]
 
-BROADCAST_POINTS = 5_000_000  # up to so many points, a table of one small row a point is broadcast
+_BROADCAST_POINTS = 5_000_000  # up to so many points, a table of one small row a point is broadcast
 _PLACE_BITS = 33  # monotonically_increasing_id: partition in the upper bits, place in the partition in these
 _ROWS_A_TASK = 1_000_000  # up to so many rows, one task sorts them all
 
@@ -113,7 +112,7 @@ def number_ids(ids: DataFrame) -> Numbering:
         n, null, times = found
         if null or (times or 0) > 1:
             raise WrongInput("ids are null, or given more than once")
-        if n <= BROADCAST_POINTS:
+        if n <= _BROADCAST_POINTS:
             rows = table.toArrow().sort_by("id")
             in_order = rows["id"].combine_chunks()
             if n > 1 and pc.any(pc.equal(in_order[1:], in_order[:-1])).as_py():
@@ -175,8 +174,8 @@ def key_of(id_: Column, kind: str) -> Column:
 
 
 def broadcast_if_small(table: DataFrame, n_points: int) -> DataFrame:
-    """Mark a table with at most a row a point to be broadcast, up to BROADCAST_POINTS points."""
-    return F.broadcast(table) if n_points <= BROADCAST_POINTS else table
+    """Mark a table with at most a row a point to be broadcast, up to _BROADCAST_POINTS points."""
+    return F.broadcast(table) if n_points <= _BROADCAST_POINTS else table
 
 
 def with_ids(edges: DataFrame, points: DataFrame) -> DataFrame:

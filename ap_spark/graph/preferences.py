@@ -12,10 +12,10 @@ import numpy as np
 import pyspark.sql.functions as F
 from pyspark.sql import DataFrame
 
-from ap_spark.errors import SettingError, from_tasks
+from ap_spark.errors import SettingError, setting_errors_from_tasks
 from ap_spark.exact_sum import exact_sum, units_of
 from ap_spark.graph.sparsify import is_stored
-from ap_spark.schema import edge_table, no_similarity, refuse_similarities
+from ap_spark.schema import edge_table, is_no_similarity, refuse_similarities
 from ap_spark.settings import Settings
 
 __all__ = ["PreferenceRange", "preference_quantile", "preference_range", "quantiles_of"]
@@ -173,8 +173,8 @@ def _off_diagonal(similarities: DataFrame) -> DataFrame:
         If a similarity is null, NaN or +infinite.
     """
     edges = edge_table(similarities)
-    bad = edges.where(no_similarity(F.col("s")))
-    with from_tasks():
+    bad = edges.where(is_no_similarity(F.col("s")))
+    with setting_errors_from_tasks():
         count = bad.count()
     if count:
         refuse_similarities(count, bad)

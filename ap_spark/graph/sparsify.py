@@ -1,11 +1,11 @@
-"""Which similarities are stored: duplicates merged, a threshold, the largest of each point, both directions."""
+"""Which similarities are stored: merge duplicates, leave out small ones, keep the largest of each point, symmetrize."""
 
 from __future__ import annotations
 
 import pyspark.sql.functions as F
 from pyspark.sql import Column, DataFrame, Window
 
-from ap_spark.schema import edge_table, no_similarity
+from ap_spark.schema import edge_table, is_no_similarity
 from ap_spark.settings import OnDuplicate, Sparsification, Symmetrize
 
 __all__ = ["changes_pairs", "is_stored", "merge_duplicates", "sparsify"]
@@ -22,7 +22,7 @@ def merge_duplicates(edges: DataFrame, on_duplicate: OnDuplicate) -> DataFrame:
     s is the largest, smallest or mean value of the pair, as ``on_duplicate`` says; for "error" it is the largest.
     ``rows`` counts how often the pair was given, ``bad`` how many of the values are no similarity.
     """
-    is_bad = no_similarity(F.col("s"))
+    is_bad = is_no_similarity(F.col("s"))
     # The mean adds in the order of the values, so that it does not depend on the order of the rows.
     total = F.aggregate(F.array_sort(F.collect_list("s")), F.lit(0.0), lambda sum_, s: sum_ + s)
     merged = {"min": F.min("s"), "mean": total / F.nullif(F.count("s"), F.lit(0))}.get(on_duplicate, F.max("s"))

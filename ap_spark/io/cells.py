@@ -16,8 +16,9 @@ from pyspark.sql import Column, DataFrame, Row
 from ap_spark.errors import InputError
 from ap_spark.io.columns import is_number, is_text
 from ap_spark.io.records import format_text
-from ap_spark.io.tables import BROKEN, ROW, Table, cell, numbered
-from ap_spark.schema import count_of, has_have, id_type
+from ap_spark.io.tables import BROKEN, ROW, Table, cell, with_row_numbers
+from ap_spark.schema import id_type
+from ap_spark.wording import format_count, has_have
 
 __all__ = [
     "MISSING",
@@ -37,7 +38,7 @@ logger = logging.getLogger(__name__)
 _LARGEST_FEATURE = 1e150  # its square has to be finite
 _WHOLE_NUMBER = r"\A[ \t]*(0|-?[1-9][0-9]{0,17})[ \t]*\z"
 _JAVA_NUMBER = "[xX]|[0-9.][dDfF]"  # of what Java takes for a number: 0x1p3, 1d and 1f
-_LOOKED_AT = 100  # rows by which a column of text is told from one of numbers with a wrong cell
+_SAMPLE_ROWS = 100  # rows that show whether a column is text, or numbers with a wrong cell
 
 
 def _number(text: str) -> str:
@@ -140,8 +141,8 @@ def refuse_lines(table: Table, found: Row) -> None:
         raise InputError(f"there must be at least one row, but {table.source} is empty")
     if found["broken"]:
         raise InputError(
-            f"every line must have {count_of(len(table.names), 'field')}, but in {table.source} "
-            f"{count_of(found['broken'], 'line')} {has_have(found['broken'])} more or fewer, "
+            f"every line must have {format_count(len(table.names), 'field')}, but in {table.source} "
+            f"{format_count(found['broken'], 'line')} {has_have(found['broken'])} more or fewer, "
             f"such as {format_text(found['example'])}: check the separator and the quotes"
         )
 
@@ -176,10 +177,10 @@ def refuse_cells(
         )
     if found["incomplete"]:
         logger.warning(
-            "%s of %s without all features left out", count_of(found["incomplete"], "row"), f"{found['rows']:,}"
+            "%s of %s without all features left out", format_count(found["incomplete"], "row"), f"{found['rows']:,}"
         )
     if found["wrong"]:
-        rows, keys = (table.frame, list(map(cell, ids))) if ids else (numbered(table.frame), [ROW])
+        rows, keys = (table.frame, list(map(cell, ids))) if ids else (with_row_numbers(table.frame), [ROW])
         labels = ["id"] if len(ids) < 2 else [table.names[column] for column in ids]
         rows = rows.where(f"NOT ({incomplete})")
         _refuse_numbers(table, rows, dict(zip(keys, labels, strict=True)), numbers, wrong, problem, hint)
@@ -203,7 +204,7 @@ def _refuse_numbers(
     labels = [*keys.values(), table.names[column]]
     examples = "; ".join(", ".join(map("{}={!r}".format, labels, row)) for row in example_cells.collect())
     raise InputError(
-        f"column {table.names[column]!r} must hold finite numbers, but in {count_of(first['count'], 'row')} "
+        f"column {table.names[column]!r} must hold finite numbers, but in {format_count(first['count'], 'row')} "
         f"it {problem}: {examples}{hint}"
     )
 
@@ -215,7 +216,7 @@ def text_columns(table: Table, columns: Sequence[int]) -> list[int]:
         return []
     is_number_or_null = f"CASE WHEN {_IS_EMPTY} THEN NULL ELSE {_number('x')} IS NOT NULL END"
     cells = f"transform(array({', '.join(map(cell, texts))}), x -> {is_number_or_null}) AS cells"
-    first = [row["cells"] for row in table.frame.selectExpr(cells).limit(_LOOKED_AT).collect()]
+    first = [row["cells"] for row in table.frame.selectExpr(cells).limit(_SAMPLE_ROWS).collect()]
     return [
         column for column, found in zip(texts, zip(*first, strict=True), strict=True) if set(found) - {None} == {False}
     ]
@@ -235,7 +236,7 @@ def id_types(table: Table, found: Row, ids: Sequence[int]) -> list[str]:
         elif found[f"padded {n}"]:
             logger.warning(
                 "%s of column %r begin or end with blanks, which are part of them",
-                count_of(found[f"padded {n}"], "id"),
+                format_count(found[f"padded {n}"], "id"),
                 table.names[column],
             )
         kinds.append(kind)

@@ -16,7 +16,7 @@ from pyspark.sql.types import ArrayType, NumericType, StringType
 from ap_spark.errors import InputError, SettingError
 from ap_spark.io.records import LONGEST_EXAMPLE, format_text
 from ap_spark.io.tables import Table
-from ap_spark.schema import did_you_mean, has_have, is_are
+from ap_spark.wording import did_you_mean, has_have, is_are
 
 __all__ = [
     "Columns",
@@ -26,7 +26,7 @@ __all__ = [
     "format_option",
     "is_number",
     "is_text",
-    "leave_out",
+    "leave_out_texts",
     "one_column",
 ]
 
@@ -162,7 +162,7 @@ def _default_features(table: Table, identity: int | None, preference: int | None
     return vectors
 
 
-def leave_out(columns: Columns, texts: Collection[int], names: Sequence[str]) -> Columns:
+def leave_out_texts(columns: Columns, texts: Collection[int], names: Sequence[str]) -> Columns:
     """Leave columns of text out of the features that nobody has chosen, with a warning.
 
     Raises

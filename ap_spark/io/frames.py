@@ -1,4 +1,4 @@
-"""Tables that Python programs hold, of Spark, pandas or NumPy, as tables of Spark."""
+"""Tables of Spark from what Python programs have: DataFrames of Spark or pandas, and arrays of NumPy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from pyspark.sql.types import ArrayType, NumericType
 from ap_spark._spark.session import current_session
 from ap_spark.errors import InputError
 from ap_spark.io.readers import make_points
-from ap_spark.schema import did_you_mean, id_type, require_columns
+from ap_spark.schema import id_type, require_columns
+from ap_spark.wording import did_you_mean
 
 __all__ = ["as_points", "to_spark"]
 

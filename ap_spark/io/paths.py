@@ -1,4 +1,4 @@
-"""What may be read, replaced and deleted: an output, or a directory of snapshots, lies apart from all that is read.
+"""Where paths lead: whether an output or the snapshots lie apart from all that is read, and what is never replaced.
 
 Paths are compared by where they lead. On this machine that is after links are resolved, and by the device and number of
 each directory above, so that other spellings and bind mounts are found; elsewhere it is their qualified URI.

@@ -23,20 +23,22 @@ from ap_spark.io.cells import (
     text_columns,
 )
 from ap_spark.io.columns import (
+    Columns,
     check_header,
     choose_columns,
     format_names,
     format_option,
     is_number,
-    leave_out,
+    leave_out_texts,
     one_column,
 )
 from ap_spark.io.formats import check_format, read_table
-from ap_spark.io.tables import ROW, Table, cell, numbered, reading, table_of
-from ap_spark.schema import check_unique, did_you_mean, require_columns
+from ap_spark.io.tables import ROW, Table, cell, reading, table_of, with_row_numbers
+from ap_spark.schema import check_unique, require_columns
 from ap_spark.settings import Input, check_values
+from ap_spark.wording import did_you_mean
 
-__all__ = ["make_points", "points_in", "read_points", "read_similarities"]
+__all__ = ["make_points", "read_points", "read_points_by_id", "read_similarities"]
 
 
 def read_similarities(
@@ -157,7 +159,7 @@ def read_points(
         return _points_of(table, id_column, feature_columns, preference_column, drop_missing)
 
 
-def points_in(
+def read_points_by_id(
     spark: SparkSession,
     path: str | Sequence[str],
     *,
@@ -166,7 +168,7 @@ def points_in(
     id_column: str | None,
     preference_column: str | None,
 ) -> DataFrame:
-    """Read a table of points that are known by their similarities: as (id), and (preference) if its column is named.
+    """Read a table of points without features, beside similarities: as (id), and (preference) if its column is named.
 
     The id column is the one called id or, if there is none, the first one. Header and encoding are those of the
     similarities: they count where this table is text too.
@@ -246,28 +248,12 @@ def _points_of(
     if columns.is_vector:
         (vectors,) = columns.features
         table = replace(table, rows=table.rows.withColumn(cell(vectors), _elements(table, vectors)))
-    ids = [] if columns.identity is None else [columns.identity]
+    table, columns, incomplete, id_kind = _checked_cells(table, columns, drop_missing=drop_missing)
 
-    incomplete = any_of(table, columns.features, MISSING) if drop_missing else "false"
-    table, found = scan(table, ids, columns.numbers, WRONG, incomplete)
-    refuse_lines(table, found)
-    if columns.by_default and found["wrong"] and (texts := text_columns(table, columns.features)):
-        columns = leave_out(columns, texts, names)
-        incomplete = any_of(table, columns.features, MISSING) if drop_missing else "false"
-        table, found = scan(table, ids, columns.numbers, WRONG, incomplete)
-    problem = "is missing, no number, NaN, infinite or beyond 1e150"
-    hint = f"; if it is no feature, choose those that are: {format_option('feature_columns', 'NAMES')}"
-    refuse_cells(
-        *(table, found, ids, columns.numbers, WRONG),
-        problem=problem,
-        incomplete=incomplete,
-        hint=hint if columns.by_default else "",
-    )
-    kinds = id_types(table, found, ids)
-
-    rows, key = (table.frame, cell(ids[0])) if ids else (numbered(table.frame), ROW)
+    identity = columns.identity
+    rows, key = (with_row_numbers(table.frame), ROW) if identity is None else (table.frame, cell(identity))
     rows = rows.where(f"NOT ({incomplete})")
-    chosen = [F.col(key).cast(kinds[0] if kinds else "bigint").alias("id")]
+    chosen = [F.col(key).cast(id_kind).alias("id")]
     if columns.is_vector:
         check_lengths(rows, cell(vectors), key, names[vectors])
         chosen.append(F.col(cell(vectors)).alias("features"))
@@ -276,9 +262,41 @@ def _points_of(
     if columns.preference is not None:
         chosen.append(F.col(cell(columns.preference)).cast("double").alias("preference"))
     points = rows.select(*chosen)
-    if ids:
-        check_unique(points, "id", f"column {names[ids[0]]!r}")
+    if identity is not None:
+        check_unique(points, "id", f"column {names[identity]!r}")
     return points
+
+
+def _checked_cells(table: Table, columns: Columns, *, drop_missing: bool) -> tuple[Table, Columns, str, str]:
+    """Check the cells of points.
+
+    Returns
+    -------
+    Table
+        As it is rightly read.
+    Columns
+        Without columns of text among features that nobody has chosen.
+    str
+        SQL: whether a row is left out.
+    str
+        The type of the ids.
+    """
+    ids = [] if columns.identity is None else [columns.identity]
+    incomplete = any_of(table, columns.features, MISSING) if drop_missing else "false"
+    table, found = scan(table, ids, columns.numbers, WRONG, incomplete)
+    refuse_lines(table, found)
+    if columns.by_default and found["wrong"] and (texts := text_columns(table, columns.features)):
+        columns = leave_out_texts(columns, texts, table.names)
+        incomplete = any_of(table, columns.features, MISSING) if drop_missing else "false"
+        table, found = scan(table, ids, columns.numbers, WRONG, incomplete)
+    hint = f"; if it is no feature, choose those that are: {format_option('feature_columns', 'NAMES')}"
+    refuse_cells(
+        *(table, found, ids, columns.numbers, WRONG),
+        problem="is missing, no number, NaN, infinite or beyond 1e150",
+        incomplete=incomplete,
+        hint=hint if columns.by_default else "",
+    )
+    return table, columns, incomplete, next(iter(id_types(table, found, ids)), "bigint")
 
 
 def _elements(table: Table, column: int) -> Column:
@@ -286,7 +304,7 @@ def _elements(table: Table, column: int) -> Column:
     vectors = F.col(cell(column))
     if isinstance(table.kinds[column], ArrayType):
         return vectors.cast("array<double>")
-    from pyspark.ml.functions import vector_to_array  # slow to import, and seldom needed
+    from pyspark.ml.functions import vector_to_array  # slow to import, and rarely needed
 
     return F.when(vectors.isNotNull(), vector_to_array(vectors))
 

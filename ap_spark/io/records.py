@@ -27,7 +27,7 @@ __all__ = [
     "first_records",
     "format_text",
     "lines_with_more",
-    "parse",
+    "parse_records",
     "whole_records",
 ]
 
@@ -89,8 +89,9 @@ class Dialect:
         """
         if len(first) == 1 and (other := self._other_separator(first[0])):
             raise InputError(
-                f"cells must be separated by {_in_words(self.separator)}, but the first line of {self.source} is "
-                f"{format_text(first[0])}, as if {_in_words(other)} were the separator: write the file with another one"
+                f"cells must be separated by {_format_separator(self.separator)}, but the first line of "
+                f"{self.source} is {format_text(first[0])}, as if {_format_separator(other)} were the separator: write "
+                "the file with another one"
             )
         if not self.header:
             return [str(n) for n in range(len(first))]
@@ -121,7 +122,8 @@ class Dialect:
         return tuple(map(names.index, other))
 
 
-def _in_words(separator: str) -> str:
+def _format_separator(separator: str) -> str:
+    """Return a separator as a message names it."""
     return {"\t": "a tab", " ": "a blank"}.get(separator, repr(separator))
 
 
@@ -214,7 +216,7 @@ def _files_of(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[bytes, str, l
             yield content.as_py(), path.as_py(), [part.as_py() for part in parts]
 
 
-def parse(text: str, dialect: Dialect, width: int) -> tuple[pa.Table, list[str]]:
+def parse_records(text: str, dialect: Dialect, width: int) -> tuple[pa.Table, list[str]]:
     r"""Return the records of a text, without its header.
 
     Parameters
@@ -231,7 +233,7 @@ def parse(text: str, dialect: Dialect, width: int) -> tuple[pa.Table, list[str]]
     list of str
         The text of all other records.
 
-    >>> table, others = parse('a,b\n"1""\n",""\n2\n', Dialect(source="x.csv", separator=","), 2)
+    >>> table, others = parse_records('a,b\n"1""\n",""\n2\n', Dialect(source="x.csv", separator=","), 2)
     >>> table.to_pylist(), others
     ([{'0': '1"\n', '1': ''}], ['2'])
     """
@@ -286,7 +288,7 @@ def whole_records(
         c0, c1, ..., broken, path.
     """
     for content, path, parts in _files_of(batches):
-        table, others = parse(_decoded(content, dialect), dialect, width)
+        table, others = parse_records(_decoded(content, dialect), dialect, width)
         found = dict(zip(orders.get(path, range(width)), table.columns, strict=True))
         none = pa.nulls(len(others), pa.string())
         rows = len(table) + len(others)

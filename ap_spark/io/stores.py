@@ -16,9 +16,10 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
-from ap_spark.errors import ApSparkError, reason
+from ap_spark.errors import ApSparkError
+from ap_spark.wording import format_reason
 
-__all__ = ["SUCCESS", "Store", "is_a"]
+__all__ = ["SUCCESS", "Store", "is_of_class"]
 
 SUCCESS = "_SUCCESS"  # written last: what is in the directory is whole
 
@@ -109,9 +110,11 @@ class Store:
         return self.fs.getUri().getScheme() in _ATOMIC_RENAME
 
     def path_of(self, *parts: Any) -> Any:
+        """Return a path of Hadoop's."""
         return self.jvm.org.apache.hadoop.fs.Path(*parts)
 
     def path(self, name: str) -> Any:
+        """Return the path of something in the directory; of the directory itself for ""."""
         return self.path_of(self.root, name) if name else self.root
 
     def matching(self) -> list[str]:
@@ -174,7 +177,7 @@ class Store:
         try:
             stream = self.fs.open(self.path(name))
         except Py4JJavaError as error:
-            if is_a(error, "java.io.FileNotFoundException"):
+            if is_of_class(error, "java.io.FileNotFoundException"):
                 return None
             raise
         try:
@@ -226,7 +229,7 @@ class Store:
             self.fs.create(file, False).close()
             self.fs.delete(file, False)
         except Py4JJavaError as error:
-            if not any(is_a(error, name) for name in _REFUSALS):
+            if not any(is_of_class(error, name) for name in _REFUSALS):
                 raise
             raise OSError(f"{place.toString()}: {_without_class(error)}") from error
 
@@ -234,7 +237,8 @@ class Store:
     def locked(self, name: str) -> Iterator[bool | None]:
         """Hold a lock file: True, or False if another process does, or None where there are no locks.
 
-        It falls with the process, whatever ends that. Only file systems of this machine have such locks, not all.
+        The lock is given back when the process ends, however it ends. Only file systems of this machine have such
+        locks, and not all of those.
         """
         root = self.local
         if root is None:
@@ -277,10 +281,10 @@ def _held(path: Path) -> Iterator[bool | None]:
 
 def _without_class(error: Exception) -> str:
     """Return what Java says of a path, without the class of the error."""
-    return reason(error).rpartition("Exception: ")[2]
+    return format_reason(error).rpartition("Exception: ")[2]
 
 
-def is_a(error: Py4JJavaError, name: str) -> bool:
+def is_of_class(error: Py4JJavaError, name: str) -> bool:
     """Return whether an error of Java's is of a class, or of a subclass."""
     kind = error.java_exception.getClass()
     while kind is not None and kind.getName() != name:
@@ -301,7 +305,7 @@ def _refuse_dangling(path: Path) -> None:
 
 @contextmanager
 def _refused(place: Path) -> Iterator[None]:
-    """Name the directory in an OSError; one that may pass becomes a fault that is no refusal."""
+    """Name the directory in an OSError; turn an error that may pass, such as a full disk, into an ApSparkError."""
     try:
         yield
     except OSError as error:

@@ -29,10 +29,10 @@ __all__ = [
     "START",
     "Table",
     "cell",
-    "numbered",
-    "placed",
     "reading",
     "table_of",
+    "with_places",
+    "with_row_numbers",
 ]
 
 PATH, START, BROKEN, IS_HEADER, ROW = "path", "start", "broken", "is_header", "row"
@@ -100,7 +100,7 @@ class Table:
         return self.rows.where(self.is_data)
 
     def watched(self) -> list[Column]:
-        """Return the aggregates over all rows that `resolve` has to know."""
+        """Return aggregates over all rows, by which `resolve` knows whether the table was read rightly."""
         return []
 
     def resolve(self, found: Row) -> Table:
@@ -113,13 +113,13 @@ def table_of(frame: DataFrame) -> Table:
     return Table(rows=frame.toDF(*map(cell, range(len(frame.columns)))), names=frame.columns, source="the table")
 
 
-def placed(frame: DataFrame, names: Iterable[str]) -> DataFrame:
+def with_places(frame: DataFrame, names: Iterable[str]) -> DataFrame:
     """Give a file's columns internal names, and add PATH and START."""
     with_place = frame.select("*", "_metadata.file_path", "_metadata.file_block_start")
     return with_place.toDF(*names, PATH, START)
 
 
-def numbered(frame: DataFrame) -> DataFrame:
+def with_row_numbers(frame: DataFrame) -> DataFrame:
     """Add ROW to rows with PATH and START: their number from 0, files in the order of their names.
 
     It is the same at every evaluation: a file is read in blocks, and the rows of a block have consecutive

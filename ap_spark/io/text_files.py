@@ -3,8 +3,8 @@
 Cells are strings: an id such as 007 keeps its zeros, and a cell that is no number is shown as it stands in the file.
 
 A file is read line by line, in as many tasks as it has blocks. That is wrong where a quoted cell holds a line break, so
-the pass over the cells that checks them also counts what looks like it (`LinesTable.watched`), and
-`LinesTable.resolve` then gives the same table read in another way: whole files, each in one task. In the same pass are
+the pass over the cells that checks them also counts what looks like it (`_LinesTable.watched`), and
+`_LinesTable.resolve` then gives the same table read in another way: whole files, each in one task. In the same pass are
 found files whose header orders the columns differently, and bytes that are not UTF-8.
 """
 
@@ -31,8 +31,8 @@ from ap_spark.io.tables import (
     START,
     Table,
     cell,
-    numbered,
-    placed,
+    with_places,
+    with_row_numbers,
 )
 
 __all__ = ["looks_like_tsv", "read_lines", "read_whole", "text_files"]
@@ -49,7 +49,7 @@ def read_lines(
 ) -> Table:
     """Read text files line by line; read them whole if the first record has a line break in it."""
     raw, parts = text_files(spark, paths)
-    lines = placed(raw, [_LINE, *map(_part, range(len(parts)))])
+    lines = with_places(raw, [_LINE, *map(_part, range(len(parts)))])
     files = _files_of(raw)
     first, file = _first_line(lines, files, dialect)
     if "\ufffd" in first:
@@ -57,9 +57,9 @@ def read_lines(
     if not re.fullmatch(dialect.whole_line, first):
         return read_whole(spark, paths, dialect, header_is_assumed=header_is_assumed)
     names = dialect.names(dialect.first_record(first, file))
-    layout = Layout(header=first if dialect.header else None, order=tuple(range(len(names))))
-    return LinesTable(
-        rows=cells(lines, dialect, [layout], len(parts)),
+    layout = _Layout(header=first if dialect.header else None, order=tuple(range(len(names))))
+    return _LinesTable(
+        rows=_rows_of(lines, dialect, [layout], len(parts)),
         names=[*names, *parts],
         source=dialect.source,
         is_text=True,
@@ -76,7 +76,7 @@ def read_lines(
 def looks_like_tsv(spark: SparkSession, paths: Sequence[str]) -> bool:
     """Return whether the first line of the first file has a tab."""
     raw, _ = text_files(spark, paths)
-    lines = placed(raw.select(raw.columns[0]), [_LINE])
+    lines = with_places(raw.select(raw.columns[0]), [_LINE])
     line, _ = _first_line(lines, _files_of(raw), Dialect(source=", ".join(map(repr, paths)), separator=","))
     return "\t" in line
 
@@ -125,7 +125,7 @@ def _first_lines(lines: DataFrame, dialect: Dialect) -> dict[str, str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class _Layout:
     """Files with the same header.
 
     Attributes
@@ -143,7 +143,7 @@ class Layout:
     files: frozenset[str] | None = None
 
 
-def cells(lines: DataFrame, dialect: Dialect, layouts: Sequence[Layout], parts: int) -> DataFrame:
+def _rows_of(lines: DataFrame, dialect: Dialect, layouts: Sequence[_Layout], parts: int) -> DataFrame:
     """Return the rows of a `Table`, made of lines."""
     width = len(layouts[0].order)
     options = {"sep": dialect.separator, "quote": '"', "escape": '"', "maxColumns": str(2 * width + 20_480)}
@@ -162,7 +162,7 @@ def cells(lines: DataFrame, dialect: Dialect, layouts: Sequence[Layout], parts: 
 
 
 @dataclass(frozen=True, kw_only=True)
-class LinesTable(Table):
+class _LinesTable(Table):
     """A table of text files that are read line by line.
 
     Attributes
@@ -187,11 +187,11 @@ class LinesTable(Table):
 
     def watched(self) -> list[Column]:
         line, is_header = F.col(_LINE), F.col(IS_HEADER)
-        goes_on = line.contains('"') & ~line.rlike(rf"\A{self.dialect.whole_line}\z")
+        continues = line.contains('"') & ~line.rlike(rf"\A{self.dialect.whole_line}\z")
         misread = line.startswith(_MARK) | line.contains(_NO_CHARACTER)
         return [
             F.count_if(~F.is_valid_utf8(line)).alias("not utf8"),
-            F.count_if(goes_on | misread).alias("open"),
+            F.count_if(continues | misread).alias("open"),
             F.count_if(is_header).alias("headers"),
             F.collect_set(F.when(is_header, F.col(PATH))).alias("files"),
         ]
@@ -223,8 +223,8 @@ class LinesTable(Table):
             files = sorted(file for file, line in firsts.items() if line == header)
             other = self.dialect.names(self.dialect.first_record(header, files[0]))
             order = self.dialect.order(names, file, other, files[0])
-            layouts.append(Layout(header=header, order=order, files=frozenset(files)))
-        rows = cells(self.lines, self.dialect, layouts, len(self.names) - self.width)
+            layouts.append(_Layout(header=header, order=order, files=frozenset(files)))
+        rows = _rows_of(self.lines, self.dialect, layouts, len(self.names) - self.width)
         return replace(self, rows=rows, with_header=frozenset(firsts))
 
 
@@ -233,7 +233,7 @@ def _refuse_other_encodings(lines: DataFrame) -> None:
     wrong = ~F.is_valid_utf8(_LINE)
     count, file = lines.where(wrong).agg(F.count("*"), F.min(PATH)).collect()[0]
     if count:
-        numbers = numbered(lines.where(F.col(PATH) == file)).where(wrong).orderBy(ROW)
+        numbers = with_row_numbers(lines.where(F.col(PATH) == file)).where(wrong).orderBy(ROW)
         line, content = numbers.select(ROW, F.col(_LINE).cast("binary")).limit(1).collect()[0]
         raise encoding_error("UTF-8", file, line + 1, bytes(content), count)
 
@@ -259,7 +259,7 @@ def read_whole(
         )
     raw, parts = text_files(spark, paths, whole=True)
     ends = list(map(_part, range(len(parts))))
-    files = placed(raw, [_LINE, *ends]).select(F.col(_LINE).cast("binary"), PATH, *ends)
+    files = with_places(raw, [_LINE, *ends]).select(F.col(_LINE).cast("binary"), PATH, *ends)
     begins = files.mapInArrow(
         partial(first_records, dialect), "path string, cells array<string>, line int, wrong binary, problem string"
     )

@@ -71,7 +71,7 @@ def similarities(
 
 
 def all_pairs(points: DataFrame, metric: MetricName | PairFunction, width: float | None) -> Pairs:
-    """Compute the similarity of every pair, in tasks that can work on with them; see `similarities`."""
+    """Compute the similarity of every pair, as `Pairs`, which stay in the tasks; see `similarities`."""
     measure = metric_of(metric, width)
     points, count, dimensions = check_vectors(points, measure)
     if count > _MANY_POINTS:

@@ -1,4 +1,4 @@
-"""The searches for neighbours over Spark tasks: which queries are compared with which part of the corpus.
+"""The searches for neighbours as Spark jobs: which queries are searched in which part of the corpus.
 
     exact        every part of the queries is searched in every shard of the corpus
     approximate  points lie in cells; the queries of a region of cells are searched in all cells that they probe

@@ -160,7 +160,7 @@ def _decide(
     closeness[is_missing | (candidates == self_index[rows, None])] = -np.inf
     best, closeness = _largest(closeness, n)
     # A vector that is no candidate is at most as close as the farthest candidate, up to this bound.
-    underflow = 8.0 * len(x_columns) * math.ulp(0.0)  # tiny squares have no relative error
+    underflow = 8.0 * len(x_columns) * math.ulp(0.0)  # very small squares have no relative error
     bound = search.error_bound[rows] + search.relative_error * np.abs(farthest) + underflow
     has_all = (wanted == search.max_candidates) | is_missing.any(axis=1)
     return np.take_along_axis(candidates, best, axis=1), closeness, has_all | (closeness[:, -1] > farthest + bound)

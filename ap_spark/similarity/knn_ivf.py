@@ -160,10 +160,10 @@ def cells_to_probe(cells: Cells, vectors: Floats, row: Positions, cell: Position
     rank = np.argsort(cells.nearest(vectors, len(cells)), axis=1)[row, cell]
     sizes = np.bincount(row, minlength=len(vectors))
     for probes in range(1, len(cells) + 1):
-        shares = np.bincount(row, weights=rank < probes, minlength=len(vectors))[sizes > 0] / sizes[sizes > 0]
-        if shares.mean() - 2.0 * shares.std() / np.sqrt(len(shares)) >= recall:
+        recalls = np.bincount(row, weights=rank < probes, minlength=len(vectors))[sizes > 0] / sizes[sizes > 0]
+        if recalls.mean() - 2.0 * recalls.std() / np.sqrt(len(recalls)) >= recall:
             break
-    return probes, float(shares.mean())
+    return probes, float(recalls.mean())
 
 
 def cells_that_hold(cells: Cells, occupied: Positions, sizes: Positions, least: int) -> tuple[Positions, Positions]:

@@ -15,13 +15,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ap_spark.errors import SettingError, reason
+from ap_spark.errors import SettingError
 from ap_spark.settings import PairFunction, Similarity
+from ap_spark.wording import format_reason
 
 __all__ = ["METRICS", "Floats", "Metric", "PairFunction", "UndefinedFor", "between", "metric_of", "pairwise"]
 
 Floats = NDArray[np.float64]
-Space = Literal["l2", "l1", "dot"]
+_Space = Literal["l2", "l1", "dot"]
 UndefinedFor = Literal["none", "zero", "constant"]
 
 
@@ -55,7 +56,7 @@ class Metric:
     closeness: PairFunction
     similarity: Callable[[Floats], Floats] = _unchanged
     prepare: Callable[[Floats], Floats] = _unchanged
-    space: Space = "l2"
+    space: _Space = "l2"
     undefined_for: UndefinedFor = "none"
     unit_vectors: bool = False
 
@@ -99,7 +100,7 @@ def _minus_root(closeness: Floats) -> Floats:
 
 def _gaussian(closeness: Floats, *, width: float) -> Floats:
     """Turn minus a squared distance d² into exp(-d² / (2 width²))."""
-    with np.errstate(over="ignore"):  # beside a tiny width, distances are infinite and similarities 0
+    with np.errstate(over="ignore"):  # beside a very small width, distances are infinite and similarities 0
         return np.asarray(np.exp(closeness / width / width / 2.0))
 
 
@@ -224,7 +225,7 @@ def _by_function(function: PairFunction, x: Floats, y: Floats) -> Floats:
     except Exception as error:
         raise SettingError(
             f"a metric must be a function of two arrays, but {name} failed {of}: "
-            f"{type(error).__name__}: {reason(error)}"
+            f"{type(error).__name__}: {format_reason(error)}"
         ) from error
     if s.dtype.kind not in "fiub" or s.shape != (len(x), len(y)):
         found = f"{s.dtype} of shape {s.shape}" if s.shape else type(returned).__name__

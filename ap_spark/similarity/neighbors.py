@@ -110,7 +110,7 @@ def find_neighbors(
     search: Search,
     recall: float,
 ) -> tuple[Pairs, Search, float]:
-    """Find neighbours, in tasks that can work on with them; see `nearest_neighbors`.
+    """Find neighbours, as `Pairs`, which stay in the tasks; see `nearest_neighbors`.
 
     Returns
     -------

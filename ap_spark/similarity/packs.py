@@ -1,4 +1,6 @@
-"""Packs: a row for many points, so that Spark moves few large rows instead of many small ones.
+"""Packs, rows that hold many points each, and the search in groups of packs.
+
+Spark moves few large rows instead of many small ones.
 
     queries ──► packs ──┐
                         ├──► groups of packs (cogroup) ──► a search in each group ──► (i, k, s)

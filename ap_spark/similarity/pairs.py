@@ -1,4 +1,4 @@
-"""Similarities that are computed in tasks, which can work on with them before Spark sees them row by row."""
+"""Similarities still in the tasks that compute them, where a next step can take whole batches of them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Transform = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 class Pairs:
     """Similarities that are computed in tasks.
 
-    As a DataFrame every similarity would go through Spark as a row. A function that works on whole batches in the same
-    task saves that.
+    As a DataFrame they would go through Spark row by row. A function that is given to `then` gets whole batches, in the
+    same task.
 
     Attributes
     ----------

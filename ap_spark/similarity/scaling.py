@@ -98,10 +98,10 @@ def _mean(points: DataFrame, function: Callable[[Floats], Floats]) -> Floats:
     count = points.count()
     unit = unit_of(1.0, count)
 
-    def add(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def sum_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             sums = np.rint(function(matrix(batch)) / unit).astype(np.int64).sum(axis=0)
             yield pa.RecordBatch.from_pylist([{"sums": sums}])
 
-    found = points.select("features").mapInArrow(add, "sums array<bigint>").toArrow()
+    found = points.select("features").mapInArrow(sum_batches, "sums array<bigint>").toArrow()
     return np.asarray(matrix(found, "sums").sum(axis=0) * unit / count)

@@ -12,9 +12,10 @@ from pyspark import cloudpickle
 from pyspark.sql import Column, DataFrame
 from pyspark.sql.types import ArrayType, NumericType
 
-from ap_spark.errors import InputError, SettingError, reason
-from ap_spark.schema import count_of, examples, finite, id_type, is_are, require_columns
+from ap_spark.errors import InputError, SettingError
+from ap_spark.schema import id_type, is_finite, require_columns
 from ap_spark.similarity.metrics import Floats, Metric, PairFunction, UndefinedFor, between
+from ap_spark.wording import format_count, format_examples, format_reason, is_are
 
 __all__ = ["check_form", "check_range", "check_vectors", "matrix"]
 
@@ -30,22 +31,27 @@ def matrix(table: pa.Table | pa.RecordBatch, column: str = "features") -> Floats
 def check_form(points: DataFrame) -> None:
     """Raise InputError unless features (array<double>) are finite numbers, and all vectors have one length."""
     features = F.col("features")
-    is_broken = ~F.coalesce(F.forall(features, finite), F.lit(False))
+    is_broken = ~F.coalesce(F.forall(features, is_finite), F.lit(False))
     size = F.size(features)
     found = points.agg(F.min(size), F.max(size), F.count_if(is_broken)).first()
     assert found is not None
     shortest, longest, broken = found
     if shortest is not None:
-        _refuse_vectors(points.where(is_broken), broken, shortest, longest)
+        _refuse_vectors(points, is_broken, broken, shortest, longest)
 
 
-def _refuse_vectors(bad: DataFrame, broken: int, shortest: int, longest: int) -> None:
+def _refuse_vectors(points: DataFrame, is_broken: Column, broken: int, shortest: int, longest: int) -> None:
+    """Raise InputError if some vectors are broken, or the shortest and the longest differ, or all are empty."""
     if broken:
         raise InputError(
-            f"features must be finite numbers, but in {count_of(broken, 'row')} they are not: {examples(bad, ['id'])}"
+            f"features must be finite numbers, but in {format_count(broken, 'row')} they are not: "
+            f"{format_examples(points.where(is_broken), ['id'])}"
         )
     if not 1 <= shortest == longest:
-        raise InputError(f"all vectors must have one length, at least 1, but they have {shortest} to {longest}")
+        lengths = points.groupBy(F.size("features").alias("length")).agg(F.min("id").alias("id")).orderBy("length")
+        ends = lengths.where(F.col("length").isin(shortest, longest)).collect()
+        found = " and ".join(f"{row.length} (id {row.id!r})" for row in ends)
+        raise InputError(f"all vectors must have one length, at least 1, but they have lengths {found}")
 
 
 def check_vectors(points: DataFrame, metric: Metric | PairFunction) -> tuple[DataFrame, int, int]:
@@ -68,7 +74,7 @@ def check_vectors(points: DataFrame, metric: Metric | PairFunction) -> tuple[Dat
     features = F.col("features")
     undefined_for = metric.undefined_for if isinstance(metric, Metric) else "none"
     is_undefined = _is_undefined(undefined_for, features)
-    is_broken = ~F.coalesce(F.forall(features, finite), F.lit(False))
+    is_broken = ~F.coalesce(F.forall(features, is_finite), F.lit(False))
     size = F.size(features)
     found = points.agg(
         F.count("*"),
@@ -79,11 +85,12 @@ def check_vectors(points: DataFrame, metric: Metric | PairFunction) -> tuple[Dat
     count, shortest, dimensions, broken, undefined, low, high = found
     if not count:
         raise InputError("there must be at least one point, but the input is empty")
-    _refuse_vectors(points.where(is_broken), broken, shortest, dimensions)
+    _refuse_vectors(points, is_broken, broken, shortest, dimensions)
     if undefined:
         raise InputError(
             f"with this metric no vector may be {undefined_for}, since it has no similarity to others, but "
-            f"{count_of(undefined, 'vector')} {is_are(undefined)}: {examples(points.where(is_undefined), ['id'])}"
+            f"{format_count(undefined, 'vector')} {is_are(undefined)}: "
+            f"{format_examples(points.where(is_undefined), ['id'])}"
         )
     if isinstance(metric, Metric):
         check_range(metric, max(abs(low), abs(high)), dimensions)
@@ -142,5 +149,6 @@ def _check_function(function: PairFunction, x: Floats) -> None:
         cloudpickle.dumps(function)  # type: ignore[no-untyped-call]
     except Exception as error:
         raise SettingError(
-            f"a metric must be a function that can be sent to Spark's tasks, but {function!r} cannot: {reason(error)}"
+            f"a metric must be a function that can be sent to Spark's tasks, but {function!r} cannot: "
+            f"{format_reason(error)}"
         ) from error

@@ -10,13 +10,14 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
 from ap_spark._spark import classic
-from ap_spark._spark.signals import Interrupts
+from ap_spark._spark.signals import Interrupts, _ForwardSignal
 
 
 def wait_until(interrupts: Interrupts, *, received: signal.Signals | None) -> bool:
@@ -51,7 +52,7 @@ def test_signals_that_the_program_takes_for_itself_do_not_end_a_run() -> None:
 def test_only_jobs_of_the_run_are_cancelled(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At last also those that are spared at first; never those of others in the session, whatever their group."""
+    """At last also those not cancelled at first; never those of others in the session, whatever their group."""
 
     def wait(rows: Iterable[int]) -> Iterator[int]:
         (tmp_path / str(*rows)).touch()
@@ -67,7 +68,7 @@ def test_only_jobs_of_the_run_are_cancelled(
     other.start()
     while not (tmp_path / "1").exists():
         time.sleep(0.02)
-    monkeypatch.setattr("ap_spark._spark.signals._CANCEL_SHARE", 0.02)
+    monkeypatch.setattr("ap_spark._spark.signals._CANCEL_FRACTION", 0.02)
     spark.sparkContext.setJobGroup("theirs", "before")
     with Interrupts() as interrupts:
         interrupts.grace = 50.0
@@ -91,7 +92,7 @@ def test_only_jobs_of_the_run_are_cancelled(
 def test_a_process_that_waits_for_ever_is_ended(held_up: str, sent: signal.Signals) -> None:
     program = f"""
 import os, signal
-from ap_spark._spark.signals import Interrupts
+from ap_spark._spark.signals import Interrupts, _ForwardSignal
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 with Interrupts(lambda: "nothing was saved") as interrupts:
     interrupts.grace = 0.3
@@ -109,6 +110,15 @@ with Interrupts(lambda: "nothing was saved") as interrupts:
     _, output = process.communicate(timeout=30)
     assert process.returncode == 128 + sent
     assert output == f"\nap-spark: stopped by {sent.name}, and not done 0.3 s later (--grace): nothing was saved\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_only_java_gets_keeps_its_name_and_exit_code(number: signal.Signals) -> None:
+    taken = SimpleNamespace(getName=lambda: number.name.removeprefix("SIG"))  # sun.misc.Signal
+    with Interrupts() as interrupts:
+        _ForwardSignal(interrupts).handle(taken)
+        assert wait_until(interrupts, received=number)
+        assert interrupts.exit_code == 128 + number
 
 
 def test_under_nohup_a_terminal_may_close() -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ap_spark.blocks.assemble import Rules, assemble
 from ap_spark.blocks.build import with_diagonal
+from ap_spark.blocks.entries import Rules, make_entries
 from ap_spark.blocks.files import OPEN_FILES, opened, write_block
 from tests.conftest import random_edges
 
@@ -24,7 +24,7 @@ class OneBlock:
         self.edges = random_edges(rng, self.n, 0.15, symmetric=False)
         self.i, self.k = np.array([edge[:2] for edge in self.edges]).T
         self.s = np.array([edge[2] for edge in self.edges])
-        found = assemble(self.i, self.k, self.s, Rules())
+        found = make_entries(self.i, self.k, self.s, Rules())
         self.path = directory / f"block-{seed}"
         self.shape = write_block(self.path, 5, 0, self.n, 0, [with_diagonal(found)])
 

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 
 from ap_spark.blocks import build
-from ap_spark.blocks.assemble import Rules, assemble
 from ap_spark.blocks.build import EdgeStats, Layout, split_by_rows, with_diagonal
-from ap_spark.blocks.send import parcels
+from ap_spark.blocks.entries import Rules, make_entries
+from ap_spark.blocks.parcels import pack_parcels
 
 
 def test_a_task_with_little_memory_makes_the_same_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,7 +24,7 @@ def test_a_task_with_little_memory_makes_the_same_entries(tmp_path: Path, monkey
         pa.RecordBatch.from_pydict({"i": i[part], "k": k[part], "s": s[part]})
         for part in np.array_split(rng.permutation(len(i)), 7)
     ]
-    batches = list(parcels(given, cuts, both=False))
+    batches = list(pack_parcels(given, cuts, both=False))
     results = []
     for at_once in (10**6, 100):
         monkeypatch.setattr(build, "_BUCKET_EDGES", at_once)
@@ -32,8 +32,8 @@ def test_a_task_with_little_memory_makes_the_same_entries(tmp_path: Path, monkey
         stats = EdgeStats(np.zeros(n, np.int64), 0, np.arange(n))
         parts = []
         for edges in split_by_rows(batches, layout, 0, n, tmp_path, stats):
-            found = assemble(edges["i"], edges["k"], edges["s"], layout.rules)
-            stats.add(found, "error")
+            found = make_entries(edges["i"], edges["k"], edges["s"], layout.rules)
+            stats.update(found, "error")
             parts.append(with_diagonal(found))
         assert (len(parts) > 10) == (at_once == 100)
         whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -18,6 +18,7 @@ from ap_spark import CheckpointError, Clustering, Interrupted, Iteration
 from ap_spark.checkpoint import Checkpoint
 from ap_spark.checkpoint.record import digest
 from ap_spark.checkpoint.store import number_of
+from ap_spark.convergence import Stability
 from ap_spark.engines import Engine, State
 from ap_spark.engines.dataframe import DataFrameEngine
 from ap_spark.engines.resident import ResidentEngine
@@ -138,8 +139,16 @@ def outcome(clustering: Clustering) -> list[Any]:
     return [
         sorted(clustering.assignments.collect()),
         sorted(clustering.exemplars.collect()),
-        sorted(row[:3] for row in clustering.trace.collect()),
-        (summary.n_iter, summary.converged, summary.netsim, summary.n_clusters, summary.fingerprint, summary.tried),
+        sorted(row[:4] for row in clustering.trace.collect()),
+        (
+            summary.n_iter,
+            summary.ending,
+            summary.unsettled,
+            summary.netsim,
+            summary.n_clusters,
+            summary.fingerprint,
+            summary.tried,
+        ),
     ]
 
 
@@ -279,10 +288,10 @@ def test_snapshots_of_another_run_are_refused(spark: SparkSession, frame: Frame,
     found = opened(spark, snapshots, **SETTINGS)
     assert newest.name in found.format_saved(), "a column more in the trace does no harm"
     change_record(newest, lambda record: [done.pop("changed") for done in record["trace"]])
-    with pytest.raises(CheckpointError, match="format 3 without the column 'changed', by version"):
+    with pytest.raises(CheckpointError, match="format 4 without the column 'changed', by version"):
         opened(spark, snapshots, **SETTINGS)
-    change_record(newest, lambda record: record.update(format=4))
-    with pytest.raises(CheckpointError, match=r"format 4, by version .* there, 3, version .* here .*--no-resume"):
+    change_record(newest, lambda record: record.update(format=5))
+    with pytest.raises(CheckpointError, match=r"format 5, by version .* there, 4, version .* here .*--no-resume"):
         opened(spark, snapshots, **SETTINGS)
 
 
@@ -399,7 +408,7 @@ def test_a_run_that_may_be_given_more_iterations_ends_with_a_snapshot(
     checkpoint.begin(graph)
     engine = ENGINES["one block"](graph)
     assert isinstance(engine, ResidentEngine)
-    propagate(engine.graph, engine, max_iter=3, convergence_iter=8, watch=Watch(checkpoint=checkpoint))
+    propagate(engine.graph, engine, max_iter=3, stability=Stability((8,)), watch=Watch(checkpoint=checkpoint))
     assert len(list(tmp_path.iterdir())) == taken
     engine.release()
 

@@ -19,7 +19,7 @@ RECORD = Record(
     2,
     Checks(9, -7),
     Checks(3, 5),
-    [Iteration(1, 2, 2, 0.125), Iteration(2, 2, 0, 1 / 3)],
+    [Iteration(1, 2, 2, 2, 0.125), Iteration(2, 2, 0, 2, 1 / 3)],
     [Trial(-1.5, 7, True, True, False)],
 )
 

@@ -149,7 +149,7 @@ def expected(everything: EdgeGraph) -> list[Any]:
 
 def outcome(engine: Engine, graph: EdgeGraph) -> list[Any]:
     """The messages' bits after some iterations, the records, the exemplars and the assignments."""
-    done = list(engine.run(4, Stability(NEVER)))
+    done = list(engine.run(4, Stability((NEVER,))))
     exemplars = names(engine)
     mine = engine.graph if isinstance(engine, ResidentEngine) else graph
     of = type(mine).__name__, mine.fingerprint, *exemplars
@@ -159,7 +159,7 @@ def outcome(engine: Engine, graph: EdgeGraph) -> list[Any]:
         CLUSTERS[of] = [*rows, found.n_clusters, found.promoted, found.dpsim, found.expref]
     digest = hashlib.sha256(bits(messages_of(engine)) + bits_of_columns(engine)).hexdigest()
     engine.release()
-    return [digest, [record[:3] for record in done], exemplars, CLUSTERS[of]]
+    return [digest, [record[:4] for record in done], exemplars, CLUSTERS[of]]
 
 
 CLUSTERS: dict[tuple[object, ...], list[Any]] = {}  # what a graph in one form or the other makes of these exemplars

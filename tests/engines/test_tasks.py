@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ap_spark.blocks.assemble import Rules
 from ap_spark.blocks.build import Layout
+from ap_spark.blocks.entries import Rules
 from ap_spark.blocks.files import OPEN_FILES, opened, write_block
 from ap_spark.blocks.kernel import make_block
 from ap_spark.engines import tasks
@@ -53,7 +53,7 @@ def test_messages_of_another_engine_are_not_taken_for_ones_own(tmp_path: Path, e
     shape = write_block(tmp_path / "block", 1, 0, 2, 50, [entries | messages], 7)
     array: Callable[[Any], Any] = lambda values: SimpleNamespace(value=values)  # noqa: E731
     beginning = Beginning(array(np.arange(2)), array(np.full(2, -5.0)), 1.0, 0, False, 50)
-    plan = Plan(Layout(1, np.array([0, 2]), Rules(), 2), engine, beginning, 0.9, UNITS, "numpy", 2)
+    plan = Plan(Layout(1, np.array([0, 2]), Rules(), 2), engine, beginning, UNITS, "numpy", 2)
     with opened(tmp_path / "block", shape) as file:
         begin_messages(file, plan)
         assert (file.iteration, file.engine) == ((50, 7) if engine == 7 else (0, 8))

@@ -73,7 +73,7 @@ def test_both_forms_of_a_graph_are_the_same(
         edges += [(i, k, s - 1.0) for i, k, s in edges[::3]]
     table = frame(edges)
     if text:
-        monkeypatch.setattr(numbering, "BROADCAST_POINTS", 10)  # also as for very many points
+        monkeypatch.setattr(numbering, "_BROADCAST_POINTS", 10)  # also as for very many points
         table = table.selectExpr("concat('p', i) i", "concat('p', k) k", "s")
     settings = Settings(**options)
     plain, blocks = build_edge_graph(table, settings), build_block_graph(table, settings)

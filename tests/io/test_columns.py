@@ -19,7 +19,7 @@ from pyspark.sql.types import (
 )
 
 from ap_spark import InputError
-from ap_spark.io.columns import check_header, choose_columns, leave_out, one_column
+from ap_spark.io.columns import check_header, choose_columns, leave_out_texts, one_column
 
 TYPES: dict[str, DataType] = {
     "number": DoubleType(),
@@ -89,15 +89,15 @@ def test_text_is_left_out_where_an_id_is_known(caplog: pytest.LogCaptureFixture)
     """Where none is known, it may be the id: one column of text, and the run would be by numbers nobody knows."""
     columns = table("id:text city:text x y kind:text")
     chosen = choose_columns(columns, None, None, None)
-    assert leave_out(chosen, [1, 4], columns.names).features == (2, 3)
+    assert leave_out_texts(chosen, [1, 4], columns.names).features == (2, 3)
     assert (
         "columns city, kind have no numbers and are left out: to choose the features, give --feature-columns x,y"
         in (caplog.text)
     )
     with pytest.raises(InputError, match="at least one feature column of numbers, but columns city, x, y, kind hold"):
-        leave_out(chosen, [1, 2, 3, 4], columns.names)
+        leave_out_texts(chosen, [1, 2, 3, 4], columns.names)
     with pytest.raises(InputError, match=r"column 'city' \(and 1 more\) is text: if it is the id, give --id-column"):
-        leave_out(choose_columns(table("city:text x kind:text"), None, None, None), [0, 2], ["city", "x", "kind"])
+        leave_out_texts(choose_columns(table("city:text x kind:text"), None, None, None), [0, 2], ["city", "x", "kind"])
 
 
 HEADERS = {

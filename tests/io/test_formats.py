@@ -13,7 +13,7 @@ from pyspark.sql import SparkSession
 
 from ap_spark import InputError, SettingError, read_points, read_similarities
 from ap_spark.io.formats import check_format
-from ap_spark.io.readers import points_in
+from ap_spark.io.readers import read_points_by_id
 from tests.conftest import LONG
 
 
@@ -105,9 +105,9 @@ def test_several_files(spark: SparkSession, tmp_path: Path) -> None:
     for twice in ([one, one], [one, f"{directory}/*.csv"]):
         with pytest.raises(InputError, match=r"a file must be named once, but among .*a\.csv is 2 times: leave one"):
             read(twice)
-    assert points_in(spark, [one, other], header=True, encoding="utf-8", id_column=None, preference_column="y").orderBy(
-        "id"
-    ).collect() == [(0, 1.0), (2, 3.0)]
+    assert read_points_by_id(
+        spark, [one, other], header=True, encoding="utf-8", id_column=None, preference_column="y"
+    ).orderBy("id").collect() == [(0, 1.0), (2, 3.0)]
 
 
 def test_parquet_in_a_directory_without_a_suffix(spark: SparkSession, tmp_path: Path) -> None:

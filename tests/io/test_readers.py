@@ -24,10 +24,10 @@ from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark import InputError, SettingError, describe, make_points, read_points, read_similarities
 from ap_spark.cli import main
-from ap_spark.io.records import Dialect, parse
+from ap_spark.io.records import Dialect, parse_records
 from ap_spark.io.tables import BROKEN, PATH, START
-from ap_spark.io.text_files import _LINE, Layout, LinesTable, cells
-from ap_spark.io.writer import WRITERS
+from ap_spark.io.text_files import _LINE, _Layout, _LinesTable, _rows_of
+from ap_spark.io.writer import _WRITERS
 from tests.conftest import LONG, every_third
 
 SEPARATORS = {"csv": ",", "tsv": "\t"}
@@ -103,13 +103,13 @@ def test_records_are_what_was_written(separator: str, end: str) -> None:
         rows = [["h", "i"], [first, second], [second, first]]
         text = io.StringIO(newline="")
         csv.writer(text, delimiter=separator, lineterminator=end, quoting=csv.QUOTE_ALL).writerows(rows)
-        table, others = parse(text.getvalue(), Dialect(source="x", separator=separator), 2)
+        table, others = parse_records(text.getvalue(), Dialect(source="x", separator=separator), 2)
         assert ([list(row.values()) for row in table.to_pylist()], others) == (rows[1:], [])
 
 
 def test_a_record_that_never_ends_is_none() -> None:
     for text in ('a,"b\nc,d\n', 'a,"b', '"a\n', 'a,b\n"'):
-        assert parse(text, Dialect(source="x", separator=",", header=False), 2)[1], text
+        assert parse_records(text, Dialect(source="x", separator=",", header=False), 2)[1], text
 
 
 @pytest.mark.usefixtures("compiled")
@@ -119,8 +119,8 @@ def test_lines_mean_what_pandas_says_or_are_not_taken_for_records(spark: SparkSe
     lines = [(str(n), at, line) for n, text in enumerate(texts) for at, line in enumerate(text.split("\n"))]
     frame = spark.createDataFrame(pa.table(list(map(list, zip(*lines, strict=True))), names=[PATH, START, _LINE]))
     dialect = Dialect(source="x", separator=",", header=False)
-    rows = cells(frame, dialect, [Layout(header=None, order=(0, 1))], 0)
-    table = LinesTable(
+    rows = _rows_of(frame, dialect, [_Layout(header=None, order=(0, 1))], 0)
+    table = _LinesTable(
         rows=rows, names=["0", "1"], source="x", is_text=True, paths=("x",),
         lines=frame, dialect=dialect, width=2, first=("", ""), with_header=frozenset(),
     )  # fmt: skip
@@ -161,7 +161,7 @@ def test_what_pandas_writes_is_read(spark: SparkSession, tmp_path: Path, kind: s
 def test_what_we_write_is_read_by_pandas_and_by_us(spark: SparkSession, tmp_path: Path, kind: str) -> None:
     ids = [*odd_ids(), "", " ", " \t"]
     table = spark.createDataFrame(pa.table([ids, list(map(float, range(len(ids))))], names=["id", "x"]))
-    source, options = WRITERS[kind]
+    source, options = _WRITERS[kind]
     table.coalesce(1).write.format(source).options(**options).save(str(tmp_path / f"x.{kind}"))
     (part,) = (tmp_path / f"x.{kind}").glob("part-*")
     read = pd.read_csv(part, sep=SEPARATORS[kind], dtype=str, keep_default_na=False, lineterminator="\n")

@@ -70,9 +70,13 @@ def test_features_are_checked_for_their_size(spark: SparkSession) -> None:
         (
             "id int, features array<float>",
             [(0, [1.0]), (1, [1.0, 2.0])],
-            "one length, at least 1, but they have 1 to 2",
+            r"one length, at least 1, but they have lengths 1 \(id 0\) and 2 \(id 1\)",
         ),
-        ("id int, features array<float>", [(0, []), (1, [])], "one length, at least 1, but they have 0 to 0"),
+        (
+            "id int, features array<float>",
+            [(0, []), (1, [])],
+            r"but they have lengths 0 \(id 0\)$",
+        ),
         ("id int, features array<double>", [(0, [1.0]), (1, [None])], "in 1 row they are not: id=1"),
         ("id int, features array<double>", [(0, [1.0]), (1, None)], "in 1 row they are not: id=1"),
         ("id double, features array<double>", [(0.5, [1.0])], "ids must be integers or strings"),

@@ -1,7 +1,7 @@
-"""Edges packed for the shuffle that brings them to the blocks of their rows.
+"""Parcels: rows that carry many edges each through the shuffle, to the blocks of their rows.
 
-A *parcel* is a row (block, edges) with many edges of one block: so the shuffle moves a few large rows instead of many
-small ones.
+A *parcel* is a row (block, edges) with edges of one block. So the shuffle moves a few large rows instead of many small
+ones.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ap_spark.blocks.files import column_type
 
-__all__ = ["PARCELS", "edge_type", "parcels", "unpacked"]
+__all__ = ["PARCELS", "edge_type", "pack_parcels", "unpack_parcels"]
 
 _PARCEL_EDGES = 262_144  # of one parcel at most: 4 MB
 _LOAD_EDGES = 1_000_000  # that a task collects before it packs them
@@ -30,7 +30,7 @@ def edge_type(n_points: int) -> np.dtype[Any]:
     return np.dtype([("i", kind), ("k", kind), ("s", np.float64)])
 
 
-def parcels(batches: Iterable[pa.RecordBatch], cuts: _Integers, *, both: bool) -> Iterator[pa.RecordBatch]:
+def pack_parcels(batches: Iterable[pa.RecordBatch], cuts: _Integers, *, both: bool) -> Iterator[pa.RecordBatch]:
     """Pack edges into parcels for the blocks of their rows.
 
     Parameters
@@ -90,7 +90,7 @@ def _pack(edges: NDArray[Any], cuts: _Integers) -> Iterator[pa.RecordBatch]:
     yield pa.RecordBatch.from_pydict({"block": pa.array(numbers, pa.int32()), "edges": pa.array(rows, pa.binary())})
 
 
-def unpacked(batches: Iterable[pa.RecordBatch], n_points: int) -> Iterator[NDArray[Any]]:
+def unpack_parcels(batches: Iterable[pa.RecordBatch], n_points: int) -> Iterator[NDArray[Any]]:
     """Yield the edges of parcels, one array for each."""
     kind = edge_type(n_points)
     for batch in batches:

@@ -1,4 +1,4 @@
-"""From edges in any order to the entries of rows: merge duplicates, leave out small ones, make both directions alike.
+"""The entries of rows, made of edges in any order: duplicates merged, small ones left out, both directions stored.
 
 The same rules in SQL are in `graph/edge_graph.py` and `graph/sparsify.py` (docs/semantics.md, sections 1 and 7).
 """
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Assembled", "Rules", "assemble"]
+__all__ = ["Entries", "Rules", "make_entries"]
 
 _Floats = NDArray[np.float64]
 _Integers = NDArray[np.int64]
@@ -31,7 +31,7 @@ class Rules(NamedTuple):
     symmetrize: str = "none"
 
 
-class Assembled(NamedTuple):
+class Entries(NamedTuple):
     """The entries of some rows, ordered by (i, k).
 
     Attributes
@@ -53,7 +53,7 @@ class Assembled(NamedTuple):
     duplicates: int
 
 
-def assemble(i: NDArray[Any], k: NDArray[Any], s: _Floats, rules: Rules) -> Assembled:
+def make_entries(i: NDArray[Any], k: NDArray[Any], s: _Floats, rules: Rules) -> Entries:
     """Turn edges into entries.
 
     Parameters
@@ -66,12 +66,12 @@ def assemble(i: NDArray[Any], k: NDArray[Any], s: _Floats, rules: Rules) -> Asse
 
     Returns
     -------
-    Assembled
+    Entries
 
     Examples
     --------
     >>> i, k, s = np.array([0, 1, 1, 2, 2]), np.array([1, ~0, 2, ~1, 2]), np.array([-1.0, -1.0, -3.0, -3.0, -9.0])
-    >>> found = assemble(i, k, s, Rules(symmetrize="union"))
+    >>> found = make_entries(i, k, s, Rules(symmetrize="union"))
     >>> list(zip(found.i.tolist(), found.k.tolist(), found.s.tolist())), found.preference_of, found.preference
     ([(0, 1, -1.0), (1, 0, -1.0), (1, 2, -3.0), (2, 1, -3.0)], array([2]), array([-9.]))
     """
@@ -102,7 +102,7 @@ def assemble(i: NDArray[Any], k: NDArray[Any], s: _Floats, rules: Rules) -> Asse
         again = np.diff(pair, prepend=-1, append=-1) == 0  # the same pair given as (k, i) comes second
         kept = again[1:] if rules.symmetrize == "mutual" else ~again[:-1]
         row, column, s = row[kept], column[kept], s[kept]
-    return Assembled(row, column, s, *given, duplicates)
+    return Entries(row, column, s, *given, duplicates)
 
 
 def _merge_duplicates(s: _Floats, first: _Integers, times: _Integers, rule: str) -> _Floats:

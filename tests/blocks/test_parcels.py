@@ -7,13 +7,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from ap_spark.blocks import send
-from ap_spark.blocks.send import parcels, unpacked
+from ap_spark.blocks import parcels
+from ap_spark.blocks.parcels import pack_parcels, unpack_parcels
 
 
 def test_edges_reach_the_blocks_of_their_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(send, "_PARCEL_EDGES", 5)
-    monkeypatch.setattr(send, "_LOAD_EDGES", 7)
+    monkeypatch.setattr(parcels, "_PARCEL_EDGES", 5)
+    monkeypatch.setattr(parcels, "_LOAD_EDGES", 7)
     rng = np.random.default_rng(2)
     i, k = rng.integers(0, 20, (2, 60))
     wrong = rng.random(60) < 0.1
@@ -24,9 +24,9 @@ def test_edges_reach_the_blocks_of_their_rows(monkeypatch: pytest.MonkeyPatch) -
     for cuts in (np.array([0, 20]), np.array([0, 1, 8, 20])):
         for both in (False, True):
             reached: list[tuple[int, int, int, float]] = []
-            for batch in parcels(given, cuts, both=both):
+            for batch in pack_parcels(given, cuts, both=both):
                 for block in range(len(cuts) - 1):
-                    for edges in unpacked([batch.filter(pc.equal(batch["block"], block))], 20):
+                    for edges in unpack_parcels([batch.filter(pc.equal(batch["block"], block))], 20):
                         assert len(edges) <= 5
                         reached += [(block, *edge) for edge in edges.tolist()]
             right = list(zip(i[~wrong].tolist(), k[~wrong].tolist(), strict=True))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ap_spark.blocks.assemble import Rules, assemble
+from ap_spark.blocks.entries import Rules, make_entries
 from tests.conftest import Edges
 
 Pairs = dict[tuple[int, int], float]
@@ -59,7 +59,7 @@ def test_edges_become_entries_by_the_rules(symmetrize: str, on_duplicate: str, l
         edges = [(i, k, -2.0 if i == k else s) for i, k, s in edges]
         i, k, s = as_arrays(edges, symmetrize)
         order = rng.permutation(len(i))
-        found = assemble(i[order], k[order], s[order], rules)
+        found = make_entries(i[order], k[order], s[order], rules)
         mine = dict(zip(zip(found.i.tolist(), found.k.tolist(), strict=True), found.s.tolist(), strict=True))
         expected = defined(edges, rules)
         assert mine == expected
