@@ -86,7 +86,7 @@ KNOWN = (
     Case("iris", -20.0, best="-140.39, K 4"),
     Case("iris", -5.0, neighbors=30, symmetrize="none", best="-73.75, K 7"),
     Case("iris", -5.0, neighbors=30, best="-73.75, K 7"),
-    Case("digits", neighbors=50, symmetrize="none", best="-723,403, K 300"),
+    Case("digits", neighbors=50, symmetrize="none"),
     Case("digits", neighbors=50, best="-723,403, K 300"),
     Case("digits", -2000.0, neighbors=50, symmetrize="none", best="at most -944,215.6"),
     Case("digits", -2000.0, neighbors=50, best="at most -944,215.6"),
@@ -115,7 +115,7 @@ def percent(gap: float | None) -> str:
 
 
 def iterations_of(found: Clustering) -> str:
-    return f"{found.n_iter}{'' if found.converged else ' (not converged)'}"
+    return f"{found.n_iter}{'' if found.converged else f' ({found.summary.ending})'}"
 
 
 def report_known(cases: Iterable[Case]) -> None:
@@ -253,6 +253,9 @@ def neighbor_edges(spark: SparkSession, case: Case) -> tuple[NDArray[np.int64], 
         similarity=Similarity(neighbors=case.neighbors),
         sparsification=Sparsification(symmetrize=case.symmetrize),
         execution=Execution(),
+        preference=None,
+        preference_quantile=None,
+        clusters=None,
     ) as (_, similarities, _):
         table = similarities.toArrow()
     return tuple(table[name].to_numpy() for name in ("i", "k", "s"))
