@@ -272,7 +272,7 @@ def test_the_commands_of_the_readme(tmp_path: Path) -> None:
     blocks = [block for block in code_of("bash") if not re.search("make |docker ", block)]
     told = without_seconds("".join(finish(["bash", "-euo", "pipefail", "-c", block], cwd=tmp_path) for block in blocks))
     shown = shown_after("bash")
-    assert len(shown) == 7
+    assert len(shown) == 8
     for line in shown:
         assert line in told
     assert result(tmp_path / "out" / "iris") == result(tmp_path / "out" / "submitted")
@@ -287,7 +287,7 @@ def test_the_python_of_the_readme_and_of_the_page_on_choosing(tmp_path: Path) ->
     assert len(blocks) == 2
     told = finish([sys.executable, "-c", "\n".join(blocks)], cwd=tmp_path)
     shown = shown_after("python")
-    assert len(shown) == 13
+    assert len(shown) == 14
     assert told.splitlines()[: len(shown)] == shown
 
 
