@@ -29,7 +29,9 @@ from ap_spark.graph.numbering import numbered
 from ap_spark.quality.improve import Goal, Improved, Told, improve
 from ap_spark.quality.problem import problem_of
 
-__all__ = ["Clusters", "make_clusters"]
+__all__ = ["NEGLIGIBLE", "Clusters", "make_clusters"]
+
+NEGLIGIBLE = 1e-9  # share of a net similarity that rounding may change without a word
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def _clusters_of_blocks(graph: BlockGraph, exemplars: Flags, goal: Goal | None, 
         if goal is not None:
             with problem_of(graph) as problem:
                 improved = improve(problem, exemplars, goal, told)
-            exemplars = improved.is_exemplar
+            exemplars = _better(graph, exemplars, improved, keep_count=goal.clusters is not None)
     exemplar, similarity = _assign_rows(graph, exemplars)
     (heads,) = np.nonzero(exemplars)
     label = np.searchsorted(heads, exemplar)
@@ -144,6 +146,24 @@ def _clusters_of_blocks(graph: BlockGraph, exemplars: Flags, goal: Goal | None, 
         exemplars,
         improved,
     )
+
+
+def _better(graph: BlockGraph, before: Flags, improved: Improved, *, keep_count: bool) -> Flags:
+    """Return polished exemplars, or those of before where these are better.
+
+    That can only be where similarities of very different sizes make the unit of polishing coarse.
+    """
+    after = improved.is_exemplar
+    value = _net_similarity(graph, after)
+    if keep_count or improved.slack <= NEGLIGIBLE * abs(value) or value >= _net_similarity(graph, before):
+        return after
+    return before
+
+
+def _net_similarity(graph: BlockGraph, exemplars: Flags) -> float:
+    """Return the net similarity with some exemplars, to which every other point stores an edge."""
+    _, similarity = _assign_rows(graph, exemplars)
+    return summed(np.where(exemplars, graph.preferences, similarity), graph.report_units)
 
 
 def _assign_rows(graph: BlockGraph, exemplars: Flags) -> tuple[Integers, Floats]:

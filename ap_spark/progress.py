@@ -17,6 +17,7 @@ from ap_spark._spark import classic
 from ap_spark.convergence import Iteration
 from ap_spark.quality.improve import Step
 from ap_spark.settings import Settings
+from ap_spark.wording import format_rounded_up
 
 __all__ = ["Progress"]
 
@@ -75,7 +76,7 @@ class Progress:
         if self.quiet or time.monotonic() - self.last_line_at < _LINE_INTERVAL_S:
             return
         self.last_line_at = time.monotonic()
-        bound = "" if step.upper_bound is None else f", at most {step.upper_bound:.6g} is possible"
+        bound = "" if step.upper_bound is None else f", at most {format_rounded_up(step.upper_bound, 6)} is possible"
         logger.info("%s: %d done, net similarity %.6g%s", step.name, step.done, step.netsim, bound)
 
     def _log_iteration(self, done: Iteration) -> None:

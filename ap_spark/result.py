@@ -20,6 +20,7 @@ from ap_spark.io.paths import places_read
 from ap_spark.io.stores import SUCCESS, Store
 from ap_spark.io.writer import SUMMARY, OutputDirectory, claimed, read_written
 from ap_spark.settings import Output, OutputFormat
+from ap_spark.wording import format_rounded_up
 
 __all__ = ["Clustering", "Summary", "publish"]
 
@@ -114,7 +115,10 @@ class Summary:
         if self.neighbors:
             lines.insert(1, format_neighbors(self.neighbors))
         if self.promoted:
-            lines.append(f"{self.promoted:,} points were made exemplars, since they are similar to no exemplar")
+            polished = ", before polishing" if self.settings.get("polish") else ""
+            lines.append(
+                f"{self.promoted:,} points were made exemplars{polished}, since they are similar to no exemplar"
+            )
         return "\n".join(lines)
 
     def _format_bound(self) -> str:
@@ -124,8 +128,9 @@ class Summary:
         if self.upper_bound == self.netsim:
             return f"proved best: no clustering of this graph{with_so_many} has a larger net similarity"
         if self.gap is None or self.gap >= 1.0:
-            return f"the best possible{with_so_many} is at most {self.upper_bound:.6g}"
-        share = f"within {100.0 * self.gap:.2g} % of the best possible{with_so_many} (at most {self.upper_bound:.6g})"
+            return f"the best possible{with_so_many} is at most {format_rounded_up(self.upper_bound, 6)}"
+        gap, best = format_rounded_up(100.0 * self.gap, 2), format_rounded_up(self.upper_bound, 6)
+        share = f"within {gap} % of the best possible{with_so_many} (at most {best})"
         return (
             share if self.gap <= _LARGE_GAP else f"{share}; a gap like this often is the graph's, not the clustering's"
         )

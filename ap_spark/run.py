@@ -18,7 +18,7 @@ import pyspark.sql.functions as F
 from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark._spark import classic
-from ap_spark.clusters import Clusters, make_clusters
+from ap_spark.clusters import NEGLIGIBLE, Clusters, make_clusters
 from ap_spark.convergence import TRACE, Iteration, Stability, tolerated
 from ap_spark.damping import MIN_WINDOW
 from ap_spark.engines import Engine, make_engine
@@ -186,7 +186,7 @@ def _search_for_clusters(
         inspect(graph)
         median, largest = graph.quantiles(0.5, 1.0)
         above = largest + abs(largest) + 1.0  # there every point is an exemplar
-        enough = _ENOUGH if settings.polish and not classic.is_connect(graph.spark) else 0.0
+        enough = _ENOUGH if settings.polish and _can_polish(graph.spark) else 0.0
         trials = Trials(target, start=above if target == graph.n_points else median, largest=largest, enough=enough)
 
         def cluster_at(preference: float, watch: Watch) -> _Outcome:
@@ -199,11 +199,16 @@ def _search_for_clusters(
                 return _cluster_graph(rebuilt, plain, {}, watch)
 
         window = max(settings.windows[0], MIN_REST_ITERATIONS, settings.max_iter // 10)
-        best, clusters = _cluster_with_each(trials, cluster_at, graph.n_forced, window, watch)
+        past = list(watch.checkpoint.tried) if watch.checkpoint else []
         goal = _goal_of(settings)
-        if goal and clusters.n_clusters:
-            with watch.stage("clusters"):
-                best = _polished(graph, best, clusters, settings, replace(goal, clusters=target), watch)
+        while True:
+            best, clusters = _cluster_with_each(trials, cluster_at, past, graph.n_forced, window, watch)
+            if goal and clusters.n_clusters:
+                with watch.stage("clusters"):
+                    best = _polished(graph, best, clusters, settings, replace(goal, clusters=target), watch)
+            if best.summary.n_clusters == target or not trials.enough:
+                break
+            trials.enough = 0.0  # polishing has not come to the target from here: search on
     if best.summary.n_clusters != target:
         logger.warning(
             "%s clusters were asked for, the nearest number in %d trials is %s",
@@ -229,19 +234,24 @@ def _polished(
         ids = best.exemplars.select(F.col("exemplar").alias("id"))
         exemplars = graph.points.join(ids, "id").select("index")
     found = _make_clusters(graph, exemplars, settings, goal, watch, best.summary.preference)
-    summary = replace(best.summary, **_objective(found))
+    summary = replace(best.summary, **_objective(found) | {"promoted": best.summary.promoted})
     return replace(best, assignments=found.assignments, exemplars=found.exemplars, summary=summary)
 
 
 def _cluster_with_each(
-    trials: Trials, cluster_at: Callable[[float, Watch], _Outcome], forced: int, window: int, watch: Watch
+    trials: Trials,
+    cluster_at: Callable[[float, Watch], _Outcome],
+    past: list[Trial],
+    forced: int,
+    window: int,
+    watch: Watch,
 ) -> _Outcome:
     """Cluster with each preference that the trials ask for; return the best result.
 
-    A run that is at rest with clearly too many exemplars is ended early.
+    Trials of the ``past`` are taken over from a run before this one. A run that is at rest with clearly too many
+    exemplars is ended early.
     """
     best: _Outcome | None = None
-    past = list(watch.checkpoint.tried) if watch.checkpoint else []
     watch_trial = replace(watch, ends_early=partial(trials.has_too_many, forced=forced, window=window))
     for preference in trials:
         if past:  # a run before this one has tried it
@@ -331,6 +341,11 @@ def _cluster_graph(
     return Clustering(clusters.assignments, clusters.exemplars, trace, summary, discard), clusters
 
 
+def _can_polish(spark: SparkSession) -> bool:
+    """Return whether a graph can be held in blocks: on classic Spark, where no task runs twice."""
+    return not classic.is_connect(spark) and spark.conf.get("spark.speculation", "false") != "true"
+
+
 def _make_clusters(
     graph: EdgeGraph | BlockGraph,
     exemplars: Any,
@@ -348,8 +363,11 @@ def _make_clusters(
     if isinstance(graph, BlockGraph):
         there = graph if preference is None else graph.with_preference(preference)
         return make_clusters(there, exemplars, goal, watch.improving)
-    if classic.is_connect(graph.spark):
-        logger.warning("clusters are not polished and not bounded on Spark Connect, which has no broadcast variables")
+    if not _can_polish(graph.spark):
+        logger.warning(
+            "clusters are polished and bounded in blocks, which need classic Spark without spark.speculation: "
+            "here they are as the messages name them"
+        )
         return make_clusters(graph, exemplars)
     blocks = in_blocks(graph, settings)
     try:
@@ -396,8 +414,10 @@ def _objective(clusters: Clusters, *, is_best: bool = False) -> dict[str, Any]:
     """Return what a summary says of clusters; those of degenerate input are the best possible."""
     netsim = clusters.dpsim + clusters.expref
     upper_bound = netsim if is_best else None
-    if clusters.improved and clusters.improved.upper_bound is not None:
-        upper_bound = netsim if clusters.improved.is_proved else max(netsim, clusters.improved.upper_bound)
+    improved = clusters.improved
+    if improved and improved.upper_bound is not None:
+        is_exact = improved.slack <= NEGLIGIBLE * abs(netsim)
+        upper_bound = netsim if improved.is_proved and is_exact else max(netsim, improved.upper_bound)
     gap = None
     if upper_bound is not None and (netsim or upper_bound == netsim):
         gap = (upper_bound - netsim) / (abs(netsim) or 1.0)

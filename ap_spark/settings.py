@@ -230,6 +230,11 @@ class Quality(Checked):
         "(small problems are solved by themselves)",
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.exact and (not self.polish or self.gap is None):
+            raise SettingError("exact needs polishing and a bound: give a gap, and leave polish as it is")
+
 
 @_documented
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from decimal import ROUND_CEILING, Context, Decimal
 from difflib import get_close_matches
 
 from py4j.protocol import Py4JJavaError
@@ -15,6 +16,7 @@ __all__ = [
     "format_count",
     "format_examples",
     "format_reason",
+    "format_rounded_up",
     "has_have",
     "is_are",
     "printable",
@@ -31,6 +33,16 @@ def format_count(number: int, noun: str) -> str:
     ('1 row', '1,200 rows')
     """
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def format_rounded_up(value: float, digits: int) -> str:
+    """Return a number with so many digits that is not less: what bounds must not be rounded down.
+
+    >>> format_rounded_up(0.1249, 2), format_rounded_up(-326670.51, 6), format_rounded_up(2.5, 6)
+    ('0.13', '-326670', '2.5')
+    """
+    rounded = Context(prec=digits, rounding=ROUND_CEILING).create_decimal(Decimal(value))
+    return f"{float(rounded):.{digits}g}"
 
 
 def is_are(number: int) -> str:

@@ -90,11 +90,14 @@ class Improved:
         No clustering (with so many exemplars, where a number is asked for) has a larger net similarity.
     is_proved : bool
         Whether there is none better than this one.
+    slack : float
+        What rounding to units can change in a net similarity, at most.
     """
 
     is_exemplar: Flags
     upper_bound: float | None
     is_proved: bool
+    slack: float
 
 
 def improve(problem: Problem, is_exemplar: Flags, goal: Goal, told: Told | None = None) -> Improved:
@@ -136,7 +139,7 @@ def improve(problem: Problem, is_exemplar: Flags, goal: Goal, told: Told | None 
             solution = bring_to(problem, polished(solution), goal.clusters)
         solution = polished(solution)
     if goal.gap is None or (keep_count and solution.n_clusters != goal.clusters):
-        return Improved(solution.is_exemplar, None, is_proved=False)
+        return Improved(solution.is_exemplar, None, is_proved=False, slack=problem.slack)
 
     is_tiny, is_small, is_large = (problem.n_edges <= _TINY, problem.n_edges <= _SMALL, problem.n_edges > _LARGE)
     passes = goal.passes or (_PASSES_IF_SMALL if is_small else _PASSES_IF_LARGE if is_large else _PASSES)
@@ -154,6 +157,7 @@ def improve(problem: Problem, is_exemplar: Flags, goal: Goal, told: Told | None 
                     is_exemplar = recombine(solution, candidate, keep_count=keep_count)
                     if (is_exemplar != solution.is_exemplar).any():
                         solution = polished(evaluate(problem, is_exemplar, keep_count=keep_count))
+        smallest = bound.smallest
         tell("bound", done, solution)
     smallest = bound.smallest
     is_proved = smallest <= solution.netsim
@@ -165,4 +169,4 @@ def improve(problem: Problem, is_exemplar: Flags, goal: Goal, told: Told | None 
             best = solve(problem, solution, core, **limits, clusters=goal.clusters)
             if best is not None:
                 solution, smallest, is_proved = best, best.netsim, True
-    return Improved(solution.is_exemplar, problem.as_float(smallest), is_proved)
+    return Improved(solution.is_exemplar, problem.as_float(smallest), is_proved, problem.slack)

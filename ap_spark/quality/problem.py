@@ -62,6 +62,11 @@ class Problem:
         """Two times the largest similarity or preference in size, in units, is at most this."""
         return (1 << 61) // (self.n_points + 1)
 
+    @property
+    def slack(self) -> float:
+        """What rounding to units can change in a net similarity, at most."""
+        return self.n_points * self.unit
+
     def of_rows(self, kernel: Callable[..., Found], *of_points: Any, fill: Sequence[Any]) -> list[NDArray[Any]]:
         """Run a pass; return its values for each point, and those of ``fill`` where a point has no row."""
         found, _ = self.visit(kernel, *of_points)

@@ -22,6 +22,7 @@ from ap_spark.quality.solution import Solution, evaluate
 __all__ = ["Core", "core_of", "solve"]
 
 _RELATIVE_GAP = 1e-12  # at which the solver is done
+_LARGEST = 1e5  # number that it is given: beside larger ones its tolerances would swallow small ones
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def solve(
     nodes: int | None = None,
     clusters: int | None = None,
 ) -> Solution | None:
-    """Find the best clustering; None if the solver has come to one of its limits before.
+    """Find the best clustering; None if the solver has come to one of its limits before, or cannot prove it.
 
     Parameters
     ----------
@@ -120,8 +121,11 @@ def solve(
     if clusters is not None:
         count = np.append(np.ones(m), np.zeros(edges))
         constraints.append(LinearConstraint(count[None, :], clusters, clusters))
-    scale = float(max(1, int(np.abs(core.s).max(initial=0)), int(np.abs(problem.preference).max(initial=0))))
-    worth = np.append(problem.preference[core.columns], core.s) / scale
+    # The solver's tolerances are absolute: numbers are given as multiples of what a point counts on average.
+    scale = float(max(1, abs(solution.netsim) // n))
+    worth = np.append(np.where(problem.forced[core.columns], 0, problem.preference[core.columns]), core.s) / scale
+    if np.abs(worth).max(initial=0.0) > _LARGEST:
+        return None
     found = milp(
         -worth,
         integrality=np.append(np.ones(m), np.zeros(edges)),

@@ -92,7 +92,7 @@ def recombine(ours: Solution, other: Solution, *, keep_count: bool = False) -> F
     only_ours, only_other = ours.is_exemplar & ~other.is_exemplar, other.is_exemplar & ~ours.is_exemplar
     here, there = ours.exemplar, other.exemplar
     joined = only_ours[here] & only_other[there]
-    ones = np.ones(np.count_nonzero(joined), np.int8)
+    ones = np.ones(np.count_nonzero(joined), bool)
     pairs = coo_array((ones, (here[joined], there[joined])), shape=(n_points, n_points))
     group_of = connected_components(pairs, directed=False)[1]
     group = np.where(only_ours[here], group_of[here], np.where(only_other[there], group_of[there], -1))

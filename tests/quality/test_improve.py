@@ -129,3 +129,21 @@ def test_preferences_of_either_sign(preferences: Floats) -> None:
     graph = Graph("four points", i, k, np.random.default_rng(10).normal(size=12), preferences)
     found = improve(problem_of(graph), np.ones(4, bool), Goal(gap=0.0))
     assert close(net_similarity(graph, found.is_exemplar), optimum(graph))
+
+
+@pytest.mark.parametrize("never", [-1e7, -1e12])
+@pytest.mark.parametrize("seed", [3, 14])
+def test_a_very_small_preference_is_no_reason_for_a_false_proof(seed: int, never: float) -> None:
+    """The tolerances of a solver are absolute: beside -1e7 it takes two clusterings for equal that are not."""
+    rng = np.random.default_rng(seed)
+    n = 30
+    i, k = np.nonzero((rng.random((n, n)) < 0.3) & ~np.eye(n, dtype=bool))
+    preferences = np.full(n, -12.0)
+    preferences[:3] = never
+    graph = Graph("sparse", i, k, -rng.exponential(10.0, len(i)), preferences)
+    found = improve(problem_of(graph), start_of(graph), Goal())
+    best = optimum(graph._replace(preferences=np.maximum(preferences, -1e3)))  # they are not needed
+    assert found.upper_bound is not None
+    assert found.upper_bound >= best - 1e-6
+    if found.is_proved:
+        assert close(net_similarity(graph, found.is_exemplar), best)
