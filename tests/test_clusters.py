@@ -9,7 +9,7 @@ import pytest
 from pyspark.sql import DataFrame
 
 from tests import oracle
-from tests.conftest import MESSAGES_ALONE, Edges, affinity_propagation, all_pairs, assigned, random_edges
+from tests.conftest import LONG, MESSAGES_ALONE, Edges, affinity_propagation, all_pairs, assigned, random_edges
 
 Frame = Callable[[Edges], DataFrame]
 
@@ -66,3 +66,15 @@ def test_reports_never_contain_jitter(frame: Frame) -> None:
     for row in clustering.assignments.collect():
         assert row.similarity == (None if row.id == row.exemplar else stored[row.id, row.exemplar])
     assert {row.preference for row in clustering.exemplars.collect()} == {-4.0}
+
+
+@pytest.mark.parametrize("sentinel", [-1e16, pytest.param(-1e17, marks=LONG)])
+def test_polishing_does_not_lower_the_net_similarity_beside_a_huge_similarity(frame: Frame, sentinel: float) -> None:
+    """One pair has a size that makes the unit of polishing coarser than what the other similarities differ by."""
+    x = np.random.default_rng(5).normal(size=(40, 2)) * 3
+    edges = [(i, k, sentinel if (i, k) == (0, 1) else s) for i, k, s in all_pairs(x)]
+    plain = affinity_propagation(frame(edges), preference=-12.0, **MESSAGES_ALONE)
+    polished = affinity_propagation(frame(edges), preference=-12.0)
+    assert polished.summary.netsim >= plain.summary.netsim
+    assert polished.summary.upper_bound is not None
+    assert polished.summary.upper_bound > polished.summary.netsim, "no proof where units are so coarse"
