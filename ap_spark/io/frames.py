@@ -42,7 +42,7 @@ def to_spark(table: Any, name: str) -> DataFrame:
         return current_session().createDataFrame(_points_of_array(table, name))
     if pandas and isinstance(table, pandas.DataFrame):
         return _of_pandas(table.rename(columns=str), name)
-    if hasattr(table, "tocoo"):
+    if not isinstance(table, DataFrame) and hasattr(table, "tocoo"):  # of a DataFrame on Connect it would be a column
         raise InputError(_sparse(table, name))
     if not isinstance(table, DataFrame):
         array = ", or an array of shape (n_points, n_features)" if name == "points" else ""
