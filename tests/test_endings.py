@@ -85,6 +85,7 @@ def test_a_fixed_damping_does_not_settle(frame: Frame) -> None:
     assert found.summary.unsettled > 0
 
 
+@LONG
 def test_a_run_that_was_refused_before_resumes_to_the_same_end(frame: Frame, tmp_path: Path) -> None:
     seed, n, n_points, _ = CASES["refused before"]
     edges = restless(seed, n, n_points)

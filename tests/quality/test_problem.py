@@ -39,11 +39,18 @@ def improved(graph: BlockGraph, goal: Goal, lose: Callable[[], None] = lambda: N
     return found.is_exemplar.tobytes(), found.upper_bound, found.is_proved, steps
 
 
-@pytest.mark.parametrize("collected", [64 << 20, 0], ids=["added by the driver", "shuffled"])
+@pytest.mark.parametrize(
+    ("collected", "passes"),
+    [
+        pytest.param(64 << 20, 2, id="added by the driver"),
+        pytest.param(64 << 20, 12, id="added by the driver, with looks", marks=pytest.mark.long),
+        pytest.param(0, 6, id="shuffled", marks=pytest.mark.long),
+    ],
+)
 def test_passes_over_blocks_are_those_in_this_process(
-    frame: Frame, monkeypatch: pytest.MonkeyPatch, collected: int
+    frame: Frame, monkeypatch: pytest.MonkeyPatch, collected: int, passes: int
 ) -> None:
-    goal = Goal(gap=0.0, passes=6)
+    goal = Goal(gap=0.0, passes=passes)
     fetched = graph_of(frame, 1)
     expected = improved(fetched, goal)
     fetched.release()
@@ -58,7 +65,7 @@ def test_a_block_that_is_lost_on_the_way_is_written_again(frame: Frame, monkeypa
     monkeypatch.setattr(module, "_FETCHED_EDGES", 0)
     graph = graph_of(frame, 3)
     path = Path(graph.blocks.found[1].path)
-    expected = improved(graph, Goal(passes=6))
-    assert improved(graph, Goal(passes=6), lose=path.unlink) == expected
+    expected = improved(graph, Goal(passes=2))
+    assert improved(graph, Goal(passes=2), lose=path.unlink) == expected
     assert path.exists()
     graph.release()

@@ -51,7 +51,8 @@ def clustered(spark: SparkSession, edges: str, checkpoint: str, watch: Watch) ->
     return affinity_propagation(spark.read.parquet(edges), preference=-3.0, checkpoint=snapshots, callback=watch)
 
 
-@pytest.mark.parametrize("step", ["polish", pytest.param("bound", marks=pytest.mark.long)])
+@pytest.mark.cluster
+@pytest.mark.parametrize("step", ["polish", "bound"])
 def test_a_run_killed_after_its_iterations_does_not_iterate_again(
     spark: SparkSession, tmp_path: Path, step: str
 ) -> None:
