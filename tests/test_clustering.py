@@ -425,6 +425,9 @@ def test_everything_is_released(spark: SparkSession, frame: Frame) -> None:
         ({"preference": float("nan")}, "preference must be a finite number, got nan"),
         ({"preference_quantile": 1.5}, "preference_quantile must be in [0, 1], got 1.5"),
         ({"preference": 1.0, "preference_quantile": 0.5}, "either preference or preference_quantile"),
+        ({"gap": -0.1}, "gap must be at least 0, got -0.1"),
+        ({"exact": True, "gap": None}, "exact needs polishing and a bound"),
+        ({"exact": True, "polish": False}, "exact needs polishing and a bound"),
     ],
 )
 def test_parameters_out_of_range(arguments: dict[str, object], message: str) -> None:
