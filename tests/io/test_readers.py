@@ -375,7 +375,7 @@ BAD: dict[str, tuple[str, str | bytes, dict[str, Any], str]] = {
     "no gzip": ("x.csv.gz", b"id,x\na,1\n", {"id_column": "id"}, "a file must be whole, but file:///"),
     "gzip cut off": ("x.csv.gz", gzip.compress(b"id,x\n" + random.Random(0).randbytes(999).hex().encode())[:-99], {"id_column": "id"}, "x.csv.gz is damaged or cut off, or is no file of its kind (Unexpected end of input stream): write or copy it again"),
     "bzip2 cut off": ("x.csv.bz2", bz2.compress(b"id,x\n" + random.Random(0).randbytes(999).hex().encode())[:-99], {"id_column": "id"}, "x.csv.bz2 is damaged"),
-    "no Parquet": ("x.parquet", b"PAR1 \x00\x01 nonsense", {"id_column": "id"}, "x.parquet is damaged or cut off, or is no file of its kind"),
+    "no Parquet": ("x.parquet", b"PAR1 nonsense\x00\x01\x02\x03", {"id_column": "id"}, "x.parquet is damaged or cut off, or is no file of its kind"),
     "no ORC": ("x.orc", b"ORC nonsense", {"id_column": "id"}, "x.orc' is damaged or cut off, or is no file of its kind"),
     "no JSON": ("x.json", b'{"id": "\xe9", "x": 1}\n{"id": "a", "x": 1}\n', {"id_column": "id"}, "every line must be a JSON object in UTF-8"),
     "JSON objects on one line": ("x.json", '{"id": "}{", "x": 1}\n{"id":"a","x":1}{"id":"b","x":2}\n', {"id_column": "id"}, "every line must be one JSON object, but in 'DIR/x.json' there are some with more, such as '{\"id\":\"a\""),
