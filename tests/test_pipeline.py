@@ -43,7 +43,8 @@ def outcome(clustering: Clustering) -> tuple[Any, ...]:
     return assigned(clustering), summary.netsim, summary.n_iter, summary.fingerprint
 
 
-@pytest.mark.parametrize("part", [0, pytest.param(1, marks=LONG)])
+@LONG
+@pytest.mark.parametrize("part", [0, 1])
 def test_points_of_any_form_give_the_same_clusters(spark: SparkSession, part: int) -> None:
     """Arrays, tables of pandas, columns, arrays and vectors of Spark; and what the two functions compute."""
     numbered = spark.createDataFrame([(n, *row) for n, row in enumerate(X.tolist())], "id bigint, x double, y double")
@@ -66,6 +67,7 @@ def test_ids_are_the_index_of_pandas_or_the_column_id() -> None:
     assert assigned(cluster_points(TABLE.assign(id=NAMES), preference=-25.0)) == named
 
 
+@LONG
 def test_neighbours_are_stored_in_both_directions_unless_told_otherwise(spark: SparkSession) -> None:
     few = Similarity(neighbors=1)
     found = cluster_points(X, similarity=few, preference=-25.0)

@@ -125,7 +125,7 @@ def saved(engine: Engine, directory: Path) -> State:
     ("first", "at", "second"),
     [
         ("resident-numpy-1", 80, "dataframe"),
-        ("resident-numpy-2", 81, "resident-numba-1"),
+        pytest.param("resident-numpy-2", 81, "resident-numba-1", marks=LONG),
         pytest.param("resident-numpy-1", 81, "resident-numpy-2", marks=LONG),
         pytest.param("dataframe", 81, "resident-numpy-7", marks=LONG),
         pytest.param("resident-numpy-7", 79, "dataframe-shuffled", marks=LONG),
@@ -152,7 +152,7 @@ def test_each_engine_resumes_from_the_state_of_each(
     ("blocks", "spoil", "recovery_point"),
     [
         (1, delete, 0),
-        (2, tear, 60),
+        pytest.param(2, tear, 60, marks=LONG),
         pytest.param(2, delete, 0, marks=LONG),
         pytest.param(7, delete, 80, marks=LONG),
         pytest.param(1, tear, 60, marks=LONG),

@@ -61,6 +61,7 @@ def test_passes_over_blocks_are_those_in_this_process(
     graph.release()
 
 
+@pytest.mark.long
 def test_a_block_that_is_lost_on_the_way_is_written_again(frame: Frame, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_FETCHED_EDGES", 0)
     graph = graph_of(frame, 3)
