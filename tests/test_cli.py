@@ -182,6 +182,7 @@ def test_an_output_that_is_there_is_refused_replaced_or_skipped(
     assert nothing_left(tmp_path, "input.csv", "out")
 
 
+@LONG
 def test_an_output_of_another_command_is_not_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command, other, table in (("graph", "cluster", "assignments"), ("cluster", "graph", "similarities")):
         out = tmp_path / command

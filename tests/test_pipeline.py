@@ -92,6 +92,7 @@ def test_scaling_metric_and_own_preferences() -> None:
             cluster_points(own, **more)
 
 
+@LONG
 def test_similarities_of_pandas_and_a_function_as_metric() -> None:
     def minus_squares(x: Any, y: Any) -> Any:
         return -((x[:, None] - y[None]) ** 2).sum(axis=-1)

@@ -196,6 +196,7 @@ def test_a_stopped_run_resumes_to_the_same_result(
     assert not list(snapshots.iterdir())
 
 
+@LONG
 def test_a_preference_given_in_another_way_is_the_same_run(
     frame: Frame, edges: Edges, undisturbed: list[Any], snapshots: Path
 ) -> None:

@@ -100,7 +100,7 @@ def test_records_and_messages_are_those_of_the_oracle(graph: EdgeGraph, edges: E
     engine.release()
 
 
-SHORT = ("resident-numpy-2", "resident-numba-1")
+SHORT = ("resident-numba-1",)
 
 
 @pytest.mark.parametrize("way", [pytest.param(way, marks=() if way in SHORT else LONG) for way in WAYS])

@@ -21,8 +21,8 @@ Frame = Callable[[Edges], DataFrame]
 
 
 def graph_of(frame: Frame, partitions: int) -> BlockGraph:
-    """Sixty points, some without out-edges."""
-    edges = [edge for edge in random_edges(np.random.default_rng(1), 60, 0.2, symmetric=False) if edge[0] % 9]
+    """Thirty points, some without out-edges."""
+    edges = [edge for edge in random_edges(np.random.default_rng(1), 30, 0.3, symmetric=False) if edge[0] % 9]
     return build_block_graph(frame(edges), Settings(preference=-3.0, partitions=partitions), None, None)
 
 
