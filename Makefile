@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 TESTS_AT_ONCE ?= 2
+KILLS ?= cluster# or "cluster and not long", for fewer of them
 BIN := .venv/bin
 PACK := dist/ap-spark-environment.tar.gz
 PYTEST = JAVA_HOME="$$($(BIN)/python -m ap_spark.java)" PATH="$(CURDIR)/$(BIN):$$PATH" \
@@ -23,7 +24,7 @@ test: .venv/.dev ## run the tests
 	$(PYTEST)
 
 test-long: .venv/.dev ## run more cases of some of these tests
-	$(PYTEST) -m long
+	$(PYTEST) -m "long and not cluster"
 
 test-programs: .venv/.dev ## run the tests that start programs as a user would: what README says, Spark Connect
 	$(PYTEST) -m programs
@@ -31,7 +32,7 @@ test-programs: .venv/.dev ## run the tests that start programs as a user would: 
 test-cluster: test-kills test-compose ## run the two below
 
 test-kills: .venv/.dev ## run the tests that kill drivers and executors of this machine
-	$(PYTEST) -m cluster
+	$(PYTEST) -m "$(KILLS)"
 
 test-compose: .venv/.dev ## run the tests on a cluster in containers, and what befalls it there (Docker)
 	$(BIN)/python -m pytest -m compose --durations 0

@@ -86,7 +86,13 @@ def mistake(path: Path, older: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("spoil", "blocks"),
-    [(truncate, 2), (mistake, 2), (delete, 1), pytest.param(swap, 2, marks=LONG), pytest.param(tear, 3, marks=LONG)]
+    [
+        (mistake, 2),
+        (delete, 1),
+        pytest.param(truncate, 2, marks=LONG),
+        pytest.param(swap, 2, marks=LONG),
+        pytest.param(tear, 3, marks=LONG),
+    ]
     + [pytest.param(spoil, blocks, marks=LONG) for spoil in (delete, write_over) for blocks in (2, 3)],
 )
 def test_a_spoilt_file_is_recognised_and_rebuilt(

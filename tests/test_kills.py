@@ -84,7 +84,13 @@ def watch(tmp_path: Path) -> Any:
     process.kill()
 
 
-@pytest.mark.parametrize(("number", "moment"), KILLS)
+@pytest.mark.parametrize(
+    ("number", "moment"),
+    [
+        pytest.param(number, moment, marks=[pytest.mark.long] if number >= 2 * len(MOMENTS) else [])
+        for number, moment in KILLS
+    ],
+)
 def test_a_killed_driver_is_made_up_for_by_the_next(
     edges: Path,
     undisturbed: tuple[Path, float],

@@ -255,6 +255,7 @@ def test_a_damaged_snapshot_is_none_of_the_two_that_are_kept(
     engine.release()
 
 
+@pytest.mark.long
 def test_without_a_whole_snapshot_a_run_starts_from_the_beginning(
     frame: Frame, edges: Edges, undisturbed: list[Any], snapshots: Path
 ) -> None:

@@ -165,7 +165,7 @@ def outcome(engine: Engine, graph: EdgeGraph) -> list[Any]:
 CLUSTERS: dict[tuple[object, ...], list[Any]] = {}  # what a graph in one form or the other makes of these exemplars
 
 
-IN_SHORT = ("resident-numpy-2", "resident-numba-1", "dataframe")
+IN_SHORT = ("resident-numpy-2", "resident-numba-1")
 
 
 @pytest.mark.parametrize("way", [pytest.param(way, marks=() if way in IN_SHORT else LONG) for way in WAYS])
@@ -182,13 +182,10 @@ def test_all_ways_to_compute_give_the_same_bits(everything: EdgeGraph, expected:
     assert found[1][-1][2] > 0, "exemplars still change, so that a wrong total would show"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "ways",
-    [
-        ("resident-numba-7",),
-        pytest.param(("resident-exchanged",), marks=LONG),
-        pytest.param(("resident-numpy-2", "dataframe"), marks=LONG),
-    ],
+    [("resident-numba-7",), ("resident-exchanged",), ("resident-numpy-2", "dataframe")],
 )
 def test_all_ways_give_the_same_bits_where_sums_have_two_words(
     frame: Frame, tied: Edges, ways: tuple[str, ...]

@@ -47,7 +47,8 @@ def test_they_are_said_before_the_run_unless_the_user_has_decided(
         assert sum("stored in both directions" in text for text in caplog.messages) == said
 
 
-@pytest.mark.parametrize("engine", ["resident", pytest.param("dataframe", marks=LONG)])
+@pytest.mark.long
+@pytest.mark.parametrize("engine", ["resident", "dataframe"])
 def test_mutual_that_leaves_out_most_pairs(spark: SparkSession, engine: EngineName) -> None:
     """As where each pair is given once; not where it is given in both directions, or small ones are left out before."""
     cases: list[tuple[list[tuple[int, int, float]], dict[str, Any], str]] = [

@@ -22,7 +22,7 @@ from tests.similarity.examples import DATA, Array, brute_force, make_frame, rows
 
 
 @pytest.mark.parametrize("partitions", [pytest.param(1, marks=LONG), 3, pytest.param(16, marks=LONG)])
-@pytest.mark.parametrize("data", ["random", "duplicates"])
+@pytest.mark.parametrize("data", [pytest.param("random", marks=LONG), "duplicates"])
 def test_exact_neighbours_are_those_of_brute_force(
     spark: SparkSession, data: str, partitions: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,7 +73,7 @@ def test_approximate_neighbours(spark: SparkSession, monkeypatch: pytest.MonkeyP
     assert (again.recall, sorted(rows_of(again.edges))) == (found.recall, sorted(rows))
 
 
-@pytest.mark.parametrize("metric", ["manhattan", "correlation"])
+@pytest.mark.parametrize("metric", ["manhattan", pytest.param("correlation", marks=LONG)])
 def test_approximate_neighbours_by_other_metrics_are_all_found(spark: SparkSession, metric: MetricName) -> None:
     x = DATA["random"]
     found = nearest_neighbors(make_frame(spark, x), 10, metric=metric, search="approximate", recall=1.0)
@@ -81,7 +81,7 @@ def test_approximate_neighbours_by_other_metrics_are_all_found(spark: SparkSessi
     assert sorted(rows_of(found.edges)) == sorted(brute_force(pairwise(x, x, metric), 10))
 
 
-@pytest.mark.parametrize("shard_bytes", [2**27, 1000])
+@pytest.mark.parametrize("shard_bytes", [pytest.param(2**27, marks=LONG), 1000])
 def test_everyone_has_as_many_neighbours(
     spark: SparkSession, shard_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
