@@ -54,6 +54,7 @@ def nothing_left(tmp_path: Path, *inputs: str) -> bool:
     return {path.name for path in tmp_path.iterdir()} == {*inputs}
 
 
+@pytest.mark.long
 def test_single_files_json_and_quiet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What programs read, and what a spreadsheet opens."""
     options = ["--output-format", "csv", "--single-file", "-p", "-1"]
@@ -208,6 +209,7 @@ def test_of_two_runs_at_one_output_one_is_refused(
     assert run(tmp_path, EDGES, "--edges", "--output", path) == 0
 
 
+@pytest.mark.long
 def test_where_files_cannot_be_locked_the_last_one_is_refused(
     tmp_path: Path, spark: SparkSession, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -305,6 +307,7 @@ def test_of_two_runs_at_one_output_of_an_object_store_the_later_wins(
         assert table(tmp_path, "similarities").i.tolist() == ["second"], "it was not there when the third one began"
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("object_store")
 def test_an_output_that_another_process_is_writing_is_left_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -341,6 +344,7 @@ def test_what_is_made_room_for_in_the_last_moment_is_not_whole(
     assert [path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")] == ["_PUBLISHING"]
 
 
+@pytest.mark.long
 def test_an_output_that_cannot_be_moved_away_is_told_as_it_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -386,6 +390,7 @@ def test_without_locks_no_lock_is_left(tmp_path: Path, spark: SparkSession, monk
     assert (tmp_path / ".lock").exists(), "another user's, who may hold it"
 
 
+@pytest.mark.long
 def test_snapshots_do_not_lie_in_the_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for inside in (tmp_path / "out", f"file:{tmp_path}/out/c", f"file://{tmp_path}/x/../out/c"):
         assert run(tmp_path, EDGES, "--edges", "--checkpoint", str(inside)) == 2
@@ -396,6 +401,7 @@ def test_snapshots_do_not_lie_in_the_output(tmp_path: Path, capsys: pytest.Captu
     assert run(tmp_path, EDGES, "--edges", "--checkpoint", str(tmp_path / "outside")) == 0
 
 
+@pytest.mark.long
 def test_secrets_stay_where_they_are(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     secret = "hunter2hunter2"
     assert run(tmp_path, EDGES, "--edges", "--conf", f"spark.authenticate.secret={secret}", "--verbose") == 0
@@ -451,6 +457,7 @@ def test_labels_have_a_line_for_each_row_of_the_file_in_its_order(tmp_path: Path
     assert second == 4, "g4 lies between the two others"
 
 
+@pytest.mark.long
 def test_rows_are_numbered_through_compressed_and_several_files(tmp_path: Path) -> None:
     folder = tmp_path / "many.csv"
     folder.mkdir()
@@ -734,6 +741,7 @@ def test_points_beside_edges_are_checked(
     assert nothing_left(tmp_path, "points.csv", "input.csv")
 
 
+@pytest.mark.long
 def test_no_exemplars_at_all(tmp_path: Path) -> None:
     assert run(tmp_path, POINTS, "--id-column", "id", "-i", "1", "-p", "-1e3", "--output-format", "tsv") == 0
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
@@ -743,6 +751,7 @@ def test_no_exemplars_at_all(tmp_path: Path) -> None:
     assert table(tmp_path, "assignments", sep="\t").columns.tolist() == ["id", "exemplar", "label", "similarity"]
 
 
+@pytest.mark.long
 def test_json_points_and_odd_names(tmp_path: Path) -> None:
     text = "".join(json.dumps({"file_path": f"p{n}", "a.b": n, "c d": 0}) + "\n" for n in (0, 1, 10, 11))
     assert run(tmp_path, text, "--id-column", "file_path", "--output-format", "csv", name="points.jsonl") == 0
@@ -756,6 +765,7 @@ def test_vectors_of_different_lengths(tmp_path: Path, capsys: pytest.CaptureFixt
     assert nothing_left(tmp_path, "points.json")
 
 
+@pytest.mark.long
 def test_an_end_that_is_not_among_the_points(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "points.csv").write_text("id\n0\n1\n2\n")
     assert run(tmp_path, EDGES, "--edges", "--points", str(tmp_path / "points.csv")) == 2

@@ -391,6 +391,7 @@ def test_the_seed_decides_ties_and_the_run_repeats(frame: Frame) -> None:
     assert len({tuple(answer) for answer in found.values()}) > 1
 
 
+@pytest.mark.long
 def test_a_lonely_point_does_not_stop_the_others(frame: Frame) -> None:
     fixture, edges = load(next(path for path in FIXTURES if path.stem == "toy25"))
     settings = {"preference": fixture["preference"], "convergence_iter": 15}

@@ -105,6 +105,7 @@ def test_a_run_that_was_refused_before_resumes_to_the_same_end(frame: Frame, tmp
     assert sorted(resumed.assignments.collect()) == sorted(undisturbed.assignments.collect())
 
 
+@pytest.mark.long
 def test_a_run_that_has_settled_has_not_converged_for_the_flag(
     tmp_path: Path, spark: SparkSession, capsys: pytest.CaptureFixture[str]
 ) -> None:

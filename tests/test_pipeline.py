@@ -80,6 +80,7 @@ def test_neighbours_are_stored_in_both_directions_unless_told_otherwise(spark: S
     assert one_way.summary.n_edges == 6 < found.summary.n_edges
 
 
+@pytest.mark.long
 def test_scaling_metric_and_own_preferences() -> None:
     own = TABLE.assign(preference=[-9.0, -1.0, -9.0, -9.0, -1.0, -9.0])
     found = cluster_points(own, similarity=Similarity(scale="minmax", metric="manhattan"))

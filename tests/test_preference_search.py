@@ -129,6 +129,7 @@ def test_a_number_of_clusters_that_is_out_of_reach(frame: Frame, caplog: pytest.
         assert "10 clusters were asked for" in caplog.text
 
 
+@pytest.mark.long
 def test_a_run_with_clearly_too_many_exemplars_is_ended_early(
     spark: SparkSession, frame: Frame, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -239,6 +239,7 @@ def test_a_damaged_snapshot_falls_back_to_the_one_before(
     assert f"{before.name}, after iteration 10:" in checkpoint.format_saved()
 
 
+@pytest.mark.long
 def test_a_damaged_snapshot_is_none_of_the_two_that_are_kept(
     spark: SparkSession, graph: EdgeGraph, snapshots: Path
 ) -> None:
@@ -312,6 +313,7 @@ def test_a_run_can_start_again_and_another_be_given_more_iterations(
     assert seen[17].iteration == 18
 
 
+@pytest.mark.long
 def test_drivers_that_do_not_know_of_each_other(spark: SparkSession, graph: EdgeGraph, tmp_path: Path) -> None:
     """As one that is presumed dead and lives on: each leaves the other's snapshots alone, and the newest counts."""
     one, other = (opened(spark, tmp_path) for _ in range(2))

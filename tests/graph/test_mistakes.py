@@ -37,6 +37,7 @@ def test_pairs_given_once_and_preferences_out_of_range(spark: SparkSession, engi
     assert "is far below all similarities, which lie in" in below
 
 
+@pytest.mark.long
 def test_they_are_said_before_the_run_unless_the_user_has_decided(
     spark: SparkSession, caplog: pytest.LogCaptureFixture
 ) -> None:

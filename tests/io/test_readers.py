@@ -251,6 +251,7 @@ def test_rows_are_numbered_over_files_with_other_headers(spark: SparkSession, tm
     assert points(spark, directory) == [(n, [2.0 * n, 2.0 * n + 1]) for n in range(4)]
 
 
+@pytest.mark.long
 def test_directories_add_columns(spark: SparkSession, tmp_path: Path) -> None:
     for break_, ends in (("", ["01", "2"]), ("\n", ["01\n", "2\n"])):
         for day in ("01", "2"):
@@ -528,6 +529,7 @@ def test_id_and_features_are_taken_as_they_are(
         make_points(table.toDF("Id", "x", "y"))
 
 
+@pytest.mark.long
 def test_text_beside_the_features(spark: SparkSession, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """With an id it is left out by name; without one it may be the id. A number with a slip is no text."""
     (tmp_path / "x.csv").write_text("id,city,x,note\n7,Bern,1,\n8,,2,new\n")

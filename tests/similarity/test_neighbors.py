@@ -96,6 +96,7 @@ def test_everyone_has_as_many_neighbours(
     assert len({(i, k) for i, k, _ in rows} & {(i, k) for i, k, _ in true}) / len(true) >= found.recall - 0.01
 
 
+@pytest.mark.long
 def test_auto_is_exact_while_that_is_cheap(
     spark: SparkSession, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
