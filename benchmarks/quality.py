@@ -1,10 +1,11 @@
 """How good the clusters are: beside the best possible, beside programs of others, beside a longer search.
 
-    python -m benchmarks.quality [--only known others moves] [--data iris digits]
+    python -m benchmarks.quality [--only known others moves graphs] [--data iris digits]
 
 known: data whose answers are known, with the default settings, and the netsim without polishing.
 others: FasterPAM, scikit-learn and R at the same preference; net similarities computed alike (`others.py`).
 moves: single moves one after the other, from where 200 iterations end (`single_moves.py`), on 20,000 x 50.
+graphs: 50 neighbours of many points at five preferences, beside plain iterations of damping 0.9.
 
 Prints lines of markdown for benchmarks/results.md.
 """
@@ -17,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +27,18 @@ from numpy.typing import NDArray
 from pyspark.sql import SparkSession
 from sklearn.datasets import load_iris
 
-from ap_spark import Clustering, Quality, Similarity, Sparsification, cluster_points
+from ap_spark import (
+    Clustering,
+    Quality,
+    Similarity,
+    Sparsification,
+    affinity_propagation,
+    cluster_points,
+    nearest_neighbors,
+)
 from ap_spark._spark.session import start_session
 from ap_spark.blocks.kernel import make_block
+from ap_spark.io.frames import to_spark
 from ap_spark.quality.improve import Step
 from ap_spark.quality.polish import polish
 from ap_spark.quality.problem import local_problem
@@ -38,6 +49,7 @@ from benchmarks.workload import clustered_points
 
 ROOT = Path(__file__).parent.parent
 STAGES = ("similarities", "graph", "propagation", "clusters")
+QUANTILES = (0.5, 0.375, 0.25, 0.125, 0.0)  # of the similarities, for the preference
 DEFAULT, PLAIN = Quality(), Quality(polish=False, gap=None)
 
 
@@ -234,6 +246,41 @@ def report_moves(spark: SparkSession, n_points: int, iterations: int) -> None:
         row(name, about.n_clusters, about.netsim, steps.count["polish"], "", about.seconds["clusters"], note)
 
 
+def report_graphs(spark: SparkSession, sizes: Iterable[int], longest: int, directory: Path) -> None:
+    """Beside them 200 plain iterations, and 1,000 up to ``longest`` points."""
+    print(
+        "| points | quantile | what | iterations | K | netsim | gap, % | graph | propagation | clusters "
+        "| / 200 plain iterations |\n|" + "---|" * 11
+    )
+    union = Sparsification(symmetrize="union")
+    for n_points in sizes:
+        path = str(directory / f"neighbors-{n_points}")
+        if not Path(path, "_SUCCESS").exists():
+            points = to_spark(points_of(f"{n_points} points"), "points")
+            nearest_neighbors(points, 50).edges.write.mode("overwrite").parquet(path)
+        cluster = partial(affinity_propagation, spark.read.parquet(path), sparsification=union)
+        iteration = 0.0  # the seconds of a plain one
+        for quantile in QUANTILES:
+            runs: list[tuple[str, dict[str, Any]]] = [("default", {})]
+            for most in (200, 1000):
+                if (most == 200 and quantile == QUANTILES[0]) or n_points <= longest:
+                    steering = {"damping": 0.9, "convergence_iter": most, "max_iter": most, "quality": PLAIN}
+                    runs.insert(0, (f"{most:,} plain iterations", steering))
+            for name, options in runs:
+                found = cluster(preference_quantile=quantile, **options)
+                about = found.summary
+                seconds = [about.seconds[stage] for stage in ("graph", "propagation", "clusters")]
+                if options:
+                    iteration = seconds[1] / about.n_iter
+                stages = " | ".join(f"{part:.1f}" for part in seconds)
+                print(
+                    f"| {n_points:,} | {quantile:g} | {name} | {iterations_of(found)} | {about.n_clusters} "
+                    f"| {number(about.netsim)} | {percent(about.gap)} | {stages} "
+                    f"| {(seconds[1] + seconds[2]) / (200.0 * iteration):.2f} |",
+                    flush=True,
+                )
+
+
 class Steps:
     """A callback that counts rounds of polishing and passes of the bound."""
 
@@ -267,12 +314,16 @@ def neighbor_edges(spark: SparkSession, case: Case) -> tuple[NDArray[np.int64], 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", default=["known", "others", "moves"], choices=["known", "others", "moves"])
+    parts = ["known", "others", "moves", "graphs"]
+    parser.add_argument("--only", nargs="+", default=parts[:3], choices=parts)
     parser.add_argument("--data", nargs="+", help="of known and others: these alone, such as iris")
     parser.add_argument("--seconds", type=float, default=300.0, help="for each program of others")
     parser.add_argument("--gib", type=float, default=8.0, help="of memory for each program of others")
     parser.add_argument("--points", type=int, default=20_000, help="of moves")
     parser.add_argument("--iterations", type=int, default=200, help="of moves")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[20_000, 100_000, 1_000_000], help="of graphs")
+    parser.add_argument("--longest", type=int, default=100_000, help="of graphs: 1,000 iterations up to so many points")
+    parser.add_argument("--directory", type=Path, default=Path("out"), help="of graphs: where similarities are kept")
     given = parser.parse_args()
     spark = start_session(short=False)
     spark.sparkContext.setLogLevel("ERROR")
@@ -287,6 +338,8 @@ def main() -> None:
         report_others(chosen(BESIDE), given.seconds, given.gib)
     if "moves" in given.only:
         report_moves(spark, given.points, given.iterations)
+    if "graphs" in given.only:
+        report_graphs(spark, given.sizes, given.longest, given.directory)
     spark.stop()
 
 
