@@ -2,7 +2,7 @@
 
 exemplars ──► promote ──► assign ──► refine ──► polish, bound ──► assign ──► labels, objective
 
-Polishing and the bound (`quality/`) are for a `BlockGraph`. Every other step is stated twice: on a `BlockGraph` by
+Polishing and the bound (`quality/`) are for an `ArrayGraph`. Every other step is stated twice: on an `ArrayGraph` by
 passes over its blocks, which give arrays with a value a point; on an `EdgeGraph` by joins of DataFrames.
 """
 
@@ -23,6 +23,7 @@ from ap_spark.blocks import passes
 from ap_spark.blocks.kernel import Flags, Floats, Integers, in_floats, in_units, summed
 from ap_spark.blocks.store import sent
 from ap_spark.exact_sum import exact_sum, sum_in_units
+from ap_spark.graph.array_graph import ArrayGraph
 from ap_spark.graph.block_graph import BlockGraph
 from ap_spark.graph.edge_graph import EdgeGraph
 from ap_spark.graph.numbering import numbered
@@ -38,6 +39,8 @@ NEGLIGIBLE = 1e-9  # share of a net similarity that rounding may change without 
 class Clusters:
     """The clusters and their objective.
 
+    The tables are of Spark, or of pandas for a `LocalGraph`.
+
     Attributes
     ----------
     assignments : DataFrame
@@ -51,13 +54,13 @@ class Clusters:
     dpsim, expref : float
         The sum of the similarities of points to their exemplars, and of the preferences of the exemplars.
     is_exemplar : bool of shape (n_points,), optional
-        On a `BlockGraph`: the exemplars.
+        On an `ArrayGraph`: the exemplars.
     improved : Improved, optional
         With a goal: how good any could be.
     """
 
-    assignments: DataFrame
-    exemplars: DataFrame
+    assignments: Any
+    exemplars: Any
     n_clusters: int
     promoted: int
     dpsim: float
@@ -67,18 +70,18 @@ class Clusters:
 
 
 def make_clusters(
-    graph: EdgeGraph | BlockGraph, exemplars: Any, goal: Goal | None = None, told: Told | None = None
+    graph: EdgeGraph | ArrayGraph, exemplars: Any, goal: Goal | None = None, told: Told | None = None
 ) -> Clusters:
     """Assign every point to an exemplar, move each exemplar to the best member of its cluster, and polish.
 
     Parameters
     ----------
-    graph : EdgeGraph or BlockGraph
+    graph : EdgeGraph or ArrayGraph
     exemplars : DataFrame (index), or bool of shape (n_points,)
-        The exemplars that the messages name, as a DataFrame for an `EdgeGraph` and as an array for a `BlockGraph`.
+        The exemplars that the messages name, as a DataFrame for an `EdgeGraph` and as an array for an `ArrayGraph`.
         Without any exemplar there are no clusters.
     goal : Goal, optional
-        For a `BlockGraph`: how far to polish the exemplars, and to bound what any could reach.
+        For an `ArrayGraph`: how far to polish the exemplars, and to bound what any could reach.
     told : callable, optional
         See `improve`.
 
@@ -87,18 +90,18 @@ def make_clusters(
     Clusters
         Its tables can still be read when the graph has been released.
     """
-    if isinstance(graph, BlockGraph):
-        return _clusters_of_blocks(graph, exemplars, goal, told)
+    if isinstance(graph, ArrayGraph):
+        return _clusters_of_arrays(graph, exemplars, goal, told)
     with ExitStack() as held, ExitStack() as result:
         clusters = _clusters_of_edges(graph, exemplars, held, result)
         result.pop_all()
         return clusters
 
 
-# On a BlockGraph
+# On an ArrayGraph
 
 
-def _clusters_of_blocks(graph: BlockGraph, exemplars: Flags, goal: Goal | None, told: Told | None) -> Clusters:
+def _clusters_of_arrays(graph: ArrayGraph, exemplars: Flags, goal: Goal | None, told: Told | None) -> Clusters:
     """Make the clusters by passes; see `make_clusters`."""
     exemplar, _ = _assign_rows(graph, exemplars)
     promoted = 0
@@ -137,8 +140,8 @@ def _clusters_of_blocks(graph: BlockGraph, exemplars: Flags, goal: Goal | None, 
         }
     )
     return Clusters(
-        _assignments(graph, ids, label if len(heads) else None, np.where(is_member, similarity, np.nan)),
-        graph.spark.createDataFrame(exemplar_rows),
+        _assignments(graph, ids, label, np.where(is_member, similarity, np.nan)),
+        _table(graph, exemplar_rows),
         len(heads),
         promoted,
         summed(total[~is_alone], units),
@@ -148,7 +151,7 @@ def _clusters_of_blocks(graph: BlockGraph, exemplars: Flags, goal: Goal | None, 
     )
 
 
-def _better(graph: BlockGraph, before: Flags, improved: Improved, *, keep_count: bool) -> Flags:
+def _better(graph: ArrayGraph, before: Flags, improved: Improved, *, keep_count: bool) -> Flags:
     """Return polished exemplars, or those of before where these are better.
 
     That can only be where similarities of very different sizes make the unit of polishing coarse.
@@ -160,13 +163,13 @@ def _better(graph: BlockGraph, before: Flags, improved: Improved, *, keep_count:
     return before
 
 
-def _net_similarity(graph: BlockGraph, exemplars: Flags) -> float:
+def _net_similarity(graph: ArrayGraph, exemplars: Flags) -> float:
     """Return the net similarity with some exemplars, to which every other point stores an edge."""
     _, similarity = _assign_rows(graph, exemplars)
     return summed(np.where(exemplars, graph.preferences, similarity), graph.report_units)
 
 
-def _assign_rows(graph: BlockGraph, exemplars: Flags) -> tuple[Integers, Floats]:
+def _assign_rows(graph: ArrayGraph, exemplars: Flags) -> tuple[Integers, Floats]:
     """Return the exemplar of each point, -1 for none, and its similarity to it, which has no meaning for exemplars."""
     exemplar, similarity = np.full(graph.n_points, -1), np.full(graph.n_points, -np.inf)
     for found in graph.blocks.visit(passes.assign, exemplars) if graph.n_edges else ():
@@ -175,7 +178,7 @@ def _assign_rows(graph: BlockGraph, exemplars: Flags) -> tuple[Integers, Floats]
     return exemplar, similarity
 
 
-def _refine_rows(graph: BlockGraph, cluster: Integers) -> Flags:
+def _refine_rows(graph: ArrayGraph, cluster: Integers) -> Flags:
     """Return the best exemplar of each cluster: the member j with the largest sum of s(i, j) over the members i.
 
     p(j) counts as s(j, j), and every other member has to store an edge to j. A forced exemplar stores no edge itself,
@@ -198,16 +201,26 @@ def _refine_rows(graph: BlockGraph, cluster: Integers) -> Flags:
     return exemplars
 
 
-def _assignments(graph: BlockGraph, exemplar_ids: pa.Array, label: Integers | None, similarity: Floats) -> DataFrame:
-    """Return (id, exemplar, label, similarity) of all points; no rows where there is no label."""
+def _table(graph: ArrayGraph, rows: pa.Table) -> Any:
+    """Return a table of the kind that the results of the graph are."""
+    return graph.spark.createDataFrame(rows) if graph.spark else rows.to_pandas()
+
+
+def _assignments(graph: ArrayGraph, exemplar_ids: pa.Array, label: Integers, similarity: Floats) -> Any:
+    """Return (id, exemplar, label, similarity) of all points; no rows where there is no exemplar."""
+    if isinstance(graph, BlockGraph) and graph.numbering.ids is None:
+        return _assignments_of_many(graph, exemplar_ids, label, similarity)
+    n_rows = graph.n_points if len(exemplar_ids) else 0
+    rows = _assignment_rows(graph.ids_at(np.arange(n_rows)), exemplar_ids, label[:n_rows], similarity[:n_rows])
+    return _table(graph, pa.Table.from_batches([rows]))
+
+
+def _assignments_of_many(graph: BlockGraph, exemplar_ids: pa.Array, label: Integers, similarity: Floats) -> DataFrame:
+    """Return the assignments where the ids are too many for the driver."""
     points, kind = graph.numbering.points, dict(graph.numbering.points.dtypes)["id"]
     schema = f"id {kind}, exemplar {kind}, label bigint, similarity double"
-    if label is None:
+    if not len(exemplar_ids):
         return graph.spark.createDataFrame([], schema)
-
-    if graph.numbering.ids is not None:
-        rows = _assignment_rows(graph.numbering.ids, exemplar_ids, label, similarity)
-        return graph.spark.createDataFrame(pa.Table.from_batches([rows]))
     with sent(graph.spark, label, similarity) as (labels, similarities):
 
         def assign(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

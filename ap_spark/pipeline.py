@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import DataFrame, SparkSession
 
+from ap_spark import in_process
 from ap_spark.checkpoint import Checkpoint
 from ap_spark.convergence import Iteration
 from ap_spark.errors import InputError, SettingError, setting_errors_from_tasks
@@ -24,10 +25,10 @@ from ap_spark.foreign_names import explains_keywords
 from ap_spark.graph.build import engine_of
 from ap_spark.graph.describe import Description, describe_graph
 from ap_spark.graph.numbering import WrongInput, number_points
-from ap_spark.io.frames import as_points, to_spark
+from ap_spark.io.frames import as_points, is_local, to_spark
 from ap_spark.propagation import Watch
 from ap_spark.result import Clustering
-from ap_spark.run import Source, cluster, opened_graph, refuse_more_clusters
+from ap_spark.run import LocalSource, Source, cluster, opened_graph, refuse_more_clusters
 from ap_spark.schema import check_unique, require_columns
 from ap_spark.settings import Execution, Quality, Settings, Similarity, Snapshots, Sparsification
 from ap_spark.similarity.all_pairs import all_pairs
@@ -119,14 +120,19 @@ def cluster_points(
         convergence_iter=convergence_iter,
         seed=seed,
     )
+    _require(Similarity, similarity=similarity)
+    if similarity.neighbors is not None and settings.symmetrize is None:
+        settings = replace(settings, symmetrize="union")
     snapshots = _snapshots(checkpoint)
     _check_callback(callback)
-    with (
-        _closing(callback),
-        setting_errors_from_tasks(),
-        _source_of_points(points, preferences, similarity, settings, callback) as (source, settings),
-    ):
-        return cluster(source, settings, _watch(source.spark, settings, snapshots, callback))
+    with _closing(callback), setting_errors_from_tasks():
+        if snapshots.checkpoint is None and is_local(points, preferences):
+            here = partial(in_process.source_of_points, points, preferences, similarity, settings)
+            if found := _clustered_here(here, settings, callback):
+                return found.in_order_of(points)
+        with _source_of_points(points, _table(preferences), similarity, settings, callback) as source:
+            found = cluster(source, settings, _watch(source.spark, settings, snapshots, callback))
+            return found.to_pandas().in_order_of(points) if is_local(points) else found
 
 
 @explains_keywords
@@ -241,9 +247,24 @@ def affinity_propagation(
     )
     snapshots = _snapshots(checkpoint)
     _check_callback(callback)
-    source = _source_of_similarities(similarities, points, preferences)
     with _closing(callback), setting_errors_from_tasks():
-        return cluster(source, settings, _watch(source.spark, settings, snapshots, callback))
+        if snapshots.checkpoint is None and is_local(similarities, points, preferences):
+            here = partial(in_process.source_of_similarities, similarities, points, preferences, settings)
+            if found := _clustered_here(here, settings, callback):
+                return found
+        source = _source_of_similarities(similarities, points, _table(preferences))
+        found = cluster(source, settings, _watch(source.spark, settings, snapshots, callback))
+        return found.to_pandas() if is_local(similarities) else found
+
+
+def _clustered_here(
+    source: Callable[[], LocalSource], settings: Settings, callback: _Callback | None
+) -> Clustering | None:
+    """Cluster in this process; return None where the data are large or break a rule: Spark will say which."""
+    try:
+        return cluster(source(), settings, _watch(None, settings, Snapshots(), callback))
+    except (InputError, WrongInput):
+        return None
 
 
 @explains_keywords
@@ -368,9 +389,12 @@ def described(
     with ExitStack() as held:
         held.enter_context(setting_errors_from_tasks())
         if similarity is None:
-            source = _source_of_similarities(rows, points, preferences)
+            source = _source_of_similarities(rows, points, _table(preferences))
         else:
-            source, settings = held.enter_context(_source_of_points(rows, preferences, similarity, settings, callback))
+            _require(Similarity, similarity=similarity)
+            if similarity.neighbors is not None and settings.symmetrize is None:
+                settings = replace(settings, symmetrize="union")
+            source = held.enter_context(_source_of_points(rows, _table(preferences), similarity, settings, callback))
         started = time.perf_counter()
         with _stage(callback, "graph", source.spark):
             graph = held.enter_context(opened_graph(source, settings))
@@ -387,7 +411,7 @@ def _settings(
     preference: float | Table | None,
     seed: int | None = Settings.seed,
     **others: Any,
-) -> tuple[Settings, DataFrame | None]:
+) -> tuple[Settings, Any]:
     """Return the checked parameters, and the points' own preferences if there are any."""
     _require(Sparsification, sparsification=sparsification)
     _require(Execution, execution=execution)
@@ -400,7 +424,7 @@ def _settings(
                 shown = f"{len(preference):,} in a {type(preference).__name__}: "
                 shown += 'pd.DataFrame({"id": ids, "preference": values}) makes a table'
             raise SettingError(f"preference must be a finite number, or a table (id, preference), got {shown}")
-        by_point = to_spark(preference, "preference")
+        by_point = preference
     others["preference"] = preference if by_point is None else None
     others |= {"jitter": False} if seed is None else {"seed": seed}
     settings = Settings(**others, **asdict(sparsification), **asdict(quality), **asdict(execution))
@@ -432,15 +456,12 @@ def _source_of_points(
     similarity: Similarity,
     settings: Settings,
     callback: _Callback | None = None,
-) -> Iterator[tuple[Source, Settings]]:
+) -> Iterator[Source]:
     """Compute the similarities of points; what is persisted on the way is released at the end.
 
     1. Take the ids and the features; 2. scale the features; 3. number the points, where the engine works on blocks;
     4. compute the similarities of all pairs, or of nearest neighbours.
     """
-    _require(Similarity, similarity=similarity)
-    if similarity.neighbors is not None and settings.symmetrize is None:
-        settings = replace(settings, symmetrize="union")
     table = as_points(to_spark(points, "points"))
     spark = table.sparkSession
     preferences = _chosen_preferences(table, preferences, settings)
@@ -476,7 +497,7 @@ def _source_of_points(
                     _similarities(table, similarity)  # raises the error with ids instead of numbers
                 raise
         seconds = {"similarities": round(time.perf_counter() - started, 3)}
-        yield Source(pairs, table.select("id"), preferences, numbering, asdict(similarity), about, seconds), settings
+        yield Source(pairs, table.select("id"), preferences, numbering, asdict(similarity), about, seconds)
 
 
 def _chosen_preferences(points: DataFrame, preferences: DataFrame | None, settings: Settings) -> DataFrame | None:
@@ -501,10 +522,15 @@ def _similarities(points: DataFrame, similarity: Similarity) -> tuple[Pairs, dic
     return pairs, {"neighbors": similarity.neighbors, "search": search, "recall": round(recall, 4)}
 
 
-def _stage(callback: _Callback | None, name: str, spark: SparkSession) -> AbstractContextManager[None]:
-    """Return the callback's context for a stage, if it has a method ``stage``."""
+def _table(preferences: Table | None) -> DataFrame | None:
+    """Return preferences as a table of Spark."""
+    return None if preferences is None else to_spark(preferences, "preference")
+
+
+def _stage(callback: _Callback | None, name: str, spark: SparkSession | None) -> AbstractContextManager[None]:
+    """Return the callback's context for a stage of Spark's, if it has a method ``stage``."""
     stage = getattr(callback, "stage", None)
-    return stage(name, spark) if stage else nullcontext()
+    return stage(name, spark) if stage and spark else nullcontext()
 
 
 def _snapshots(checkpoint: str | Snapshots | None) -> Snapshots:
@@ -527,14 +553,14 @@ def _closing(callback: _Callback | None) -> Iterator[None]:
             close()
 
 
-def _watch(spark: SparkSession, settings: Settings, snapshots: Snapshots, callback: _Callback | None) -> Watch:
+def _watch(spark: SparkSession | None, settings: Settings, snapshots: Snapshots, callback: _Callback | None) -> Watch:
     """Return what is called while the run iterates."""
     watch = Watch(
         callback or Watch.callback,
         stage=partial(_stage, callback, spark=spark),
         improving=getattr(callback, "improving", None),
     )
-    if snapshots.checkpoint is None:
+    if snapshots.checkpoint is None or spark is None:
         return watch
     watch = replace(watch, checkpoint=Checkpoint(spark, settings, snapshots))
     if resumes_from := getattr(callback, "resumes_from", None):

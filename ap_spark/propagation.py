@@ -7,12 +7,11 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ap_spark._spark import classic
 from ap_spark.checkpoint import WITHOUT_CHECKPOINT, Checkpoint
 from ap_spark.convergence import Ending, Iteration, Stability
 from ap_spark.engines import Engine
 from ap_spark.errors import Interrupted
-from ap_spark.graph.block_graph import BlockGraph
+from ap_spark.graph.array_graph import ArrayGraph
 from ap_spark.graph.edge_graph import EdgeGraph
 
 __all__ = ["EndedEarly", "Propagation", "Watch", "propagate", "without_iterating"]
@@ -78,7 +77,7 @@ class Propagation:
 
 
 def propagate(
-    graph: EdgeGraph | BlockGraph,
+    graph: EdgeGraph | ArrayGraph,
     engine: Engine,
     *,
     max_iter: int,
@@ -90,7 +89,7 @@ def propagate(
 
     Parameters
     ----------
-    graph : EdgeGraph or BlockGraph
+    graph : EdgeGraph or ArrayGraph
     engine : Engine
         At the beginning, or at the state of a snapshot.
     max_iter : int
@@ -132,33 +131,32 @@ def propagate(
             return "stopped"
         return "settled" if done.unsettled else "converged"
 
-    with classic.uncancellable(graph.spark):
-        stop = False
-        end: Ending = "stopped"
-        for done in past:
-            reached = stability.reached(done)
+    stop = False
+    end: Ending = "stopped"
+    for done in past:
+        reached = stability.reached(done)
+        if done.iteration < engine.iteration:
+            if reached:  # and yet the run went on
+                stability.refuse(done)
+        else:
+            end = ending(done, reached=reached)
+    while end == "stopped" and engine.iteration < max_iter:
+        most = min(max_iter - engine.iteration, (checkpoint and checkpoint.cadence.iterations) or max_iter)
+        for done in engine.run(most, replace(stability)):
+            trace.append(done)
+            stop = bool(watch.callback(done)) or stop
+            end = ending(done, reached=stability.reached(done))
+            if end == "stopped" and not stop and watch.ends_early(trace):
+                raise EndedEarly(done.exemplars)
             if done.iteration < engine.iteration:
-                if reached:  # and yet the run went on
-                    stability.refuse(done)
-            else:
-                end = ending(done, reached=reached)
-        while end == "stopped" and engine.iteration < max_iter:
-            most = min(max_iter - engine.iteration, (checkpoint and checkpoint.cadence.iterations) or max_iter)
-            for done in engine.run(most, replace(stability)):
-                trace.append(done)
-                stop = bool(watch.callback(done)) or stop
-                end = ending(done, reached=stability.reached(done))
-                if end == "stopped" and not stop and watch.ends_early(trace):
-                    raise EndedEarly(done.exemplars)
-                if done.iteration < engine.iteration:
-                    continue
-                if stop:
-                    saved = checkpoint is not None and checkpoint.write(engine, graph, trace)
-                    raise Interrupted(_format_stop(done.iteration, checkpoint, saved=saved))
-                if checkpoint and checkpoint.is_due(done.iteration) and end == "stopped":
-                    checkpoint.write(engine, graph, trace)
-        if checkpoint and end == "stopped" and checkpoint.wants_last(engine.iteration):
-            checkpoint.write(engine, graph, trace)
+                continue
+            if stop:
+                saved = checkpoint is not None and checkpoint.write(engine, graph, trace)
+                raise Interrupted(_format_stop(done.iteration, checkpoint, saved=saved))
+            if checkpoint and checkpoint.is_due(done.iteration) and end == "stopped":
+                checkpoint.write(engine, graph, trace)
+    if checkpoint and end == "stopped" and checkpoint.wants_last(engine.iteration):
+        checkpoint.write(engine, graph, trace)
     return Propagation(graph.with_forced(engine.exemplars()), end, trace)
 
 
@@ -170,7 +168,7 @@ def _format_stop(iteration: int, checkpoint: Checkpoint | None, *, saved: bool) 
     return f"{stopped}, {checkpoint.format_stop(saved=saved)}"
 
 
-def without_iterating(graph: EdgeGraph | BlockGraph) -> Propagation | None:
+def without_iterating(graph: EdgeGraph | ArrayGraph) -> Propagation | None:
     """Return the answer for degenerate input, as in scikit-learn; None where there is something to iterate on.
 
     Where no point stores an edge, or there is only one point, all points are exemplars. Where all pairs are stored with

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from os import PathLike, fspath
-from typing import Any, NoReturn
+from typing import Any
 
+import numpy as np
 import pyspark.sql.functions as F
 from pyspark.sql import DataFrame, SparkSession
 
@@ -16,6 +17,7 @@ from ap_spark._spark.session import current_session
 from ap_spark.convergence import Ending
 from ap_spark.errors import InputError, SettingError
 from ap_spark.graph.describe import format_neighbors
+from ap_spark.io.frames import to_spark
 from ap_spark.io.paths import places_read
 from ap_spark.io.stores import SUCCESS, Store
 from ap_spark.io.writer import SUMMARY, OutputDirectory, claimed, read_written
@@ -138,7 +140,10 @@ class Summary:
 
 @dataclass(frozen=True, repr=False)
 class Clustering:
-    """The result of a run. Its tables live as long as the Spark session: `save` keeps them.
+    """The result of a run.
+
+    Its tables are of Spark or of pandas, as the points were. Those of Spark live as long as the session: `save` keeps
+    them.
 
     Attributes
     ----------
@@ -156,9 +161,9 @@ class Clustering:
         The directory that the tables are read from, for a result that was loaded.
     """
 
-    assignments: DataFrame
-    exemplars: DataFrame
-    trace: DataFrame
+    assignments: Any
+    exemplars: Any
+    trace: Any
     summary: Summary
     discard_snapshots: Callable[[], None] = lambda: None
     loaded_from: str | None = None
@@ -178,14 +183,37 @@ class Clustering:
         numbers = "  .summary: n_points, n_clusters, n_iter, netsim, preference, seconds and more"
         return "\n".join(["Clustering", *(f"  {line}" for line in str(self.summary).splitlines()), *tables, numbers])
 
-    def __reduce__(self) -> NoReturn:
+    def to_pandas(self) -> Clustering:
+        """Return the same result with its tables as those of pandas."""
+        if not isinstance(self.assignments, DataFrame):
+            return self
+        assignments, exemplars, trace = (
+            table.orderBy(table.columns[0]).toArrow().to_pandas() for table in self.tables.values()
+        )
+        return replace(self, assignments=assignments, exemplars=exemplars, trace=trace)
+
+    def in_order_of(self, points: Any) -> Clustering:
+        """Return the same result, in tables of pandas, with the assignments in the order of the points.
+
+        Parameters
+        ----------
+        points : DataFrame of pandas, or array of shape (n_points, n_features)
+        """
+        if isinstance(points, np.ndarray) or self.assignments.empty:
+            return self
+        ids = points["id"] if "id" in points.columns else points.index
+        return replace(self, assignments=self.assignments.set_index("id").loc[list(ids)].reset_index())
+
+    def __reduce__(self) -> Any:
+        if not isinstance(self.assignments, DataFrame):
+            return type(self), (self.assignments, self.exemplars, self.trace, self.summary)
         raise TypeError(
             "a Clustering holds tables of a Spark session and cannot be pickled: clustering.save(DIR) keeps it, and "
             "Clustering.load(DIR) reads it again; to pandas, clustering.assignments.toPandas()"
         )
 
     @property
-    def tables(self) -> dict[str, DataFrame]:
+    def tables(self) -> dict[str, Any]:
         """The three tables by name, as they are written."""
         return {"assignments": self.assignments, "exemplars": self.exemplars, "trace": self.trace}
 
@@ -220,11 +248,13 @@ class Clustering:
         1
         """
         output = Output(output=fspath(path), output_format=format, overwrite=overwrite)
-        spark = self.assignments.sparkSession
+        spark = current_session()
         _refuse_connect(spark)
         read = places_read(spark, {"the directory that the result was loaded from": self.loaded_from})
         with claimed(spark, output.output, output.if_exists, read) as directory:
-            publish(self, directory, output.output_format)
+            assignments, exemplars, trace = (to_spark(table, name) for name, table in self.tables.items())
+            whole = replace(self, assignments=assignments, exemplars=exemplars, trace=trace)
+            publish(whole, directory, output.output_format)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Clustering:
@@ -301,7 +331,7 @@ def publish(
 
 def _numbers(clustering: Clustering, rows: DataFrame | None) -> DataFrame:
     """Return (label, is_exemplar) of all points in the order of the rows, else of the ids; -1 without exemplars."""
-    assignments = clustering.assignments
+    assignments: DataFrame = clustering.assignments
     if not clustering.summary.n_clusters:
         none = F.lit(-1).cast("bigint").alias("label"), F.lit(False).alias("is_exemplar")
         return assignments.sparkSession.range(clustering.summary.n_points).select(*none)

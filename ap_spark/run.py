@@ -6,7 +6,7 @@ import logging
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -18,18 +18,22 @@ import pyspark.sql.functions as F
 from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark._spark import classic
+from ap_spark.blocks.entries import Rules
+from ap_spark.blocks.kernel import Floats, Integers
 from ap_spark.clusters import NEGLIGIBLE, Clusters, make_clusters
 from ap_spark.convergence import TRACE, Iteration, Stability, tolerated
 from ap_spark.damping import MIN_WINDOW
 from ap_spark.engines import Engine, make_engine
 from ap_spark.errors import SettingError
+from ap_spark.graph.array_graph import ArrayGraph, with_chosen_preference
 from ap_spark.graph.block_graph import BlockGraph
 from ap_spark.graph.build import build as build_graph
 from ap_spark.graph.build import in_blocks
 from ap_spark.graph.describe import least_clusters
 from ap_spark.graph.edge_graph import EdgeGraph
+from ap_spark.graph.local_graph import LocalGraph, keys_of, local_graph
 from ap_spark.graph.mistakes import find_mistakes
-from ap_spark.graph.numbering import Numbering
+from ap_spark.graph.numbering import Numbering, WrongInput
 from ap_spark.preference_search import MIN_REST_ITERATIONS, TOLERANCE, Trial, Trials, is_at_rest
 from ap_spark.propagation import EndedEarly, Propagation, Watch, propagate, without_iterating
 from ap_spark.quality.improve import Goal
@@ -39,14 +43,14 @@ from ap_spark.similarity.pairs import Pairs
 from ap_spark.version import __version__
 from ap_spark.wording import format_count
 
-__all__ = ["Source", "cluster", "format_not_converged", "opened_graph", "refuse_more_clusters"]
+__all__ = ["LocalSource", "Source", "cluster", "format_not_converged", "opened_graph", "refuse_more_clusters"]
 
 logger = logging.getLogger(__name__)
 
 _ENOUGH = 0.05  # share of a number of clusters: polishing makes up for so much
 
-_Outcome = tuple[Clustering, Clusters]
-_Build = Callable[[Settings], EdgeGraph | BlockGraph]
+_Outcome = tuple[Clustering, Clusters, list[Iteration]]
+_Build = Callable[[Settings], EdgeGraph | ArrayGraph]
 
 
 @dataclass(frozen=True)
@@ -83,13 +87,77 @@ class Source:
         """The session that the tables are of."""
         return self.similarities.sparkSession
 
+    @property
+    def is_given_as_pairs(self) -> bool:
+        """Whether the user gave the similarities."""
+        return self.numbering is None and isinstance(self.similarities, DataFrame)
 
-def cluster(source: Source, settings: Settings, watch: Watch) -> Clustering:
+    def build(self, settings: Settings) -> EdgeGraph | BlockGraph:
+        """Build the graph by some settings."""
+        return build_graph(self.similarities, settings, self.points, self.preferences, self.numbering)
+
+
+@dataclass(frozen=True)
+class LocalSource:
+    """What a run works on that needs no Spark.
+
+    Attributes
+    ----------
+    i, k, s : int64 and float64, shape (edges,)
+        Similarities by number; rows (k, k) are preferences.
+    ids : pyarrow.Array
+        Of all points, in order.
+    preferences : float64, shape (n_points,), optional
+    is_given_as_pairs : bool
+        Whether the user gave the similarities.
+    options, neighbors, seconds
+        See `Source`.
+    """
+
+    i: Integers
+    k: Integers
+    s: Floats
+    ids: pa.Array
+    preferences: Floats | None = None
+    is_given_as_pairs: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+    neighbors: dict[str, Any] | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def spark(self) -> None:
+        """There is no session."""
+
+    def build(self, settings: Settings) -> LocalGraph:
+        """Build the graph by some settings.
+
+        Raises
+        ------
+        WrongInput
+            If pairs break a rule, points lack their preference, or similarities differ too much in size.
+        """
+        rules = Rules(settings.on_duplicate, settings.min_similarity, settings.symmetrize or "none")
+        graph, wrong = local_graph(
+            self.i,
+            self.k,
+            self.s,
+            self.ids,
+            keys_of(self.ids),
+            rules=rules,
+            seed=settings.seed,
+            jitter=settings.jitter,
+        )
+        if wrong:
+            raise WrongInput(f"{wrong} pairs")
+        return with_chosen_preference(graph, settings, self.preferences)
+
+
+def cluster(source: Source | LocalSource, settings: Settings, watch: Watch) -> Clustering:
     """Cluster: once, or once for each preference that is tried for a number of clusters."""
     if watch.checkpoint:
         watch.checkpoint.open()
     settings = settings.with_window()
-    build = _builder(source)
+    build = source.build
     inspect = partial(_warn_of_mistakes, source=source, settings=settings)
     if settings.clusters is None:
         found = _cluster_once(build, settings, watch, inspect)
@@ -112,7 +180,7 @@ def cluster(source: Source, settings: Settings, watch: Watch) -> Clustering:
 @contextmanager
 def opened_graph(source: Source, settings: Settings) -> Iterator[EdgeGraph | BlockGraph]:
     """Build the graph, check that it permits the number of clusters, and release it at the end."""
-    graph = _builder(source)(settings)
+    graph = source.build(settings)
     try:
         if settings.clusters is not None:
             _check_target(settings.clusters, graph)
@@ -122,21 +190,10 @@ def opened_graph(source: Source, settings: Settings) -> Iterator[EdgeGraph | Blo
         graph.release()
 
 
-def _builder(source: Source) -> _Build:
-    """Return the function that builds the graph by some settings."""
-    return partial(
-        build_graph,
-        source.similarities,
-        points=source.points,
-        preferences=source.preferences,
-        numbering=source.numbering,
-    )
-
-
-def _warn_of_mistakes(graph: EdgeGraph | BlockGraph, source: Source, settings: Settings) -> None:
+def _warn_of_mistakes(graph: EdgeGraph | ArrayGraph, source: Source | LocalSource, settings: Settings) -> None:
     """Log a warning for each thing that looks like a mistake in the graph."""
-    given_as_pairs = source.numbering is None and isinstance(source.similarities, DataFrame)
-    for mistake in find_mistakes(graph, given_as_pairs=given_as_pairs and settings.symmetrize is None):
+    given_as_pairs = source.is_given_as_pairs and settings.symmetrize is None
+    for mistake in find_mistakes(graph, given_as_pairs=given_as_pairs):
         logger.warning(mistake)
 
 
@@ -144,13 +201,13 @@ def _cluster_once(
     build: _Build,
     settings: Settings,
     watch: Watch,
-    inspect: Callable[[EdgeGraph | BlockGraph], None],
+    inspect: Callable[[EdgeGraph | ArrayGraph], None],
 ) -> Clustering:
     """Cluster once; call ``inspect`` with the graph before."""
     seconds: dict[str, float] = {}
     with _built(build, settings, seconds, watch) as graph:
         inspect(graph)
-        clustering, _ = _cluster_graph(graph, settings, seconds, watch, _goal_of(settings))
+        clustering, *_ = _cluster_graph(graph, settings, seconds, watch, _goal_of(settings))
         return clustering
 
 
@@ -164,7 +221,7 @@ def _goal_of(settings: Settings) -> Goal | None:
 @contextmanager
 def _built(
     build: _Build, settings: Settings, seconds: dict[str, float], watch: Watch
-) -> Iterator[EdgeGraph | BlockGraph]:
+) -> Iterator[EdgeGraph | ArrayGraph]:
     """Build the graph, time it, and release it at the end."""
     with watch.stage("graph"), _stage("graph", seconds):
         graph = build(settings)
@@ -176,7 +233,7 @@ def _built(
 
 
 def _search_for_clusters(
-    build: _Build, settings: Settings, watch: Watch, inspect: Callable[[EdgeGraph | BlockGraph], None]
+    build: _Build, settings: Settings, watch: Watch, inspect: Callable[[EdgeGraph | ArrayGraph], None]
 ) -> Clustering:
     """Cluster with one preference after the other until there are so many clusters."""
     assert settings.clusters is not None
@@ -193,7 +250,7 @@ def _search_for_clusters(
             if watch.checkpoint:
                 watch.checkpoint.tried = tuple(trials.tried)
             plain = replace(settings, clusters=None, preference=preference)
-            if isinstance(graph, BlockGraph) and (other := graph.with_preference(preference)).is_resolved():
+            if isinstance(graph, ArrayGraph) and (other := graph.with_preference(preference)).is_resolved():
                 return _cluster_graph(other, plain, dict(seconds), watch)
             with _built(build, plain, {}, watch) as rebuilt:  # raises InputError if it is too large beside them
                 return _cluster_graph(rebuilt, plain, {}, watch)
@@ -202,7 +259,7 @@ def _search_for_clusters(
         past = list(watch.checkpoint.tried) if watch.checkpoint else []
         goal = _goal_of(settings)
         while True:
-            best, clusters = _cluster_with_each(trials, cluster_at, past, graph.n_forced, window, watch)
+            best, clusters, _ = _cluster_with_each(trials, cluster_at, past, graph.n_forced, window, watch)
             if goal and clusters.n_clusters:
                 with watch.stage("clusters"):
                     best = _polished(graph, best, clusters, settings, replace(goal, clusters=target), watch)
@@ -226,7 +283,7 @@ def _search_for_clusters(
 
 
 def _polished(
-    graph: EdgeGraph | BlockGraph, best: Clustering, clusters: Clusters, settings: Settings, goal: Goal, watch: Watch
+    graph: EdgeGraph | ArrayGraph, best: Clustering, clusters: Clusters, settings: Settings, goal: Goal, watch: Watch
 ) -> Clustering:
     """Bring the best trial of a search to the number of clusters that was asked for, and polish it there."""
     exemplars: Any = clusters.is_exemplar
@@ -268,8 +325,7 @@ def _cluster_with_each(
             continue
         about = found[0].summary
         at_rest = about.ending != "stopped" or (
-            about.promoted <= TOLERANCE * about.n_clusters
-            and is_at_rest([Iteration(*row) for row in found[0].trace.collect()], forced, window)
+            about.promoted <= TOLERANCE * about.n_clusters and is_at_rest(found[2], forced, window)
         )
         settled = about.ending == "settled"
         trials.answer(Trial(preference, about.n_clusters, about.converged, at_rest, ended_early=False, settled=settled))
@@ -287,7 +343,7 @@ def refuse_more_clusters(target: int, n_points: int) -> None:
         raise SettingError(f"clusters must be at most the number of points, {n_points:,}, got {target:,}")
 
 
-def _check_target(target: int, graph: EdgeGraph | BlockGraph) -> None:
+def _check_target(target: int, graph: EdgeGraph | ArrayGraph) -> None:
     """Raise SettingError if no clustering of the graph has so few or so many clusters."""
     refuse_more_clusters(target, graph.n_points)
     if graph.uniform and 1 < target < graph.n_points:
@@ -305,7 +361,7 @@ def _check_target(target: int, graph: EdgeGraph | BlockGraph) -> None:
 
 
 def _cluster_graph(
-    graph: EdgeGraph | BlockGraph,
+    graph: EdgeGraph | ArrayGraph,
     settings: Settings,
     seconds: dict[str, float],
     watch: Watch,
@@ -319,16 +375,19 @@ def _cluster_graph(
         with _stage("propagation", seconds):
             if found is None:
                 engine = make_engine(graph, settings, snapshot and snapshot.state)
-                found = propagate(
-                    graph,
-                    engine,
-                    max_iter=settings.max_iter,
-                    stability=Stability(settings.windows, tolerated(graph.n_points) if settings.damping is None else 0),
-                    watch=watch,
-                    past=snapshot.trace if snapshot else (),
-                )
+                with _uncancellable(graph):
+                    found = propagate(
+                        graph,
+                        engine,
+                        max_iter=settings.max_iter,
+                        stability=Stability(
+                            settings.windows, tolerated(graph.n_points) if settings.damping is None else 0
+                        ),
+                        watch=watch,
+                        past=snapshot.trace if snapshot else (),
+                    )
         if engine and goal and watch.checkpoint and watch.checkpoint.is_worth(engine.iteration):
-            with classic.uncancellable(graph.spark):
+            with _uncancellable(graph):
                 watch.checkpoint.write(engine, graph, found.trace)
         with watch.stage("clusters"), _stage("clusters", seconds):
             clusters = _make_clusters(graph, found.exemplars, settings, goal if engine else None, watch)
@@ -337,17 +396,23 @@ def _cluster_graph(
             engine.release()
     summary = _summarize(graph, settings, found, clusters, engine.name if engine else "none", seconds)
     discard = watch.checkpoint.discard if watch.checkpoint else Clustering.discard_snapshots
-    trace = graph.spark.createDataFrame(_trace_table(found.trace))
-    return Clustering(clusters.assignments, clusters.exemplars, trace, summary, discard), clusters
+    table = _trace_table(found.trace)
+    trace = graph.spark.createDataFrame(table) if graph.spark else table.to_pandas()
+    return Clustering(clusters.assignments, clusters.exemplars, trace, summary, discard), clusters, found.trace
 
 
-def _can_polish(spark: SparkSession) -> bool:
-    """Return whether a graph can be held in blocks: on classic Spark, where no task runs twice."""
-    return not classic.is_connect(spark) and spark.conf.get("spark.speculation", "false") != "true"
+def _uncancellable(graph: EdgeGraph | ArrayGraph) -> AbstractContextManager[None]:
+    """Keep Spark's jobs from being cancelled, where it has some."""
+    return classic.uncancellable(graph.spark) if graph.spark else nullcontext()
+
+
+def _can_polish(spark: SparkSession | None) -> bool:
+    """Return whether a graph can be held in blocks: in this process, or on classic Spark, where no task runs twice."""
+    return spark is None or (not classic.is_connect(spark) and spark.conf.get("spark.speculation", "false") != "true")
 
 
 def _make_clusters(
-    graph: EdgeGraph | BlockGraph,
+    graph: EdgeGraph | ArrayGraph,
     exemplars: Any,
     settings: Settings,
     goal: Goal | None,
@@ -360,7 +425,7 @@ def _make_clusters(
     """
     if goal is None:
         return make_clusters(graph, exemplars)
-    if isinstance(graph, BlockGraph):
+    if isinstance(graph, ArrayGraph):
         there = graph if preference is None else graph.with_preference(preference)
         return make_clusters(there, exemplars, goal, watch.improving)
     if not _can_polish(graph.spark):
@@ -379,7 +444,7 @@ def _make_clusters(
 
 
 def _summarize(
-    graph: EdgeGraph | BlockGraph,
+    graph: EdgeGraph | ArrayGraph,
     settings: Settings,
     found: Propagation,
     clusters: Clusters,
@@ -391,7 +456,7 @@ def _summarize(
         settings=asdict(settings),
         versions={
             "ap_spark": __version__,
-            "spark": graph.spark.version,
+            **({"spark": graph.spark.version} if graph.spark else {}),
             "pyspark": pyspark.__version__,
             "numpy": np.__version__,
             "python": platform.python_version(),

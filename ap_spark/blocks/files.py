@@ -31,7 +31,6 @@ from numpy.typing import NDArray
 
 from ap_spark._spark.machine import machine_name
 from ap_spark.blocks.kernel import Block, Integers
-from ap_spark.damping import Levels
 
 __all__ = [
     "OPEN_FILES",
@@ -279,7 +278,6 @@ class BlockFile:
         self.similarity = arrays.pop("similarity")
         self.block = Block(**arrays)
         self.sums: Integers | None = None
-        self.levels: tuple[Levels, Levels] | None = None  # of the points, and of the entries
 
     @property
     def iteration(self) -> int:

@@ -18,7 +18,7 @@ in SQL: the results of all three are bitwise identical.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ap_spark.blocks.hashing import jittered
 from ap_spark.damping import DAMPINGS, Damping, Levels
 from ap_spark.exact_sum import Units
 
@@ -37,7 +38,9 @@ __all__ = [
     "availabilities",
     "column_totals",
     "contributions",
+    "entry_damping",
     "entry_levels",
+    "first_similarities",
     "in_floats",
     "in_units",
     "iterate",
@@ -72,6 +75,8 @@ class Block:
         The column k of each entry.
     s, r, a : float64, shape (entries,)
         Similarity (diagonal: preference), responsibility and availability of each entry.
+    levels : tuple of uint8, shapes (n_points,) and (entries,), optional
+        The last levels of points that `entry_damping` was asked for, and those of the entries.
     """
 
     rows: Integers
@@ -81,6 +86,7 @@ class Block:
     s: Floats
     r: Floats
     a: Floats
+    levels: tuple[Levels, Levels] | None = field(default=None, init=False)
 
     @cached_property
     def cuts(self) -> Integers:
@@ -90,6 +96,12 @@ class Block:
             full = np.searchsorted(self.starts, self.starts[cuts[-1]] + _PART_ENTRIES, side="right") - 1
             cuts.append(max(int(full), cuts[-1] + 1))
         return np.array(cuts, np.int64)
+
+    def diagonal_r(self, low: int, high: int) -> Floats:
+        """Return r(k,k) of the points ``low:high``, among which all rows are; NaN where k has no row."""
+        r = np.full(high - low, np.nan)
+        r[self.rows - low] = self.r[self.diagonal]
+        return r
 
     @cached_property
     def parts(self) -> list[Block]:
@@ -152,6 +164,34 @@ def make_block(i: NDArray[Any], k: NDArray[Any], s: Floats) -> Block:
     )
 
 
+def first_similarities(
+    block: Block, similarity: Floats, preference: Floats, keys: Integers, min_nonzero: float, seed: int | None
+) -> Floats:
+    """Return the similarities that messages are computed with: preferences on the diagonal, and jitter.
+
+    Parameters
+    ----------
+    block : Block
+    similarity : float64, shape (entries,)
+        As given.
+    preference, keys : float64 and int64, shape (n_points,)
+    min_nonzero : float
+        See `hashing.jittered`.
+    seed : int or None
+        None for no jitter.
+
+    Returns
+    -------
+    float64, shape (entries,)
+    """
+    value = similarity + 0.0  # -0.0 becomes 0.0
+    value[block.diagonal] = preference[block.rows] + 0.0
+    if seed is None:
+        return value
+    key_i = np.repeat(keys[block.rows], np.diff(block.starts))
+    return jittered(value, key_i, keys[block.columns], seed, min_nonzero)
+
+
 def entry_levels(block: Block, level: Levels) -> Levels:
     """Return the level of each entry of a block: the larger one of its row and its column.
 
@@ -179,6 +219,26 @@ def entry_levels(block: Block, level: Levels) -> Levels:
         np.maximum(entries, np.repeat(level[part.rows], np.diff(part.starts)), out=entries)
         start += len(entries)
     return found
+
+
+def entry_damping(block: Block, damping: Damping) -> Damping:
+    """Return the damping of the entries of a block, kept beside it: it changes seldom, and to find it takes long.
+
+    Parameters
+    ----------
+    block : Block
+    damping : float, or uint8 of shape (n_points,)
+        One for all points, or the level of each.
+
+    Returns
+    -------
+    float, or uint8 of shape (entries,)
+    """
+    if isinstance(damping, float):
+        return damping
+    if block.levels is None or not np.array_equal(block.levels[0], damping):
+        block.levels = damping, entry_levels(block, damping)
+    return block.levels[1]
 
 
 def iterate(

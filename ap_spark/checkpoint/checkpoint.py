@@ -28,7 +28,7 @@ from ap_spark.checkpoint.store import UNREADABLE, SnapshotStore, writable_store
 from ap_spark.convergence import Iteration
 from ap_spark.engines import Engine, State
 from ap_spark.errors import CheckpointError, SettingError
-from ap_spark.graph.block_graph import BlockGraph
+from ap_spark.graph.array_graph import ArrayGraph
 from ap_spark.graph.edge_graph import EdgeGraph
 from ap_spark.preference_search import Trial
 from ap_spark.settings import Settings, Snapshots
@@ -126,7 +126,7 @@ class Checkpoint:
         assert self._store is not None, "open the checkpoint first"
         return self._store
 
-    def begin(self, graph: EdgeGraph | BlockGraph) -> Snapshot | None:
+    def begin(self, graph: EdgeGraph | ArrayGraph) -> Snapshot | None:
         """Begin to iterate on a graph; return the snapshot to resume from, the first time, if there is one.
 
         A search for a number of clusters begins once for each trial. Without ``resume`` the first beginning deletes
@@ -165,7 +165,7 @@ class Checkpoint:
         """Return whether a snapshot is to be taken after the last iteration, before its exemplars are polished."""
         return self.cadence.is_worth(iteration, time.monotonic())
 
-    def write(self, engine: Engine, graph: EdgeGraph | BlockGraph, trace: Sequence[Iteration]) -> bool:
+    def write(self, engine: Engine, graph: EdgeGraph | ArrayGraph, trace: Sequence[Iteration]) -> bool:
         """Take a snapshot; return whether that succeeded. Without one a run continues, with a warning."""
         started = time.monotonic()
         name = ""

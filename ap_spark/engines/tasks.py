@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -27,21 +27,23 @@ from pyspark.sql import Row
 from ap_spark.blocks import kernel
 from ap_spark.blocks.build import Layout
 from ap_spark.blocks.files import TORN, BlockFile, UnusableFile, opened
-from ap_spark.blocks.hashing import jittered
-from ap_spark.blocks.kernel import Block, Flags, Floats, Integers, column_totals, entry_levels
+from ap_spark.blocks.kernel import Block, Flags, Floats, Integers, entry_damping, first_similarities
 from ap_spark.blocks.store import shape_of_handle
 from ap_spark.convergence import Iteration, Stability
-from ap_spark.damping import Damping, Levels, PointDamping, is_raise_due
+from ap_spark.damping import Damping, Levels, PointDamping
+from ap_spark.engines.one_block import OneBlock
 from ap_spark.exact_sum import Units
 
 __all__ = [
     "Beginning",
     "ColumnSums",
+    "Iterate",
     "LocalRun",
     "PartialSums",
     "Plan",
     "advance",
     "begin_messages",
+    "chosen_iterate",
     "messages",
     "partial_sums",
     "reduce_sums",
@@ -55,6 +57,7 @@ _MISSING = TORN - 1  # the iteration of a block whose file cannot be used
 _Batches = Iterable[pa.RecordBatch]
 _Handles = Iterable[Row]
 _Sent = float | Broadcast[Levels]
+Iterate = Callable[[Block, Floats, Damping, Units, Integers, Damping | None], None]  # `kernel.iterate` is one
 
 
 class PartialSums(NamedTuple):
@@ -179,17 +182,22 @@ class Plan:
         return self.layout.n_points
 
     @cached_property
-    def iterate(self) -> Callable[[Block, Floats, Damping, Units, Integers, Damping | None], None]:
-        """`kernel.iterate`, or the same compiled by numba."""
-        if self.kernel == "numpy" or (self.kernel == "auto" and self.n_edges < _MIN_COMPILED_EDGES):
-            return kernel.iterate
-        try:
-            compiled = importlib.import_module("ap_spark.blocks.compiled_kernel")
-        except ImportError:
-            if self.kernel == "numba":
-                raise
-            return kernel.iterate
-        return compiled.iterate  # type: ignore[no-any-return]
+    def iterate(self) -> Iterate:
+        """See `chosen_iterate`."""
+        return chosen_iterate(self.kernel, self.n_edges)
+
+
+def chosen_iterate(name: str, n_edges: int) -> Iterate:
+    """Return `kernel.iterate`, or the same compiled by numba; see `Plan.kernel`."""
+    if name == "numpy" or (name == "auto" and n_edges < _MIN_COMPILED_EDGES):
+        return kernel.iterate
+    try:
+        compiled = importlib.import_module("ap_spark.blocks.compiled_kernel")
+    except ImportError:
+        if name == "numba":
+            raise
+        return kernel.iterate
+    return compiled.iterate  # type: ignore[no-any-return]
 
 
 @contextmanager
@@ -209,17 +217,18 @@ def begin_messages(file: BlockFile, plan: Plan) -> None:
     """
     given = plan.beginning
     has_messages = file.made_for == plan.engine and file.engine == 0 and file.iteration == given.iteration
-    keys, preference = given.keys.value, given.preference.value
     with file.handed_to(plan.engine, given.iteration if has_messages else 0):
         for part, similarity in file.parts():
             if not has_messages:
                 part.r[:] = part.a[:] = 0.0
-            value = similarity + 0.0  # -0.0 becomes 0.0
-            value[part.diagonal] = preference[part.rows] + 0.0
-            if given.jitter:
-                key_i = np.repeat(keys[part.rows], np.diff(part.starts))
-                value = jittered(value, key_i, keys[part.columns], given.seed, given.min_nonzero)
-            part.s[:] = value
+            part.s[:] = first_similarities(
+                part,
+                similarity,
+                given.preference.value,
+                given.keys.value,
+                given.min_nonzero,
+                given.seed if given.jitter else None,
+            )
 
 
 def advance(
@@ -287,19 +296,10 @@ def _iterate(file: BlockFile, plan: Plan, totals: Floats, damping: Damping, last
     ``damping`` is of the points, and so is ``last``, of the last iteration where it was another.
     """
     sums = file.room_for_sums(plan.units.words)
-    before = None if last is None else _of_entries(file, last)
+    before = None if last is None else entry_damping(file.block, last)
     with file.update_to(file.iteration + 1):
-        plan.iterate(file.block, totals, _of_entries(file, damping), plan.units, sums, before)
+        plan.iterate(file.block, totals, entry_damping(file.block, damping), plan.units, sums, before)
     return sums
-
-
-def _of_entries(file: BlockFile, damping: Damping) -> Damping:
-    """Return the damping of the entries of a block, kept beside it: they change seldom, and to find them takes long."""
-    if isinstance(damping, float):
-        return damping
-    if file.levels is None or not np.array_equal(file.levels[0], damping):
-        file.levels = damping, entry_levels(file.block, damping)
-    return file.levels[1]
 
 
 def _contributions(file: BlockFile, plan: Plan) -> Integers:
@@ -322,15 +322,8 @@ def partial_sums(
             large = np.flatnonzero(word)
             part = part._replace(large=large.astype(block.columns.dtype), large_sums=word[large])
         if target == number:
-            part = part._replace(r=_diagonal_r(block, low, high), reached=reached)
+            part = part._replace(r=block.diagonal_r(low, high), reached=reached)
         yield target, part
-
-
-def _diagonal_r(block: Block, low: int, high: int) -> Floats:
-    """Return r(k,k) for a range of columns, NaN where k has no row."""
-    r = np.full(high - low, np.nan)
-    r[block.rows - low] = block.r[block.diagonal]
-    return r
 
 
 def reduce_sums(partial_sums: Iterable[tuple[int, PartialSums]], plan: Plan) -> Iterator[ColumnSums]:
@@ -384,44 +377,29 @@ def run_locally(
         Nothing if there is no usable file.
     """
     until = time.perf_counter() + _LOCAL_RUN_S
-    n = plan.n_points
     for handle in handles:
         try:
             with _opened_by_engine(handle, plan) as file:
-                block, found = file.block, deepcopy(damping.value)
                 if file.iteration > start:
                     file.discard()
                     return
-                a = np.zeros(n)
-                a[block.rows] = block.a[block.diagonal]
-
-                def totals_of(
-                    sums: Integers, a: Floats, damping: Damping, block: Block = block
-                ) -> tuple[Floats, Floats, Flags]:
-                    return column_totals(sums, _diagonal_r(block, 0, n), a, damping, plan.units)
-
-                totals, a, before = totals_of(_contributions(file, plan), a, found.at(file.iteration))
+                run = OneBlock(
+                    file.block,
+                    _contributions(file, plan),
+                    plan.units,
+                    deepcopy(damping.value),
+                    file.iteration,
+                    n_forced,
+                )
                 records: list[Iteration] = []
-                while file.iteration < start + most:
-                    started = time.perf_counter()
-                    number = file.iteration + 1
-                    if number > start:
-                        found.raise_levels(number)
-                    last = found.at(number - 1) if is_raise_due(number) else None
-                    sums = _iterate(file, plan, totals, found.at(number), last)
-                    totals, a, exemplars = totals_of(sums, a, found.at(number))
-                    flipped = exemplars != before
-                    before = exemplars
-                    if number <= start:
+                while run.iteration < start + most:
+                    if run.iteration < start:
+                        run.repeat(partial(_iterate, file, plan))
                         continue
-                    found.note(number, flipped)
-                    now = time.perf_counter()
-                    count, changed = int(np.count_nonzero(exemplars)) + n_forced, int(np.count_nonzero(flipped))
-                    unsettled = found.unsettled(number, stability.windows)
-                    records.append(Iteration(number, count, changed, unsettled, now - started))
-                    if stability.reached(records[-1]) or now > until:
+                    records.append(run.iterate(partial(_iterate, file, plan), stability.windows))
+                    if stability.reached(records[-1]) or time.perf_counter() > until:
                         break
-                yield LocalRun(records, totals, a, before, found)
+                yield LocalRun(records, run.totals, run.a, run.exemplar, run.damping)
         except UnusableFile:
             return
 

@@ -26,9 +26,9 @@ from ap_spark.blocks.kernel import Floats, Integers
 from ap_spark.blocks.parcels import PARCELS, pack_parcels
 from ap_spark.blocks.store import Blocks, broadcast
 from ap_spark.errors import ApSparkError, InputError
-from ap_spark.exact_sum import unit_of
+from ap_spark.graph.array_graph import with_chosen_preference
 from ap_spark.graph.block_graph import BlockGraph
-from ap_spark.graph.checks import check_one_preference, ids_of
+from ap_spark.graph.checks import ids_of
 from ap_spark.graph.edge_graph import build_edge_graph
 from ap_spark.graph.numbering import Numbering, WrongInput, broadcast_if_small, number_ids, with_ids
 from ap_spark.graph.sparsify import count_one_way, merge_duplicates, sparsify
@@ -115,15 +115,7 @@ def _build(
     if settings.top is not None and not isinstance(edges, Pairs):  # the blocks have got only what was left
         merged = merge_duplicates(edges.where("i is not null"), settings.on_duplicate)
         graph = replace(graph, n_one_way=count_one_way(merged, settings, graph.n_edges))
-    if graph.low is not None and graph.high is not None:
-        unit_of(graph.high - graph.low, graph.n_edges)  # raises InputError where they lie too far apart
-    check_one_preference(settings, by_point=preferences is not None, on_diagonal=graph.diagonal_preferences is not None)
-    graph = graph.with_preference(_preference(graph, settings, preferences))
-    if np.isnan(graph.preferences).any():
-        raise WrongInput("points without a preference")
-    if not graph.is_resolved():
-        raise WrongInput("similarities of very different size")
-    return graph
+    return with_chosen_preference(graph, settings, None if preferences is None else _by_point(graph, preferences))
 
 
 def _weighted_ids(table: DataFrame, points: DataFrame | None, *, both: bool) -> DataFrame:
@@ -235,8 +227,8 @@ def _graph_of(blocks: Blocks, numbering: Numbering, settings: Settings, held: Ex
         return [handle[name] for handle in handles if handle[name] is not None]
 
     return BlockGraph(
-        spark=numbering.points.sparkSession,
         numbering=numbering,
+        keys=numbering.keys,
         blocks=blocks,
         n_edges=int(degrees.sum()),
         n_one_way=sum(handle.one_way or 0 for handle in handles),
@@ -253,16 +245,10 @@ def _graph_of(blocks: Blocks, numbering: Numbering, settings: Settings, held: Ex
     )
 
 
-def _preference(graph: BlockGraph, settings: Settings, preferences: DataFrame | None) -> Floats | float:
-    """Return the preference of each point, or of all; NaN where a point has none."""
-    if preferences is not None:
-        table = preference_table(preferences, dict(graph.numbering.points.dtypes)["id"])
-        rows = graph.numbering.points.join(table, "id").select("index", "preference").toArrow()
-        by_point = np.full(graph.n_points, np.nan)
-        by_point[rows["index"].to_numpy()] = rows["preference"].to_numpy()
-        return by_point
-    if graph.diagonal_preferences is not None:
-        return graph.diagonal_preferences
-    if settings.preference is not None:
-        return float(settings.preference)
-    return graph.quantiles(0.5 if settings.preference_quantile is None else settings.preference_quantile)[0]
+def _by_point(graph: BlockGraph, preferences: DataFrame) -> Floats:
+    """Return the preference of each point; NaN where a point has none."""
+    table = preference_table(preferences, dict(graph.numbering.points.dtypes)["id"])
+    rows = graph.numbering.points.join(table, "id").select("index", "preference").toArrow()
+    by_point = np.full(graph.n_points, np.nan)
+    by_point[rows["index"].to_numpy()] = rows["preference"].to_numpy()
+    return by_point

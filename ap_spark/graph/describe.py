@@ -15,6 +15,7 @@ from ap_spark._spark import classic
 from ap_spark.blocks import passes
 from ap_spark.blocks.kernel import Integers, in_floats, summed
 from ap_spark.exact_sum import units_of
+from ap_spark.graph.array_graph import ArrayGraph
 from ap_spark.graph.block_graph import BlockGraph
 from ap_spark.graph.build import engine_of
 from ap_spark.graph.edge_graph import EdgeGraph
@@ -163,14 +164,14 @@ def _degrees(of_points: Integers) -> Degrees:
     return Degrees(smallest, float(np.median(of_points)), float(of_points.mean()), largest)
 
 
-def _components(graph: EdgeGraph | BlockGraph) -> Integers:
+def _components(graph: EdgeGraph | ArrayGraph) -> Integers:
     """Return the connected component of each point, named by the smallest index in it; edges count as undirected.
 
     Each block, or task, reduces its edges to a forest: at most one pair a point, which connects the same points. The
     driver connects the forests.
     """
     component = np.arange(graph.n_points)
-    if isinstance(graph, BlockGraph):
+    if isinstance(graph, ArrayGraph):
         forests = graph.blocks.visit(passes.components, graph.n_points) if graph.n_edges else []
     else:
         pairs = _forest(graph)
@@ -201,7 +202,7 @@ def _forest(graph: EdgeGraph) -> pa.Table:
     return forest.toArrow()
 
 
-def least_clusters(graph: EdgeGraph | BlockGraph, component: Integers | None = None) -> int:
+def least_clusters(graph: EdgeGraph | ArrayGraph, component: Integers | None = None) -> int:
     """Return a number of clusters that no clustering of the graph can go below.
 
     An exemplar serves itself and at most as many points as store an edge to it. So a component needs exemplars until
@@ -210,7 +211,7 @@ def least_clusters(graph: EdgeGraph | BlockGraph, component: Integers | None = N
 
     Parameters
     ----------
-    graph : EdgeGraph or BlockGraph
+    graph : EdgeGraph or ArrayGraph
     component : int64, shape (n_points,), optional
         The connected component of each point, where it is known already.
     """
@@ -225,7 +226,7 @@ def least_clusters(graph: EdgeGraph | BlockGraph, component: Integers | None = N
     return int(np.count_nonzero(forced | (served_before < np.repeat(size, size))))
 
 
-def _preference_range(graph: EdgeGraph | BlockGraph) -> PreferenceRange:
+def _preference_range(graph: EdgeGraph | ArrayGraph) -> PreferenceRange:
     """Return the `preference_range` of the stored similarities."""
     if isinstance(graph, EdgeGraph):
         return preference_range(graph.edges.where("i != k").select("i", "k", F.col("similarity").alias("s")))

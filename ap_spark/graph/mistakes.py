@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ap_spark.graph.block_graph import BlockGraph
+from ap_spark.graph.array_graph import ArrayGraph
 from ap_spark.graph.edge_graph import EdgeGraph
 
 __all__ = ["find_mistakes"]
@@ -13,12 +13,12 @@ _SAMPLE = 2000  # pairs, about
 _FEWEST = 10  # pairs of which one at least should be stored in both directions
 
 
-def find_mistakes(graph: EdgeGraph | BlockGraph, *, given_as_pairs: bool) -> list[str]:
+def find_mistakes(graph: EdgeGraph | ArrayGraph, *, given_as_pairs: bool) -> list[str]:
     """Return a warning for each thing that looks like a mistake.
 
     Parameters
     ----------
-    graph : EdgeGraph or BlockGraph
+    graph : EdgeGraph or ArrayGraph
     given_as_pairs : bool
         Whether the user gave the similarities, and did not say in which directions they are to be stored.
     """
@@ -54,7 +54,7 @@ def find_mistakes(graph: EdgeGraph | BlockGraph, *, given_as_pairs: bool) -> lis
     return found
 
 
-def _is_one_way(graph: EdgeGraph | BlockGraph) -> bool:
+def _is_one_way(graph: EdgeGraph | ArrayGraph) -> bool:
     """Return whether of a sample of stored pairs none is stored in both directions."""
     pairs = graph.sample_pairs(max(1, graph.n_edges // _SAMPLE))
     if len(pairs) < _FEWEST:

@@ -18,7 +18,9 @@ from ap_spark.io.readers import make_points
 from ap_spark.schema import id_type, require_columns
 from ap_spark.wording import did_you_mean
 
-__all__ = ["as_points", "to_spark"]
+__all__ = ["arrow_table", "as_points", "is_local", "to_spark"]
+
+_KINDS = "must have columns of numbers, strings or arrays of numbers"
 
 
 def to_spark(table: Any, name: str) -> DataFrame:
@@ -37,11 +39,11 @@ def to_spark(table: Any, name: str) -> DataFrame:
     InputError
         If it is none of these, or an array that does not hold points.
     """
-    pandas = sys.modules.get("pandas")  # who has a table of pandas has imported it
-    if isinstance(table, np.ndarray):
-        return current_session().createDataFrame(_points_of_array(table, name))
-    if pandas and isinstance(table, pandas.DataFrame):
-        return _of_pandas(table.rename(columns=str), name)
+    if is_local(table):
+        try:
+            return current_session().createDataFrame(arrow_table(table, name))
+        except PySparkTypeError as error:
+            raise InputError(f"{name} {_KINDS}, but {error}") from error
     if not isinstance(table, DataFrame) and hasattr(table, "tocoo"):  # of a DataFrame on Connect it would be a column
         raise InputError(_sparse(table, name))
     if not isinstance(table, DataFrame):
@@ -65,8 +67,25 @@ def _sparse(matrix: Any, name: str) -> str:
     )
 
 
-def _of_pandas(frame: Any, name: str) -> DataFrame:
-    """Return a table of pandas as one of Spark, with its index as ids where points have none."""
+def is_local(*tables: object) -> bool:
+    """Return whether all tables that there are, not None, are of pandas or arrays of NumPy."""
+    pandas = sys.modules.get("pandas")  # who has a table of pandas has imported it
+    kinds = (np.ndarray, pandas.DataFrame) if pandas else (np.ndarray,)
+    return all(table is None or isinstance(table, kinds) for table in tables)
+
+
+def arrow_table(table: Any, name: str) -> pa.Table:
+    """Return a table of pandas, or points as an array, with types that Spark has; see `to_spark`.
+
+    Points have their features in one column where they are all numbers.
+    """
+    if isinstance(table, np.ndarray):
+        return _points_of_array(table, name)
+    return _of_pandas(table.rename(columns=str), name)
+
+
+def _of_pandas(frame: Any, name: str) -> pa.Table:
+    """Return a table of pandas as one of Arrow, with its index as ids where points have none."""
     if twice := sorted({column for column in frame.columns if list(frame.columns).count(column) > 1}):
         raise InputError(f"{name} must have each column once, but there are several called {twice[0]!r}: rename them")
     if name == "points" and "id" not in frame.columns:
@@ -86,9 +105,9 @@ def _of_pandas(frame: Any, name: str) -> DataFrame:
         rows = pa.Table.from_pandas(frame, preserve_index=False)
         if name == "points":
             rows = _with_features(rows)
-        return current_session().createDataFrame(rows.cast(pa.schema(map(_known_to_spark, rows.schema))))
-    except (pa.ArrowException, ValueError, TypeError, PySparkTypeError) as error:
-        raise InputError(f"{name} must have columns of numbers, strings or arrays of numbers, but {error}") from error
+        return rows.cast(pa.schema(map(_known_to_spark, rows.schema)))
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        raise InputError(f"{name} {_KINDS}, but {error}") from error
 
 
 def _refuse_text(frame: Any) -> None:

@@ -16,6 +16,7 @@ from ap_spark.blocks.kernel import Block, Flags, Floats, Integers
 from ap_spark.blocks.objective import Found, in_whole_units
 from ap_spark.blocks.store import broadcast
 from ap_spark.exact_sum import unit_of
+from ap_spark.graph.array_graph import ArrayGraph
 from ap_spark.graph.block_graph import BlockGraph
 
 __all__ = ["Problem", "local_problem", "problem_of"]
@@ -131,8 +132,8 @@ def local_problem(blocks: Sequence[tuple[Block, Floats]], preferences: Floats) -
 
 
 @contextmanager
-def problem_of(graph: BlockGraph) -> Iterator[Problem]:
-    """Make the problem of a graph in blocks; what it holds is released at the end.
+def problem_of(graph: ArrayGraph) -> Iterator[Problem]:
+    """Make the problem of a graph; what it holds is released at the end.
 
     Up to 10 million edges are fetched to the driver, 120 MB: there a pass costs its arithmetic alone. More stay where
     they are, and a pass is a job.
@@ -141,6 +142,7 @@ def problem_of(graph: BlockGraph) -> Iterator[Problem]:
         fetched = [_as_block(*arrays) for arrays in graph.blocks.visit(_whole)] if graph.n_edges else []
         yield local_problem(fetched, graph.preferences)
         return
+    assert isinstance(graph, BlockGraph)
     unit = unit_of(max(map(abs, graph.range)), graph.n_points)
     preference = in_whole_units(graph.preferences, unit)
     sent_preference = broadcast(graph.spark, preference)
