@@ -28,7 +28,7 @@ from ap_spark.graph.numbering import WrongInput, number_points
 from ap_spark.io.frames import as_points, is_local, to_spark
 from ap_spark.propagation import Watch
 from ap_spark.result import Clustering
-from ap_spark.run import LocalSource, Source, cluster, opened_graph, refuse_more_clusters
+from ap_spark.run import LocalSource, Source, cluster, opened_graph, refuse_more_clusters, warn_if_not_converged
 from ap_spark.schema import check_unique, require_columns
 from ap_spark.settings import Execution, Quality, Settings, Similarity, Snapshots, Sparsification
 from ap_spark.similarity.all_pairs import all_pairs
@@ -131,7 +131,7 @@ def cluster_points(
             if found := _clustered_here(here, settings, callback):
                 return found.in_order_of(points)
         with _source_of_points(points, _table(preferences), similarity, settings, callback) as source:
-            found = cluster(source, settings, _watch(source.spark, settings, snapshots, callback))
+            found = _clustered(source, settings, snapshots, callback)
             return found.to_pandas().in_order_of(points) if is_local(points) else found
 
 
@@ -253,7 +253,7 @@ def affinity_propagation(
             if found := _clustered_here(here, settings, callback):
                 return found
         source = _source_of_similarities(similarities, points, _table(preferences))
-        found = cluster(source, settings, _watch(source.spark, settings, snapshots, callback))
+        found = _clustered(source, settings, snapshots, callback)
         return found.to_pandas() if is_local(similarities) else found
 
 
@@ -262,9 +262,18 @@ def _clustered_here(
 ) -> Clustering | None:
     """Cluster in this process; return None where the data are large or break a rule: Spark will say which."""
     try:
-        return cluster(source(), settings, _watch(None, settings, Snapshots(), callback))
+        return _clustered(source(), settings, Snapshots(), callback)
     except (InputError, WrongInput):
         return None
+
+
+def _clustered(
+    source: Source | LocalSource, settings: Settings, snapshots: Snapshots, callback: _Callback | None
+) -> Clustering:
+    """Cluster, and warn where the run has not converged."""
+    found = cluster(source, settings, _watch(source.spark, settings, snapshots, callback))
+    warn_if_not_converged(found.summary)
+    return found
 
 
 @explains_keywords

@@ -43,7 +43,15 @@ from ap_spark.similarity.pairs import Pairs
 from ap_spark.version import __version__
 from ap_spark.wording import format_count
 
-__all__ = ["LocalSource", "Source", "cluster", "format_not_converged", "opened_graph", "refuse_more_clusters"]
+__all__ = [
+    "LocalSource",
+    "Source",
+    "cluster",
+    "format_not_converged",
+    "opened_graph",
+    "refuse_more_clusters",
+    "warn_if_not_converged",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -164,12 +172,6 @@ def cluster(source: Source | LocalSource, settings: Settings, watch: Watch) -> C
     else:
         found = _search_for_clusters(build, settings, watch, inspect)
     about = found.summary
-    if about.ending == "stopped":
-        logger.warning(
-            "not converged %s: try more iterations (max_iter)%s, or another preference",
-            format_not_converged(about),
-            "" if settings.damping is None else ", more damping",
-        )
     options = {name: value if not callable(value) else repr(value) for name, value in source.options.items()}
     summary = replace(
         about, settings=about.settings | options, neighbors=source.neighbors, seconds=source.seconds | about.seconds
@@ -503,6 +505,16 @@ def _trace_table(trace: Sequence[Iteration]) -> pa.Table:
     return pa.Table.from_arrays(
         [pa.array(column, kind) for column, kind in zip(columns, TRACE.types, strict=True)], schema=TRACE
     )
+
+
+def warn_if_not_converged(summary: Summary) -> None:
+    """Log a warning if a run has done all its iterations, and what to try."""
+    if summary.ending == "stopped":
+        logger.warning(
+            "not converged %s: try more iterations (max_iter)%s, or another preference",
+            format_not_converged(summary),
+            "" if summary.settings["damping"] is None else ", more damping",
+        )
 
 
 def format_not_converged(summary: Summary) -> str:

@@ -13,6 +13,7 @@ import textwrap
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from functools import cache
 from numbers import Integral, Real
 from types import UnionType
 from typing import Any, Literal, Self, TypeVar
@@ -121,9 +122,12 @@ class Checked:
             object.__setattr__(self, declared.name, _check(declared, kind, getattr(self, declared.name)))
 
 
+_type_hints: Callable[[type], dict[str, Any]] = cache(typing.get_type_hints)
+
+
 def parameters(of: type[Checked]) -> Iterator[tuple[Field[Any], type]]:
     """Yield the parameters of one record, in order, each with its plain type: no ``None``, str for a choice."""
-    hints = typing.get_type_hints(of)
+    hints = _type_hints(of)
     for declared in fields(of):
         kind = hints[declared.name]
         if typing.get_origin(kind) in (typing.Union, UnionType):
