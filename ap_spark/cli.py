@@ -419,9 +419,8 @@ def _format_result(clustering: Clustering, output: Output) -> str:
     """Say what came out, for a person."""
     summary = clustering.summary
     lines = [*str(summary).splitlines(), f"{summary.seconds['all']:.1f} s in all"]
-    largest = clustering.exemplars.orderBy(F.desc("size"), "label").limit(5).collect()
-    if largest:
-        lines.append("largest clusters: " + ", ".join(f"{row.size:,} around {row.exemplar}" for row in largest))
+    if largest := clustering.largest():
+        lines.append("largest clusters: " + ", ".join(f"{size:,} around {exemplar}" for exemplar, size, _ in largest))
     lines.append(f"written to {output.output}: assignments, exemplars, trace, summary.json")
     return "\n".join(map(printable, lines))
 

@@ -1,4 +1,4 @@
-"""Progress a person can read: a bar on a terminal, plain lines in a log."""
+"""Progress a person can read: a bar on a terminal or in a notebook, plain lines in a log."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Progress:
     def _show(self, done: Iteration) -> None:
         if self.started is None:
             self.started = time.monotonic() - done.seconds
-        if self.bar is None and sys.stderr.isatty():
+        if self.bar is None and _shows_bars():
             past = done.iteration - 1  # done before the run was resumed
             self.bar = tqdm(
                 initial=past, total=self.max_iter, desc="iterations", unit="it", file=sys.stderr, leave=False
@@ -117,6 +117,11 @@ class Progress:
             self.last_line_at = time.monotonic()
 
 
+def _shows_bars() -> bool:
+    """Return whether a line can be written over: on a terminal, and in a notebook."""
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
+
+
 def _show_tasks(name: str, spark: SparkSession, ended: threading.Event) -> None:
     """Show every second how many tasks Spark has done, until the stage has ended."""
     if classic.is_connect(spark):
@@ -132,7 +137,7 @@ def _show_tasks(name: str, spark: SparkSession, ended: threading.Event) -> None:
             done, tasks = sum(info.numCompletedTasks for info in now), sum(info.numTasks for info in now)
             seconds = time.monotonic() - started
             pace = sum(finished.values()) / seconds
-            if sys.stderr.isatty():
+            if _shows_bars():
                 if bar is None:
                     bar = tqdm(desc=name, unit="task", file=sys.stderr, leave=False)
                     held.callback(bar.close)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -9,6 +10,7 @@ from os import PathLike, fspath
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyspark.sql.functions as F
 from pyspark.sql import DataFrame, SparkSession
 
@@ -22,11 +24,13 @@ from ap_spark.io.paths import places_read
 from ap_spark.io.stores import SUCCESS, Store
 from ap_spark.io.writer import SUMMARY, OutputDirectory, claimed, read_written
 from ap_spark.settings import Output, OutputFormat
-from ap_spark.wording import format_rounded_up
+from ap_spark.wording import format_rounded_up, printable
 
 __all__ = ["Clustering", "Summary", "publish"]
 
 _LARGE_GAP = 0.01
+_LARGEST = 5  # clusters that are shown
+_ENGINES = {"none": "no iterations needed", "in-process": "in this process"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,8 @@ class Summary:
     fingerprint : str
         The same for the same similarities and preferences, in whatever order they come.
     engine : str
-        The engine that ran; "none" for degenerate input, which is answered without iterating.
+        The engine that ran: resident, dataframe, or in-process, where small data did not need Spark. "none" for
+        degenerate input, which is answered without iterating.
     n_points, n_edges, n_clusters : int
         Points, stored pairs of different points, clusters.
     converged : bool
@@ -101,7 +106,7 @@ class Summary:
             state = f"settled {after} but for {self.unsettled:,} of {self.n_points:,} points"
         else:
             state = f"{'converged' if self.converged else 'NOT converged'} {after}"
-        engine = "no iterations needed" if self.engine == "none" else f"{self.engine} engine"
+        engine = _ENGINES.get(self.engine, f"{self.engine} engine")
         lines = [
             f"{self.n_points:,} points, {self.n_edges:,} similarities: {self.n_clusters:,} clusters",
             f"{state} ({engine})",
@@ -182,6 +187,38 @@ class Clustering:
         tables = [f"  .{name}: {', '.join(table.columns)}" for name, table in self.tables.items()]
         numbers = "  .summary: n_points, n_clusters, n_iter, netsim, preference, seconds and more"
         return "\n".join(["Clustering", *(f"  {line}" for line in str(self.summary).splitlines()), *tables, numbers])
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the run in a few lines, and the largest clusters."""
+        lines = "".join(f"<div>{html.escape(line)}</div>" for line in str(self.summary).splitlines())
+        head = "<tr><th>exemplar</th><th>size</th><th>mean similarity</th></tr>"
+        rows = "".join(
+            f"<tr><td>{html.escape(printable(str(exemplar)))}</td><td>{size:,}</td>"
+            f"<td>{'' if mean is None or mean != mean else format(mean, '.6g')}</td></tr>"
+            for exemplar, size, mean in self.largest(_LARGEST)
+        )
+        shown = min(_LARGEST, self.summary.n_clusters)
+        caption = f"<caption>the largest {shown:,} of {self.summary.n_clusters:,} clusters</caption>"
+        table = f"<table>{caption}{head}{rows}</table>"
+        return f"<div>{lines}{table if shown else ''}</div>"
+
+    def largest(self, count: int = _LARGEST) -> list[tuple[Any, int, float | None]]:
+        """Return the exemplar, the size and the mean similarity of the largest clusters.
+
+        Examples
+        --------
+        >>> from ap_spark import cluster_points
+        >>> cluster_points(np.array([[1.0], [2.0], [3.0], [8.0]]), preference=-9.0).largest()
+        [(1, 3, -1.0), (3, 1, None)]
+        """
+        table = self.exemplars
+        if isinstance(table, DataFrame):
+            rows = table.orderBy(F.desc("size"), "label").limit(count).toArrow().to_pylist()
+        else:
+            rows = pa.Table.from_pandas(
+                table.sort_values(["size", "label"], ascending=[False, True]).head(count)
+            ).to_pylist()
+        return [(row["exemplar"], row["size"], row["mean_similarity"]) for row in rows]
 
     def to_pandas(self) -> Clustering:
         """Return the same result with its tables as those of pandas."""
