@@ -1,4 +1,4 @@
-"""The examples for schedulers: their arguments are ours, their settings the cluster's. No Spark is started."""
+"""The examples: arguments for schedulers are ours, their settings the cluster's; the notebook runs. All without Spark."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pyspark
 import pytest
 import yaml
 from kubeflow_spark_api.models.spark_v1beta2_spark_application import SparkV1beta2SparkApplication
+from nbclient import NotebookClient
 
 from ap_spark import settings
 from ap_spark.cli import make_parser
@@ -113,3 +115,17 @@ def test_the_manifest_has_the_settings_for_clusters() -> None:
         "spark.executor.memoryOverhead": spec["executor"]["memoryOverhead"],
     }
     assert given.items() >= wanted.items()
+
+
+@pytest.mark.programs
+def test_the_notebook_runs_and_shows_what_is_stored_in_it() -> None:
+    notebook = nbformat.read(EXAMPLES / "flowers.ipynb", as_version=4)  # type: ignore[no-untyped-call]
+
+    def shown() -> list[list[str]]:
+        cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        return [[output.data["text/plain"] for output in cell.outputs] for cell in cells]
+
+    stored = shown()
+    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": EXAMPLES}}).execute()
+    assert shown() == stored
+    assert all(len(outputs) == 1 for outputs in stored)
