@@ -1,4 +1,4 @@
-"""The examples: arguments for schedulers are ours, their settings the cluster's; the notebook runs. All without Spark."""
+"""The examples: arguments for schedulers are ours, their settings the cluster's; the notebook runs. No Spark."""
 
 from __future__ import annotations
 
