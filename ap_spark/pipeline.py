@@ -196,9 +196,9 @@ def affinity_propagation(
     callback : callable, optional
         Called with the `Iteration` record of each iteration. Where it returns True, a last snapshot is taken and
         Interrupted is raised. `Progress` is one: a bar on a terminal, lines in a log. An object may have more methods:
-        ``stage(name, spark)``, a context for as long as another stage lasts; ``improving(step)``, called with a `Step`
-        after each round of polishing and each pass of the bound; ``resumes_from(checkpoint)``, called once
-        with the run's snapshots; ``close()``, called at the end.
+        ``stage(name, spark)``, a context for as long as another stage lasts, with the session, or None where there is
+        none; ``improving(step)``, called with a `Step` after each round of polishing and each pass of the bound;
+        ``resumes_from(checkpoint)``, called once with the run's snapshots; ``close()``, called at the end.
 
     Returns
     -------
@@ -262,7 +262,9 @@ def _clustered_here(
 ) -> Clustering | None:
     """Cluster in this process; return None where the data are large or break a rule: Spark will say which."""
     try:
-        return _clustered(source(), settings, Snapshots(), callback)
+        with _stage(callback, "similarities", None):
+            found = source()
+        return _clustered(found, settings, Snapshots(), callback)
     except (InputError, WrongInput):
         return None
 
@@ -537,9 +539,9 @@ def _table(preferences: Table | None) -> DataFrame | None:
 
 
 def _stage(callback: _Callback | None, name: str, spark: SparkSession | None) -> AbstractContextManager[None]:
-    """Return the callback's context for a stage of Spark's, if it has a method ``stage``."""
+    """Return the callback's context for a stage, if it has a method ``stage``."""
     stage = getattr(callback, "stage", None)
-    return stage(name, spark) if stage and spark else nullcontext()
+    return stage(name, spark) if stage else nullcontext()
 
 
 def _snapshots(checkpoint: str | Snapshots | None) -> Snapshots:

@@ -101,9 +101,9 @@ class Progress:
             self._log_iteration(self.last)
 
     @contextmanager
-    def stage(self, name: str, spark: SparkSession) -> Iterator[None]:
+    def stage(self, name: str, spark: SparkSession | None) -> Iterator[None]:
         """Show how many tasks Spark has done, while a stage lasts."""
-        if self.quiet:
+        if self.quiet or spark is None:
             yield
             return
         ended = threading.Event()

@@ -122,7 +122,8 @@ MESSAGES_ALONE: dict[str, Any] = {"polish": False, "gap": None}  # the clusters 
 
 def assigned(clustering: Any) -> list[Any]:
     """The exemplar of each point, in the order of the ids."""
-    return [row.exemplar for row in clustering.assignments.orderBy("id").collect()]
+    assignments = clustering.to_pandas().assignments
+    return list(assignments.sort_values("id")["exemplar"])
 
 
 @pytest.fixture(scope="session")

@@ -229,7 +229,7 @@ def test_a_callback_stops_the_run_and_hears_of_stages() -> None:
             heard.append("iteration")
             return False
 
-        def stage(self, name: str, spark: SparkSession) -> Any:
+        def stage(self, name: str, spark: SparkSession | None) -> Any:
             heard.append(name)
             return nullcontext()
 

@@ -16,7 +16,7 @@ from ap_spark import InputError, preference_range
 from ap_spark._spark import classic
 from ap_spark.blocks import passes
 from ap_spark.clusters import make_clusters
-from ap_spark.graph import block_graph, numbering
+from ap_spark.graph import numbering
 from ap_spark.graph.block_graph import BlockGraph, _block_of
 from ap_spark.graph.block_graph_builder import _cut, build_block_graph
 from ap_spark.graph.describe import describe_graph
@@ -87,7 +87,7 @@ def test_both_forms_of_a_graph_are_the_same(
         assert getattr(plain, name) == getattr(blocks, name), name
     quantiles = 0.0, 0.3, 0.5, 1.0
     assert plain.quantiles(*quantiles) == blocks.quantiles(*quantiles)
-    monkeypatch.setattr(block_graph, "_DRIVER_SIMILARITIES", 10)
+    monkeypatch.setattr(array_graph, "_DRIVER_SIMILARITIES", 10)
     monkeypatch.setattr(passes, "_BINS", 4)
     assert plain.quantiles(*quantiles) == blocks.quantiles(*quantiles)
     assert {(row.i, row.k): row.s for row in blocks.similarities().collect()} == edges_of(blocks)
