@@ -16,7 +16,7 @@ from ap_spark import InputError, preference_range
 from ap_spark._spark import classic
 from ap_spark.blocks import passes
 from ap_spark.clusters import make_clusters
-from ap_spark.graph import numbering
+from ap_spark.graph import array_graph, numbering
 from ap_spark.graph.block_graph import BlockGraph, _block_of
 from ap_spark.graph.block_graph_builder import _cut, build_block_graph
 from ap_spark.graph.describe import describe_graph
