@@ -73,7 +73,7 @@ def main() -> None:
         similarities = problem.similarities
         started = time.perf_counter()
         found = affinity_propagation(similarities, clusters=problem.p)
-        exemplars = found.exemplars.toPandas()["exemplar"].to_numpy()
+        exemplars = found.to_pandas().exemplars["exemplar"].to_numpy()
         seconds = time.perf_counter() - started
         total = float(problem.distance[:, exemplars].min(axis=1).sum())
         summary = found.summary

@@ -160,7 +160,7 @@ def _report_beside(case: Case, limit: float, gib: float) -> None:
     x = points_of(case.data)
     started = time.perf_counter()
     clustering = case.cluster()
-    exemplars = np.sort(clustering.exemplars.toPandas()["exemplar"].to_numpy().astype(np.int64))
+    exemplars = np.sort(clustering.to_pandas().exemplars["exemplar"].to_numpy().astype(np.int64))
     took = time.perf_counter() - started
     about = clustering.summary
     assert about.preference is not None
@@ -197,7 +197,7 @@ def report_moves(spark: SparkSession, n_points: int, iterations: int) -> None:
     preference = start.summary.preference
     assert preference is not None
     is_exemplar = np.zeros(n_points, bool)
-    is_exemplar[start.exemplars.toPandas()["exemplar"].to_numpy()] = True
+    is_exemplar[start.to_pandas().exemplars["exemplar"].to_numpy()] = True
     i, k, s = neighbor_edges(spark, case)
     preferences = np.full(n_points, preference)
     everyone = np.arange(n_points)

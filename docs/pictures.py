@@ -51,7 +51,7 @@ def iris(spark: SparkSession) -> Figure:
     """Draw the clusters of README's example: each flower joined to its exemplar."""
     flowers = pd.read_csv(IRIS)
     result = cluster_points(flowers.drop(columns="species"), preference=IRIS_PREFERENCE)
-    rows = result.assignments.toPandas().set_index("id").loc[flowers.index]
+    rows = result.assignments.set_index("id")
     x, y = flowers["petal_length"].to_numpy(), flowers["petal_width"].to_numpy()
     figure, axis = plt.subplots(figsize=(7, 3.6))
     for label, members in rows.groupby("label"):
