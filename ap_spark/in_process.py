@@ -94,7 +94,8 @@ def source_of_similarities(similarities: Any, points: Any, preferences: Any, set
     if points is None:
         ids, _ = _in_order(pa.concat_arrays([rows, columns]).unique())
     else:
-        ids, _ = _in_order(pa.array(points["id"]))
+        _require(not isinstance(points, np.ndarray), "points")
+        ids, _ = _in_order(arrow_table(points, "points")["id"])
     i, k = _places_of(rows, ids), _places_of(columns, ids)
     return LocalSource(i, k, s, ids, _by_id(preferences, ids), is_given_as_pairs=True)
 
