@@ -15,11 +15,12 @@ from functools import partial
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
+import pyspark.sql.functions as F
 from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark.checkpoint import Checkpoint
 from ap_spark.convergence import Iteration
-from ap_spark.errors import InputError, SettingError, setting_errors_from_tasks
+from ap_spark.errors import InputError, SettingError, errors_from_tasks
 from ap_spark.foreign_names import explains_keywords
 from ap_spark.graph.build import engine_of
 from ap_spark.graph.describe import Description, describe_graph
@@ -33,7 +34,7 @@ from ap_spark.settings import Execution, Quality, Settings, Similarity, Snapshot
 from ap_spark.similarity.all_pairs import all_pairs
 from ap_spark.similarity.neighbors import find_neighbors
 from ap_spark.similarity.pairs import Pairs
-from ap_spark.similarity.scaling import scale
+from ap_spark.similarity.scaling import fit_scaling
 
 if TYPE_CHECKING:
     import numpy as np
@@ -123,10 +124,11 @@ def cluster_points(
     _check_callback(callback)
     with (
         _closing(callback),
-        setting_errors_from_tasks(),
+        errors_from_tasks(),
         _source_of_points(points, preferences, similarity, settings, callback) as (source, settings),
     ):
-        return cluster(source, settings, _watch(source.spark, settings, snapshots, callback))
+        found = cluster(source, settings, _watch(source.spark, settings, snapshots, callback))
+        return _with_features(found, source, similarity)
 
 
 @explains_keywords
@@ -242,7 +244,7 @@ def affinity_propagation(
     snapshots = _snapshots(checkpoint)
     _check_callback(callback)
     source = _source_of_similarities(similarities, points, preferences)
-    with _closing(callback), setting_errors_from_tasks():
+    with _closing(callback), errors_from_tasks():
         return cluster(source, settings, _watch(source.spark, settings, snapshots, callback))
 
 
@@ -366,7 +368,7 @@ def described(
     """
     settings, preferences = _settings(sparsification, execution, **preference)
     with ExitStack() as held:
-        held.enter_context(setting_errors_from_tasks())
+        held.enter_context(errors_from_tasks())
         if similarity is None:
             source = _source_of_similarities(rows, points, preferences)
         else:
@@ -441,7 +443,7 @@ def _source_of_points(
     _require(Similarity, similarity=similarity)
     if similarity.neighbors is not None and settings.symmetrize is None:
         settings = replace(settings, symmetrize="union")
-    table = as_points(to_spark(points, "points"))
+    table = given = as_points(to_spark(points, "points"))
     spark = table.sparkSession
     preferences = _chosen_preferences(table, preferences, settings)
     if settings.clusters is not None:
@@ -454,8 +456,10 @@ def _source_of_points(
             return rows
 
         with _stage(callback, "similarities", spark):
+            scaling = None
             if similarity.scale != "none":
-                table = scale(persisted(table), similarity.scale)
+                scaling = fit_scaling(persisted(table), similarity.scale)
+                table = scaling.scale(table) if scaling else table
             numbering, named = None, table
             if engine_of(spark, settings) == "resident":
                 both = 1 if settings.symmetrize in (None, "none") else 2
@@ -476,7 +480,24 @@ def _source_of_points(
                     _similarities(table, similarity)  # raises the error with ids instead of numbers
                 raise
         seconds = {"similarities": round(time.perf_counter() - started, 3)}
-        yield Source(pairs, table.select("id"), preferences, numbering, asdict(similarity), about, seconds), settings
+        options, features = asdict(similarity), given.select("id", "features")
+        source = Source(
+            pairs, table.select("id"), preferences, numbering, options, about, features, scaling, seconds=seconds
+        )
+        yield source, settings
+
+
+def _with_features(found: Clustering, source: Source, similarity: Similarity) -> Clustering:
+    """Return a clustering of points with what new points are compared with."""
+    assert source.features is not None
+    exemplars = found.exemplars.select("label", "exemplar")
+    features = source.features.join(F.broadcast(exemplars), F.col("id") == F.col("exemplar"))
+    return replace(
+        found,
+        exemplar_features=features.select("label", "exemplar", "features"),
+        similarity=similarity,
+        summary=replace(found.summary, scaling=source.scaling.as_lists() if source.scaling else None),
+    )
 
 
 def _chosen_preferences(points: DataFrame, preferences: DataFrame | None, settings: Settings) -> DataFrame | None:

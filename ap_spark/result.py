@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from os import PathLike, fspath
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 import pyspark.sql.functions as F
 from pyspark.sql import DataFrame, SparkSession
@@ -19,12 +19,13 @@ from ap_spark.graph.describe import format_neighbors
 from ap_spark.io.paths import places_read
 from ap_spark.io.stores import SUCCESS, Store
 from ap_spark.io.writer import SUMMARY, OutputDirectory, claimed, read_written
-from ap_spark.settings import Output, OutputFormat
+from ap_spark.settings import MetricName, Output, OutputFormat, Similarity
 from ap_spark.wording import format_rounded_up
 
 __all__ = ["Clustering", "Summary", "publish"]
 
 _LARGE_GAP = 0.01
+_FEATURES = "exemplar_features"  # a table of the output where points were clustered
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,9 @@ class Summary:
         once more where its result is not at hand.
     neighbors : dict or None
         Where nearest neighbours were searched: how many a point, by which search, and its recall on a sample.
+    scaling : dict or None
+        Where features were scaled: for each of them what was subtracted (``shift``), and by what the rest was divided
+        (``width``).
     """
 
     settings: dict[str, Any]
@@ -91,6 +95,7 @@ class Summary:
     gap: float | None = None
     tried: list[dict[str, Any]] = field(default_factory=list)
     neighbors: dict[str, Any] | None = None
+    scaling: dict[str, list[float]] | None = None
 
     def __str__(self) -> str:
         """Return the run in a few lines, for a person."""
@@ -154,6 +159,11 @@ class Clustering:
         With a checkpoint: deletes the run's snapshots, once the result is in a safe place.
     loaded_from : str, optional
         The directory that the tables are read from, for a result that was loaded.
+    exemplar_features : DataFrame, optional
+        Of points: (label, exemplar, features), a row for each cluster, with the features as they were given. They are
+        read from the points when they are used; `save` keeps them too.
+    similarity : Similarity, optional
+        Of points: how they were compared. None for a result that was loaded, if its metric was a function.
     """
 
     assignments: DataFrame
@@ -162,6 +172,8 @@ class Clustering:
     summary: Summary
     discard_snapshots: Callable[[], None] = lambda: None
     loaded_from: str | None = None
+    exemplar_features: DataFrame | None = None
+    similarity: Similarity | None = None
 
     @property
     def converged(self) -> bool:
@@ -186,7 +198,7 @@ class Clustering:
 
     @property
     def tables(self) -> dict[str, DataFrame]:
-        """The three tables by name, as they are written."""
+        """The three tables by name."""
         return {"assignments": self.assignments, "exemplars": self.exemplars, "trace": self.trace}
 
     def save(
@@ -259,9 +271,27 @@ class Clustering:
         assignments, exemplars, trace = (
             read_written(spark, path, name, summary) for name in ("assignments", "exemplars", "trace")
         )
+        is_of_points = _FEATURES in summary["tables"]
+        features = read_written(spark, path, _FEATURES, summary) if is_of_points else None
         summary = {"ending": "converged" if summary["converged"] else "stopped", "unsettled": 0} | summary
         known = {name: summary[name] for name in names if name in summary}
-        return cls(assignments, exemplars, trace, Summary(**known), loaded_from=path)
+        similarity = _similarity_of(summary["settings"]) if is_of_points else None
+        return cls(
+            assignments,
+            exemplars,
+            trace,
+            Summary(**known),
+            loaded_from=path,
+            exemplar_features=features,
+            similarity=similarity,
+        )
+
+
+def _similarity_of(settings: dict[str, Any]) -> Similarity | None:
+    """Return how the points of a run were compared, by its settings; None if that was by a function."""
+    if settings["metric"] not in get_args(MetricName):
+        return None
+    return Similarity(**{declared.name: settings[declared.name] for declared in fields(Similarity)})
 
 
 def _read_summary(spark: SparkSession, path: str) -> dict[str, Any] | None:
@@ -290,8 +320,11 @@ def publish(
     """
     summary = clustering.summary
     counts = {"assignments": summary.n_points, "exemplars": summary.n_clusters, "trace": summary.n_iter}
+    tables = {name: (table, counts[name]) for name, table in clustering.tables.items()}
+    if clustering.exemplar_features is not None:
+        tables[_FEATURES] = (clustering.exemplar_features, summary.n_clusters)
     directory.publish(
-        {name: (table, counts[name]) for name, table in clustering.tables.items()},
+        tables,
         output_format,
         asdict(summary) | {"seconds": summary.seconds},  # to which the writer adds its own
         single_file=single_file,

@@ -36,6 +36,7 @@ from ap_spark.quality.improve import Goal
 from ap_spark.result import Clustering, Summary
 from ap_spark.settings import Settings
 from ap_spark.similarity.pairs import Pairs
+from ap_spark.similarity.scaling import Scaling
 from ap_spark.version import __version__
 from ap_spark.wording import format_count
 
@@ -66,6 +67,10 @@ class Source:
         How similarities came about, for the summary.
     neighbors : dict, optional
         How neighbours were found.
+    features : DataFrame, optional
+        (id, features) of all points, as they were given.
+    scaling : Scaling, optional
+        How the features were scaled.
     seconds : dict
         By stage, until now.
     """
@@ -76,6 +81,8 @@ class Source:
     numbering: Numbering | None = None
     options: dict[str, Any] = field(default_factory=dict)
     neighbors: dict[str, Any] | None = None
+    features: DataFrame | None = None
+    scaling: Scaling | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
