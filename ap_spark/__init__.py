@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ap_spark.graph.preferences import PreferenceRange, preference_quantile, preference_range
     from ap_spark.graph.sparsify import sparsify
     from ap_spark.io.readers import make_points, read_points, read_similarities
+    from ap_spark.new_points import assign
     from ap_spark.pipeline import affinity_propagation, cluster_points, describe, describe_points
     from ap_spark.progress import Progress
     from ap_spark.quality.improve import Step
@@ -68,6 +69,7 @@ __all__ = [
     "Summary",
     "__version__",
     "affinity_propagation",
+    "assign",
     "cluster_points",
     "describe",
     "describe_points",
@@ -113,6 +115,7 @@ _HOMES = {
         "read_points",
         "read_similarities",
     ),
+    "new_points": ("assign",),
     "pipeline": (
         "affinity_propagation",
         "cluster_points",

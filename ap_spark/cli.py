@@ -44,6 +44,7 @@ from ap_spark.io.paths import Place, conflict, places_read
 from ap_spark.io.readers import read_points, read_points_by_id, read_points_with_rows, read_similarities
 from ap_spark.io.tables import ROW
 from ap_spark.io.writer import OutputDirectory, OutputIsThere, claimed
+from ap_spark.new_points import exemplars_of, publish_assigned
 from ap_spark.options import Parser, add_options, check_together, record, with_options
 from ap_spark.pipeline import affinity_propagation, cluster_points, described
 from ap_spark.progress import Progress
@@ -54,13 +55,16 @@ from ap_spark.settings import (
     Execution,
     GraphOutput,
     Input,
+    NewPoints,
     Output,
+    PointsInput,
     Quality,
     Run,
     Settings,
     Similarity,
     Snapshots,
     Sparsification,
+    TablesOutput,
 )
 from ap_spark.version import __version__
 from ap_spark.wording import call, called, format_reason, printable
@@ -139,20 +143,30 @@ def make_parser() -> Parser:
         ),
     }
     for name, (run, text, output) in about.items():
-        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
-        # argparse takes -1e3 for an option, where it takes -1000 for a number; preferences are often negative.
-        command._negative_number_matcher = re.compile(r"^-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
-        command.add_argument(
-            "input", metavar="INPUT", nargs="+", help="files, directories or patterns, anywhere Spark can read"
-        )
-        command.set_defaults(run=run)
         groups: _Groups = {"algorithm": Settings, "input": Input, "similarities of points": Similarity}
         groups["output"] = output
         if output is Output:
             groups["snapshots"] = Snapshots
-        for title, group in (groups | {"run": Run}).items():
-            add_options(command.add_argument_group(title), group)
+        _add_command(commands, name, text, run, groups)
+    groups = {"assignment": NewPoints, "input": PointsInput, "output": TablesOutput}
+    text = "assign new points to the exemplars that a run has found"
+    _add_command(commands, "assign", text, _assign, groups, result="the output directory of a run on points")
     return parser
+
+
+def _add_command(commands: Any, name: str, text: str, run: _Command, groups: _Groups, **positional: str) -> None:
+    """Add a command: what it is given before INPUT, and its groups of options."""
+    command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
+    # argparse takes -1e3 for an option, where it takes -1000 for a number; preferences are often negative.
+    command._negative_number_matcher = re.compile(r"^-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
+    for dest, about in positional.items():
+        command.add_argument(dest, metavar=dest.upper(), help=about)
+    command.add_argument(
+        "input", metavar="INPUT", nargs="+", help="files, directories or patterns, anywhere Spark can read"
+    )
+    command.set_defaults(run=run)
+    for title, group in (groups | {"run": Run}).items():
+        add_options(command.add_argument_group(title), group)
 
 
 class _Watcher(Progress):
@@ -280,6 +294,34 @@ def _graph(given: argparse.Namespace, interrupts: Interrupts) -> None:
             print(f"written to {output.output}: similarities, summary.json")
 
 
+def _assign(given: argparse.Namespace, interrupts: Interrupts) -> None:
+    """Read new points and a result, assign them, publish, print how."""
+    output, run, source = record(TablesOutput, given), record(Run, given), record(PointsInput, given)
+    chosen = record(NewPoints, given)
+    interrupts.grace = run.grace
+    _check_format_of(given.input, source)
+    started = time.perf_counter()
+    with _session(run, interrupts, short=is_small(given.input)) as spark, ExitStack() as held:
+        seconds = {"start": round(time.perf_counter() - started, 3)}
+        apart = places_read(spark, {"INPUT": given.input, "RESULT": given.result})
+        directory = held.enter_context(claimed(spark, output.output, output.if_exists, apart, "assigned"))
+        watcher = _Watcher(Settings.max_iter, interrupts, quiet=run.quiet)
+        with watcher.stage("reading", spark):
+            exemplars = exemplars_of(given.result)
+            points = read_points(spark, given.input, **asdict(source))
+        seconds["read"] = round(time.perf_counter() - started - seconds["start"], 3)
+        about: dict[str, Any] = {"result": given.result, "input": _one_or_all(given.input)} | asdict(source)
+        summary = {"settings": about | asdict(chosen), "seconds": seconds}
+        with watcher.stage("assigning", spark):
+            totals = publish_assigned(points, exemplars, chosen.min_similarity, directory, output, summary)
+        interrupts.detach()  # from here on a signal is too late to stop anything
+        seconds["all"] = round(time.perf_counter() - started, 3)
+        if run.json:
+            print(json.dumps(asdict(totals) | summary, indent=2, allow_nan=False))
+        elif not run.quiet:
+            print(f"{totals}\n{seconds['all']:.1f} s in all\nwritten to {output.output}: assigned, summary.json")
+
+
 def _without_infinity(description: Description) -> dict[str, Any]:
     """Return a description for JSON, which has no infinity."""
     bounds = asdict(description.preference_range)
@@ -341,11 +383,18 @@ def _job(
 def _check_options(given: argparse.Namespace, settings: Settings, source: Input) -> None:
     """Check all that can be checked before a session is started."""
     check_together(settings, source, record(Similarity, given))
-    # A cluster's configuration may say that paths are of HDFS or the like; then Spark has to look.
-    is_local = not {"PYSPARK_GATEWAY_PORT", "HADOOP_CONF_DIR"} & os.environ.keys()
-    check_format(given.input, source.format, source.encoding, is_local=is_local)
+    _check_format_of(given.input, source)
     if source.points is not None:
-        check_format(source.points, is_local=is_local)
+        check_format(source.points, is_local=_paths_are_local())
+
+
+def _check_format_of(paths: Sequence[str], source: PointsInput) -> None:
+    check_format(paths, source.format, source.encoding, is_local=_paths_are_local())
+
+
+def _paths_are_local() -> bool:
+    """Return whether a path is one of this machine. A cluster's configuration may say that it is one of HDFS."""
+    return not {"PYSPARK_GATEWAY_PORT", "HADOOP_CONF_DIR"} & os.environ.keys()
 
 
 def _places_apart(spark: SparkSession, given: argparse.Namespace, source: Input, checkpoint: str | None) -> list[Place]:

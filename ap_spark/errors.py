@@ -32,7 +32,7 @@ __all__ = [
     "OutputInUse",
     "SettingError",
     "StorageError",
-    "setting_errors_from_tasks",
+    "errors_from_tasks",
 ]
 
 
@@ -97,11 +97,12 @@ class Interrupted(ApSparkError):
 
 
 @contextmanager
-def setting_errors_from_tasks() -> Iterator[None]:
-    """Raise a SettingError that ended a task, such as that of a metric that fails, as a SettingError of the driver."""
+def errors_from_tasks() -> Iterator[None]:
+    """Raise an InputError or SettingError that ended a task as one of the driver: that of a metric that fails, say."""
     try:
         yield
     except (PySparkException, Py4JJavaError) as error:
-        if found := re.search(r"^ap_spark\.errors\.SettingError: (.*)", str(error), re.MULTILINE):
-            raise SettingError(found[1]) from error
+        for kind in (SettingError, InputError):
+            if found := re.search(rf"^ap_spark\.errors\.{kind.__name__}: (.*)", str(error), re.MULTILINE):
+                raise kind(found[1]) from error
         raise

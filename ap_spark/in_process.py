@@ -66,7 +66,7 @@ def source_of_points(points: Any, preferences: Any, similarity: Similarity, sett
     i, k, s, about = _similarities(vectors, similarity)
     _require(np.isfinite(s).all(), "similarities")
     seconds = {"similarities": round(time.perf_counter() - started, 3)}
-    return LocalSource(i, k, s, ids, by_point, options=asdict(similarity), neighbors=about, seconds=seconds)
+    return LocalSource(i, k, s, ids, by_point, vectors, options=asdict(similarity), neighbors=about, seconds=seconds)
 
 
 def source_of_similarities(similarities: Any, points: Any, preferences: Any, settings: Settings) -> LocalSource:

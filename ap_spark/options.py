@@ -14,6 +14,7 @@ from ap_spark.foreign_names import OURS
 from ap_spark.settings import (
     Checked,
     Input,
+    NewPoints,
     Output,
     Run,
     Settings,
@@ -45,7 +46,7 @@ _FOREIGN = {  # options of other programs that are none of ours by another name 
 
 def _declared() -> Iterator[Field[Any]]:
     """Yield all parameters that are options of a command."""
-    for group in (Settings, Input, Similarity, Output, Snapshots, Run):
+    for group in (Settings, Input, Similarity, Output, Snapshots, NewPoints, Run):
         for declared, _ in parameters(group):
             yield declared
 

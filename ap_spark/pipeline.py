@@ -15,12 +15,15 @@ from functools import partial
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyspark.sql.functions as F
 from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark import in_process
 from ap_spark.checkpoint import Checkpoint
 from ap_spark.convergence import Iteration
-from ap_spark.errors import InputError, SettingError, setting_errors_from_tasks
+from ap_spark.errors import InputError, SettingError, errors_from_tasks
 from ap_spark.foreign_names import explains_keywords
 from ap_spark.graph.build import engine_of
 from ap_spark.graph.describe import Description, describe_graph
@@ -34,7 +37,7 @@ from ap_spark.settings import Execution, Quality, Settings, Similarity, Snapshot
 from ap_spark.similarity.all_pairs import all_pairs
 from ap_spark.similarity.neighbors import find_neighbors
 from ap_spark.similarity.pairs import Pairs
-from ap_spark.similarity.scaling import scale
+from ap_spark.similarity.scaling import fit_scaling
 
 if TYPE_CHECKING:
     import numpy as np
@@ -125,13 +128,13 @@ def cluster_points(
         settings = replace(settings, symmetrize="union")
     snapshots = _snapshots(checkpoint)
     _check_callback(callback)
-    with _closing(callback), setting_errors_from_tasks():
+    with _closing(callback), errors_from_tasks():
         if snapshots.checkpoint is None and is_local(points, preferences):
             here = partial(in_process.source_of_points, points, preferences, similarity, settings)
             if found := _clustered_here(here, settings, callback):
-                return found.in_order_of(points)
+                return replace(found, similarity=similarity).in_order_of(points)
         with _source_of_points(points, _table(preferences), similarity, settings, callback) as source:
-            found = _clustered(source, settings, snapshots, callback)
+            found = _with_features(_clustered(source, settings, snapshots, callback), source, similarity)
             return found.to_pandas().in_order_of(points) if is_local(points) else found
 
 
@@ -247,7 +250,7 @@ def affinity_propagation(
     )
     snapshots = _snapshots(checkpoint)
     _check_callback(callback)
-    with _closing(callback), setting_errors_from_tasks():
+    with _closing(callback), errors_from_tasks():
         if snapshots.checkpoint is None and is_local(similarities, points, preferences):
             here = partial(in_process.source_of_similarities, similarities, points, preferences, settings)
             if found := _clustered_here(here, settings, callback):
@@ -263,8 +266,8 @@ def _clustered_here(
     """Cluster in this process; return None where the data are large or break a rule: Spark will say which."""
     try:
         with _stage(callback, "similarities", None):
-            found = source()
-        return _clustered(found, settings, Snapshots(), callback)
+            made = source()
+        return _with_features_here(_clustered(made, settings, Snapshots(), callback), made)
     except (InputError, WrongInput):
         return None
 
@@ -398,7 +401,7 @@ def described(
     """
     settings, preferences = _settings(sparsification, execution, **preference)
     with ExitStack() as held:
-        held.enter_context(setting_errors_from_tasks())
+        held.enter_context(errors_from_tasks())
         if similarity is None:
             source = _source_of_similarities(rows, points, _table(preferences))
         else:
@@ -473,7 +476,7 @@ def _source_of_points(
     1. Take the ids and the features; 2. scale the features; 3. number the points, where the engine works on blocks;
     4. compute the similarities of all pairs, or of nearest neighbours.
     """
-    table = as_points(to_spark(points, "points"))
+    table = given = as_points(to_spark(points, "points"))
     spark = table.sparkSession
     preferences = _chosen_preferences(table, preferences, settings)
     if settings.clusters is not None:
@@ -486,8 +489,10 @@ def _source_of_points(
             return rows
 
         with _stage(callback, "similarities", spark):
+            scaling = None
             if similarity.scale != "none":
-                table = scale(persisted(table), similarity.scale)
+                scaling = fit_scaling(persisted(table), similarity.scale)
+                table = scaling.scale(table) if scaling else table
             numbering, named = None, table
             if engine_of(spark, settings) == "resident":
                 both = 1 if settings.symmetrize in (None, "none") else 2
@@ -508,7 +513,33 @@ def _source_of_points(
                     _similarities(table, similarity)  # raises the error with ids instead of numbers
                 raise
         seconds = {"similarities": round(time.perf_counter() - started, 3)}
-        yield Source(pairs, table.select("id"), preferences, numbering, asdict(similarity), about, seconds)
+        options, features = asdict(similarity), given.select("id", "features")
+        source = Source(
+            pairs, table.select("id"), preferences, numbering, options, about, features, scaling, seconds=seconds
+        )
+        yield source
+
+
+def _with_features_here(found: Clustering, source: LocalSource) -> Clustering:
+    """Return a clustering of points with what new points are compared with; one of similarities as it is."""
+    if source.features is None:
+        return found
+    place = pc.index_in(pa.array(found.exemplars["exemplar"], source.ids.type), source.ids).to_numpy()
+    features = found.exemplars[["label", "exemplar"]].assign(features=list(source.features[place]))
+    return replace(found, exemplar_features=features)
+
+
+def _with_features(found: Clustering, source: Source, similarity: Similarity) -> Clustering:
+    """Return a clustering of points with what new points are compared with."""
+    assert source.features is not None
+    exemplars = found.exemplars.select("label", "exemplar")
+    features = source.features.join(F.broadcast(exemplars), F.col("id") == F.col("exemplar"))
+    return replace(
+        found,
+        exemplar_features=features.select("label", "exemplar", "features"),
+        similarity=similarity,
+        summary=replace(found.summary, scaling=source.scaling.as_lists() if source.scaling else None),
+    )
 
 
 def _chosen_preferences(points: DataFrame, preferences: DataFrame | None, settings: Settings) -> DataFrame | None:

@@ -7,9 +7,8 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from os import PathLike, fspath
-from typing import Any
+from typing import Any, get_args
 
-import numpy as np
 import pyarrow as pa
 import pyspark.sql.functions as F
 from pyspark.sql import DataFrame, SparkSession
@@ -19,11 +18,11 @@ from ap_spark._spark.session import current_session
 from ap_spark.convergence import Ending
 from ap_spark.errors import InputError, SettingError
 from ap_spark.graph.describe import format_neighbors
-from ap_spark.io.frames import to_spark
+from ap_spark.io.frames import in_order_of, to_spark
 from ap_spark.io.paths import places_read
 from ap_spark.io.stores import SUCCESS, Store
 from ap_spark.io.writer import SUMMARY, OutputDirectory, claimed, read_written
-from ap_spark.settings import Output, OutputFormat
+from ap_spark.settings import MetricName, Output, OutputFormat, Similarity
 from ap_spark.wording import format_rounded_up, printable
 
 __all__ = ["Clustering", "Summary", "publish"]
@@ -31,6 +30,7 @@ __all__ = ["Clustering", "Summary", "publish"]
 _LARGE_GAP = 0.01
 _LARGEST = 5  # clusters that are shown
 _ENGINES = {"none": "no iterations needed", "in-process": "in this process"}
+_FEATURES = "exemplar_features"  # a table of the output where points were clustered
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,9 @@ class Summary:
         once more where its result is not at hand.
     neighbors : dict or None
         Where nearest neighbours were searched: how many a point, by which search, and its recall on a sample.
+    scaling : dict or None
+        Where features were scaled: for each of them what was subtracted (``shift``), and by what the rest was divided
+        (``width``).
     """
 
     settings: dict[str, Any]
@@ -98,6 +101,7 @@ class Summary:
     gap: float | None = None
     tried: list[dict[str, Any]] = field(default_factory=list)
     neighbors: dict[str, Any] | None = None
+    scaling: dict[str, list[float]] | None = None
 
     def __str__(self) -> str:
         """Return the run in a few lines, for a person."""
@@ -164,6 +168,11 @@ class Clustering:
         With a checkpoint: deletes the run's snapshots, once the result is in a safe place.
     loaded_from : str, optional
         The directory that the tables are read from, for a result that was loaded.
+    exemplar_features : DataFrame, optional
+        Of points: (label, exemplar, features), a row for each cluster, with the features as they were given. They are
+        read from the points when they are used; `save` keeps them too.
+    similarity : Similarity, optional
+        Of points: how they were compared. None for a result that was loaded, if its metric was a function.
     """
 
     assignments: Any
@@ -172,6 +181,8 @@ class Clustering:
     summary: Summary
     discard_snapshots: Callable[[], None] = lambda: None
     loaded_from: str | None = None
+    exemplar_features: Any = None
+    similarity: Similarity | None = None
 
     @property
     def converged(self) -> bool:
@@ -227,7 +238,10 @@ class Clustering:
         assignments, exemplars, trace = (
             table.orderBy(table.columns[0]).toArrow().to_pandas() for table in self.tables.values()
         )
-        return replace(self, assignments=assignments, exemplars=exemplars, trace=trace)
+        features = self.exemplar_features
+        if features is not None:
+            features = features.orderBy("label").toArrow().to_pandas()
+        return replace(self, assignments=assignments, exemplars=exemplars, trace=trace, exemplar_features=features)
 
     def in_order_of(self, points: Any) -> Clustering:
         """Return the same result, in tables of pandas, with the assignments in the order of the points.
@@ -236,14 +250,11 @@ class Clustering:
         ----------
         points : DataFrame of pandas, or array of shape (n_points, n_features)
         """
-        if isinstance(points, np.ndarray) or self.assignments.empty:
-            return self
-        ids = points["id"] if "id" in points.columns else points.index
-        return replace(self, assignments=self.assignments.set_index("id").loc[list(ids)].reset_index())
+        return replace(self, assignments=in_order_of(points, self.assignments))
 
     def __reduce__(self) -> Any:
         if not isinstance(self.assignments, DataFrame):
-            return type(self), (self.assignments, self.exemplars, self.trace, self.summary)
+            return _unpickled, ({name: value for name, value in vars(self).items() if name != "discard_snapshots"},)
         raise TypeError(
             "a Clustering holds tables of a Spark session and cannot be pickled: clustering.save(DIR) keeps it, and "
             "Clustering.load(DIR) reads it again; to pandas, clustering.assignments.toPandas()"
@@ -251,7 +262,7 @@ class Clustering:
 
     @property
     def tables(self) -> dict[str, Any]:
-        """The three tables by name, as they are written."""
+        """The three tables by name."""
         return {"assignments": self.assignments, "exemplars": self.exemplars, "trace": self.trace}
 
     def save(
@@ -291,6 +302,8 @@ class Clustering:
         with claimed(spark, output.output, output.if_exists, read) as directory:
             assignments, exemplars, trace = (to_spark(table, name) for name, table in self.tables.items())
             whole = replace(self, assignments=assignments, exemplars=exemplars, trace=trace)
+            if self.exemplar_features is not None:
+                whole = replace(whole, exemplar_features=to_spark(self.exemplar_features, "exemplar features"))
             publish(whole, directory, output.output_format)
 
     @classmethod
@@ -326,9 +339,32 @@ class Clustering:
         assignments, exemplars, trace = (
             read_written(spark, path, name, summary) for name in ("assignments", "exemplars", "trace")
         )
+        is_of_points = _FEATURES in summary["tables"]
+        features = read_written(spark, path, _FEATURES, summary) if is_of_points else None
         summary = {"ending": "converged" if summary["converged"] else "stopped", "unsettled": 0} | summary
         known = {name: summary[name] for name in names if name in summary}
-        return cls(assignments, exemplars, trace, Summary(**known), loaded_from=path)
+        similarity = _similarity_of(summary["settings"]) if is_of_points else None
+        return cls(
+            assignments,
+            exemplars,
+            trace,
+            Summary(**known),
+            loaded_from=path,
+            exemplar_features=features,
+            similarity=similarity,
+        )
+
+
+def _similarity_of(settings: dict[str, Any]) -> Similarity | None:
+    """Return how the points of a run were compared, by its settings; None if that was by a function."""
+    if settings["metric"] not in get_args(MetricName):
+        return None
+    return Similarity(**{declared.name: settings[declared.name] for declared in fields(Similarity)})
+
+
+def _unpickled(kept: dict[str, Any]) -> Clustering:
+    """Return the result with these attributes."""
+    return Clustering(**kept)
 
 
 def _read_summary(spark: SparkSession, path: str) -> dict[str, Any] | None:
@@ -357,8 +393,11 @@ def publish(
     """
     summary = clustering.summary
     counts = {"assignments": summary.n_points, "exemplars": summary.n_clusters, "trace": summary.n_iter}
+    tables = {name: (table, counts[name]) for name, table in clustering.tables.items()}
+    if clustering.exemplar_features is not None:
+        tables[_FEATURES] = (clustering.exemplar_features, summary.n_clusters)
     directory.publish(
-        {name: (table, counts[name]) for name, table in clustering.tables.items()},
+        tables,
         output_format,
         asdict(summary) | {"seconds": summary.seconds},  # to which the writer adds its own
         single_file=single_file,

@@ -40,6 +40,7 @@ from ap_spark.quality.improve import Goal
 from ap_spark.result import Clustering, Summary
 from ap_spark.settings import Settings
 from ap_spark.similarity.pairs import Pairs
+from ap_spark.similarity.scaling import Scaling
 from ap_spark.version import __version__
 from ap_spark.wording import format_count
 
@@ -78,6 +79,10 @@ class Source:
         How similarities came about, for the summary.
     neighbors : dict, optional
         How neighbours were found.
+    features : DataFrame, optional
+        (id, features) of all points, as they were given.
+    scaling : Scaling, optional
+        How the features were scaled.
     seconds : dict
         By stage, until now.
     """
@@ -88,6 +93,8 @@ class Source:
     numbering: Numbering | None = None
     options: dict[str, Any] = field(default_factory=dict)
     neighbors: dict[str, Any] | None = None
+    features: DataFrame | None = None
+    scaling: Scaling | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -116,6 +123,8 @@ class LocalSource:
     ids : pyarrow.Array
         Of all points, in order.
     preferences : float64, shape (n_points,), optional
+    features : float64, shape (n_points, n_features), optional
+        Of points, as they were given.
     is_given_as_pairs : bool
         Whether the user gave the similarities.
     options, neighbors, seconds
@@ -127,6 +136,7 @@ class LocalSource:
     s: Floats
     ids: pa.Array
     preferences: Floats | None = None
+    features: Floats | None = None
     is_given_as_pairs: bool = False
     options: dict[str, Any] = field(default_factory=dict)
     neighbors: dict[str, Any] | None = None

@@ -10,6 +10,7 @@ What is written is in `OUTPUTS`. An id is a bigint or a string, the same through
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import NoReturn
 
 import pyspark.sql.functions as F
@@ -42,6 +43,7 @@ __all__ = [
 ]
 
 _ID = "id"  # stands for the type of the ids
+_EXEMPLAR_ID = "exemplar"  # stands for that of the exemplars of another table than the points are of
 
 # The tables that are published: the name and the type of each column, in order.
 OUTPUTS: dict[str, dict[str, str]] = {
@@ -53,6 +55,7 @@ OUTPUTS: dict[str, dict[str, str]] = {
         "preference": "double",
         "mean_similarity": "double",
     },
+    "exemplar_features": {"label": "bigint", "exemplar": _ID, "features": "array<double>"},
     "trace": {
         "iteration": "int",
         "exemplars": "bigint",
@@ -61,6 +64,7 @@ OUTPUTS: dict[str, dict[str, str]] = {
         "seconds": "double",
     },
     "similarities": {"i": _ID, "k": _ID, "s": "double"},
+    "assigned": {"id": _ID, "exemplar": _EXEMPLAR_ID, "label": "bigint", "similarity": "double"},
 }
 
 _INTEGERS = (ByteType, ShortType, IntegerType, LongType)
@@ -131,7 +135,7 @@ def _how_to_rename(table: DataFrame, names: Sequence[str], missing: Sequence[str
 
 
 def check_output(name: str, table: DataFrame) -> None:
-    """Check that a table has the columns of an output, in order, and that all its ids have one type.
+    """Check that a table has the columns of an output, in order, and that all ids of a kind have one type.
 
     Raises
     ------
@@ -139,8 +143,9 @@ def check_output(name: str, table: DataFrame) -> None:
         If it has not: a fault of ours, and nothing is to be written.
     """
     found = dict(table.dtypes)
-    for ids in ("bigint", "string"):
-        if list(found.items()) == [(column, ids if kind == _ID else kind) for column, kind in OUTPUTS[name].items()]:
+    for ids, exemplar_ids in product(("bigint", "string"), repeat=2):
+        types = {_ID: ids, _EXEMPLAR_ID: exemplar_ids}
+        if list(found.items()) == [(column, types.get(kind, kind)) for column, kind in OUTPUTS[name].items()]:
             return
     raise ApSparkError(
         f"the table {name} must have the columns {OUTPUTS[name]} (id: bigint or string), but it has {found}: this is a "

@@ -32,10 +32,12 @@ __all__ = [
     "GraphOutput",
     "Input",
     "MetricName",
+    "NewPoints",
     "OnDuplicate",
     "Output",
     "OutputFormat",
     "PairFunction",
+    "PointsInput",
     "Run",
     "Scale",
     "Search",
@@ -44,6 +46,7 @@ __all__ = [
     "Snapshots",
     "Sparsification",
     "Symmetrize",
+    "TablesOutput",
     "as_float",
     "check_values",
     "is_required",
@@ -354,13 +357,9 @@ class Settings(Execution, Sparsification, Quality, _MessagePassing):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Input(Checked):
-    """The parameters that say how a file is read."""
+class PointsInput(Checked):
+    """The parameters that say how a file of points is read."""
 
-    edges: bool = _parameter(False, "INPUT holds similarities (columns i, k, s), not points")
-    points: str | None = _parameter(
-        None, "with --edges: a table of all points (its id column, and the preference column if one is named)"
-    )
     format: str = _parameter(
         "auto",
         "format of INPUT; auto goes by the names of the files (.txt: tsv if its first line has a tab, else csv)",
@@ -387,8 +386,24 @@ class Input(Checked):
         "columns with the features: names or positions counted from 0, such as 'x,y' or '0-3,7', or one array or "
         "vector column (default: the only array or vector column, else all but the id and the preference)",
     )
-    preference_column: str | None = _parameter(None, "column with each point's own preference, by name or position")
     drop_missing: bool = _parameter(False, "leave out points with missing features, which are an error otherwise")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Edges(Checked):
+    """The parameters that say whether a file holds similarities."""
+
+    edges: bool = _parameter(False, "INPUT holds similarities (columns i, k, s), not points")
+    points: str | None = _parameter(
+        None, "with --edges: a table of all points (its id column, and the preference column if one is named)"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input(PointsInput, _Edges):
+    """The parameters that say how a file of points or of similarities is read."""
+
+    preference_column: str | None = _parameter(None, "column with each point's own preference, by name or position")
 
 
 @_documented
@@ -477,8 +492,8 @@ class GraphOutput(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Output(GraphOutput):
-    """The parameters that say what is written."""
+class TablesOutput(GraphOutput):
+    """The parameters that say how tables are written."""
 
     output: str = _parameter(
         MISSING,
@@ -487,6 +502,12 @@ class Output(GraphOutput):
         rule=_DIRECTORY,
         holds=_is_directory_path,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output(TablesOutput):
+    """The parameters that say what is written of a clustering."""
+
     require_convergence: bool = _parameter(
         False, "write nothing and exit with 3 when the run has not converged; one that has only settled has not"
     )
@@ -526,6 +547,18 @@ class Snapshots(Checked):
         if self.checkpoint_every.endswith("min"):
             return None, 60.0 * float(self.checkpoint_every.removesuffix("min"))
         return int(self.checkpoint_every), math.inf
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewPoints(Checked):
+    """The parameters that say how new points are assigned to the exemplars of a result."""
+
+    min_similarity: float | None = _parameter(
+        None,
+        "leave points unassigned that are less similar to their nearest exemplar",
+        rule="a finite number",
+        holds=math.isfinite,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -625,6 +658,7 @@ def markdown() -> str:
         (Similarity, "Similarities of points"),
         (Output, "Output"),
         (Snapshots, "Snapshots"),
+        (NewPoints, "New points (`ap-spark assign`)"),
         (Run, "Run"),
     )
     for group, title in groups:

@@ -66,7 +66,7 @@ def test_single_files_json_and_quiet(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert {"start", "write", "all"} <= seconds.keys()
     assert printed == {name: written[name] for name in printed}
     assert {path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")} == {
-        *("assignments.csv", "exemplars.csv", "trace.csv", "summary.json", "_SUCCESS"),
+        *("assignments.csv", "exemplars.csv", "trace.csv", "summary.json", "_SUCCESS", "exemplar_features.parquet"),
     }
     assignments = pd.read_csv(tmp_path / "out" / "assignments.csv")
     assert assignments.exemplar.tolist() == ["a"] * 3 + ["d"] * 3
@@ -142,7 +142,7 @@ def test_points_in_clusters_out(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "converged after" in told
     out = tmp_path / "out"
     assert sorted(p.name for p in out.iterdir() if not p.name.startswith(".")) == [
-        "_SUCCESS", "assignments", "exemplars", "summary.json", "trace",
+        "_SUCCESS", "assignments", "exemplar_features", "exemplars", "summary.json", "trace",
     ]  # fmt: skip
     assignments = table(tmp_path, "assignments")
     assert assignments.columns.tolist() == ["id", "exemplar", "label", "similarity"]

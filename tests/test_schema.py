@@ -11,6 +11,13 @@ from ap_spark import ApSparkError
 from ap_spark.schema import check_output
 
 
+def test_new_points_and_exemplars_may_have_ids_of_two_types(spark: SparkSession) -> None:
+    columns = "id {}, exemplar {}, label bigint, similarity double"
+    check_output("assigned", spark.createDataFrame([], columns.format("bigint", "string")))
+    with pytest.raises(ApSparkError, match="the table assigned must have the columns"):
+        check_output("assigned", spark.createDataFrame([], columns.format("bigint", "int")))
+
+
 @pytest.mark.parametrize(
     ("columns", "is_right"),
     [

@@ -12,7 +12,7 @@ import numpy as np
 import pyspark.sql.functions as F
 from pyspark.sql import DataFrame
 
-from ap_spark.errors import SettingError, setting_errors_from_tasks
+from ap_spark.errors import SettingError, errors_from_tasks
 from ap_spark.exact_sum import exact_sum, units_of
 from ap_spark.graph.sparsify import is_stored
 from ap_spark.schema import edge_table, is_no_similarity, refuse_similarities
@@ -174,7 +174,7 @@ def _off_diagonal(similarities: DataFrame) -> DataFrame:
     """
     edges = edge_table(similarities)
     bad = edges.where(is_no_similarity(F.col("s")))
-    with setting_errors_from_tasks():
+    with errors_from_tasks():
         count = bad.count()
     if count:
         refuse_similarities(count, bad)

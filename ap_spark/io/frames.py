@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,10 @@ from ap_spark.io.readers import make_points
 from ap_spark.schema import id_type, require_columns
 from ap_spark.wording import did_you_mean
 
-__all__ = ["arrow_table", "as_points", "is_local", "to_spark"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["arrow_table", "as_points", "in_order_of", "is_local", "to_spark"]
 
 _KINDS = "must have columns of numbers, strings or arrays of numbers"
 
@@ -72,6 +75,19 @@ def is_local(*tables: object) -> bool:
     pandas = sys.modules.get("pandas")  # who has a table of pandas has imported it
     kinds = (np.ndarray, pandas.DataFrame) if pandas else (np.ndarray,)
     return all(table is None or isinstance(table, kinds) for table in tables)
+
+
+def in_order_of(points: Any, table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table (id, ...) of pandas with its rows in the order of points, of pandas or an array.
+
+    A table without rows is returned as it is.
+    """
+    if table.empty:
+        return table
+    ids = np.arange(len(points))
+    if not isinstance(points, np.ndarray):
+        ids = points["id"] if "id" in points.columns else points.index
+    return table.set_index("id").loc[list(ids)].reset_index()
 
 
 def arrow_table(table: Any, name: str) -> pa.Table:

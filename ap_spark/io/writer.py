@@ -320,10 +320,11 @@ class OutputDirectory:
             started = time.perf_counter()
             for name, (table, count) in tables.items():
                 self._check_mark()
-                self._write_table(table, f"{staged}/{name}", output_format, count, single_file=single_file)
+                kind = _format_of(name, output_format)
+                self._write_table(table, f"{staged}/{name}", kind, count, single_file=single_file)
                 if single_file:
                     self._check_mark()
-                    self._join_parts(f"{staged}/{name}", output_format)
+                    self._join_parts(f"{staged}/{name}", kind)
             if output_format == "tsv" and numbers is not None:
                 self._write_numbers(numbers, staged)
             summary["seconds"]["write"] = round(time.perf_counter() - started, 3)
@@ -414,6 +415,11 @@ class OutputDirectory:
             self._store.delete(old)
 
 
+def _format_of(table: str, output_format: str) -> str:
+    """Return the format of a table: csv and tsv have no place for arrays."""
+    return "parquet" if table == "exemplar_features" else output_format
+
+
 def _layout_of(tables: dict[str, tuple[DataFrame, int]], output_format: str, *, single_file: bool) -> dict[str, Any]:
     """Return what the summary says of the files: their format, and the columns of each table."""
     columns = {
@@ -425,7 +431,7 @@ def _layout_of(tables: dict[str, tuple[DataFrame, int]], output_format: str, *, 
 
 def read_written(spark: SparkSession, path: str, name: str, summary: dict[str, Any]) -> DataFrame:
     """Read a table of an output; its summary has the format and the types."""
-    output_format = summary["output_format"]
+    output_format = _format_of(name, summary["output_format"])
     kind, options = _WRITERS[output_format]
     file = f"{path}/{name}.{output_format}" if summary["single_file"] else f"{path}/{name}"
     more = {"multiLine": True} if kind == "csv" else {}

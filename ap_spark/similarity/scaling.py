@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +16,44 @@ from ap_spark.settings import Scale, Similarity
 from ap_spark.similarity.metrics import Floats
 from ap_spark.similarity.vectors import check_form, matrix
 
-__all__ = ["scale"]
+__all__ = ["Scaling", "fit_scaling", "scale"]
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """What is subtracted from each feature, and by what it is then divided.
+
+    Attributes
+    ----------
+    shift, width : array of float64, shape (d,)
+    """
+
+    shift: Floats
+    width: Floats
+
+    def of(self, x: Floats) -> Floats:
+        """Return vectors of shape (n, d), scaled."""
+        return np.asarray((x - self.shift) / self.width)
+
+    def scale(self, points: DataFrame) -> DataFrame:
+        """Return points (id, features array<double>, ...) with their features scaled."""
+
+        def scaled(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            for batch in batches:
+                x = self.of(matrix(batch))
+                features = pa.ListArray.from_arrays(np.arange(0, x.size + 1, x.shape[1], dtype=np.int32), x.ravel())
+                yield batch.set_column(batch.schema.get_field_index("features"), "features", features)
+
+        return points.mapInArrow(scaled, points.schema)
+
+    def as_lists(self) -> dict[str, list[float]]:
+        """Return what `from_lists` takes, for JSON."""
+        return {"shift": self.shift.tolist(), "width": self.width.tolist()}
+
+    @classmethod
+    def from_lists(cls, lists: Mapping[str, Sequence[float]]) -> Scaling:
+        """Return the scaling of which `as_lists` has given the numbers."""
+        return cls(np.array(lists["shift"]), np.array(lists["width"]))
 
 
 def scale(points: DataFrame, how: Scale = "standard") -> DataFrame:
@@ -49,10 +86,16 @@ def scale(points: DataFrame, how: Scale = "standard") -> DataFrame:
     >>> [row.features for row in scale(points).orderBy("id").collect()]
     [[-1.0, 0.0], [1.0, 0.0]]
     """
+    scaling = fit_scaling(points, how)
+    return points if scaling is None else scaling.scale(points)
+
+
+def fit_scaling(points: DataFrame, how: Scale) -> Scaling | None:
+    """Find out how features are to be shifted and stretched; None for "none". See `scale`."""
     how = Similarity(scale=how).scale
     require_columns(points, ("id", "features"), "points")
     if how == "none":
-        return points
+        return None
     check_form(points)
     low, high = _smallest_and_largest(points)
     with np.errstate(over="ignore"):
@@ -67,15 +110,7 @@ def scale(points: DataFrame, how: Scale = "standard") -> DataFrame:
     if how == "standard":  # means are of x / width, whose squares neither overflow nor vanish
         shift = low + width * _mean(points, lambda x: (x - low) / width)
         width = width * np.sqrt(_mean(points, lambda x: np.square((x - shift) / width)))
-    return points.mapInArrow(partial(_shifted, shift=shift, width=np.where(width > 0, width, 1.0)), points.schema)
-
-
-def _shifted(batches: Iterable[pa.RecordBatch], *, shift: Floats, width: Floats) -> Iterator[pa.RecordBatch]:
-    """Subtract ``shift`` from the features, then divide them by ``width``."""
-    for batch in batches:
-        x = (matrix(batch) - shift) / width
-        features = pa.ListArray.from_arrays(np.arange(0, x.size + 1, x.shape[1], dtype=np.int32), x.ravel())
-        yield batch.set_column(batch.schema.get_field_index("features"), "features", features)
+    return Scaling(shift, np.where(width > 0, width, 1.0))
 
 
 def _smallest_and_largest(points: DataFrame) -> tuple[Floats, Floats]:

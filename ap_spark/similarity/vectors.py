@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyspark.sql.functions as F
+from numpy.typing import NDArray
 from pyspark import cloudpickle
 from pyspark.sql import Column, DataFrame
 from pyspark.sql.types import ArrayType, NumericType
@@ -17,7 +18,7 @@ from ap_spark.schema import id_type, is_finite, require_columns
 from ap_spark.similarity.metrics import Floats, Metric, PairFunction, UndefinedFor, between
 from ap_spark.wording import format_count, format_examples, format_reason, is_are
 
-__all__ = ["check_form", "check_range", "check_vectors", "matrix"]
+__all__ = ["are_undefined", "check_form", "check_range", "check_vectors", "matrix"]
 
 _HEADROOM = 8.0  # features so many times larger still have finite similarities: searches add squares
 _SMALLEST = 1e-145  # the largest feature in size, at least: then differences of 1e-9 of it have exact squares
@@ -108,6 +109,19 @@ def _is_undefined(undefined_for: UndefinedFor, features: Column) -> Column:
             return F.forall(features, lambda value: value == 0.0)
         case "constant":
             return F.array_min(features) == F.array_max(features)
+        case _:
+            assert_never(undefined_for)
+
+
+def are_undefined(undefined_for: UndefinedFor, x: Floats) -> NDArray[np.bool_]:
+    """Return which vectors of an array of shape (n, d) have no similarity under a metric; see `_is_undefined`."""
+    match undefined_for:
+        case "none":
+            return np.zeros(len(x), bool)
+        case "zero":
+            return np.asarray(~x.any(axis=1))
+        case "constant":
+            return np.asarray(x.min(axis=1) == x.max(axis=1))
         case _:
             assert_never(undefined_for)
 
