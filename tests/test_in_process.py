@@ -60,9 +60,7 @@ def told(clustering: Any) -> dict[str, Any]:
     return about | {"settings": about["settings"] | execution}
 
 
-@pytest.mark.parametrize(
-    "name", [case if case in ("names", "clusters") else pytest.param(case, marks=LONG) for case in CASES]
-)
+@pytest.mark.parametrize("name", [case if case == "names" else pytest.param(case, marks=LONG) for case in CASES])
 @pytest.mark.usefixtures("spark")
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_the_bits_are_those_of_spark(name: str) -> None:

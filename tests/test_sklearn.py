@@ -56,7 +56,7 @@ def global_random_seed(request: pytest.FixtureRequest) -> int:
     return seed
 
 
-@pytest.fixture(params=[np.float64, np.float32])
+@pytest.fixture(params=[np.float64, pytest.param(np.float32, marks=LONG)])
 def global_dtype(request: pytest.FixtureRequest) -> Any:
     return request.param
 
@@ -67,7 +67,7 @@ def test_exceptions_are_tests_of_scikit_learn() -> None:
 
 
 CHECKS = [
-    pair
+    pytest.param(*pair, marks=[LONG] if pair[0].polish else [])
     for pair in parametrize_with_checks([AffinityPropagation(), AffinityPropagation(polish=True)]).args[1]
     if pair[1].func is not check_array_api_input  # it skips itself unless the environment asks for it
 ]
