@@ -1,4 +1,4 @@
-"""The ap-spark command. `main` is also what the scripts in jobs/ call."""
+"""The ap-spark command, once it is parsed. `main` is what the scripts in jobs/ call."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import json
 import logging
 import math
 import os
-import re
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from glob import glob
@@ -29,6 +28,7 @@ from ap_spark._spark.session import start_session
 from ap_spark._spark.shortages import format_shortage
 from ap_spark._spark.signals import Interrupts
 from ap_spark.checkpoint import WITHOUT_CHECKPOINT, Checkpoint, writable_store
+from ap_spark.config_file import format_origin
 from ap_spark.convergence import Iteration
 from ap_spark.errors import (
     ApSparkError,
@@ -44,13 +44,13 @@ from ap_spark.io.paths import Place, conflict, places_read
 from ap_spark.io.readers import read_points, read_points_by_id, read_points_with_rows, read_similarities
 from ap_spark.io.tables import ROW
 from ap_spark.io.writer import OutputDirectory, OutputIsThere, claimed
-from ap_spark.options import Parser, add_options, check_together, record, with_options
+from ap_spark.options import check_together, record, with_options
+from ap_spark.parser import parse
 from ap_spark.pipeline import affinity_propagation, cluster_points, described
 from ap_spark.progress import Progress
 from ap_spark.result import Clustering, publish
 from ap_spark.run import format_not_converged
 from ap_spark.settings import (
-    Checked,
     Execution,
     GraphOutput,
     Input,
@@ -62,35 +62,36 @@ from ap_spark.settings import (
     Snapshots,
     Sparsification,
 )
-from ap_spark.version import __version__
 from ap_spark.wording import call, called, format_reason, printable
 
-__all__ = ["is_small", "main", "make_parser"]
+__all__ = ["is_small", "main", "run_command"]
 
 logger = logging.getLogger(__name__)
 
 _SMALL_INPUT = 8_000_000  # bytes
 _SMALL_NUMBER = 1000  # files
 
-_Command = Callable[[argparse.Namespace, Interrupts], None]
-_Groups = dict[str, type[Checked]]
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code.
+    """Run the command line and return its exit code; see `run_command`."""
+    return run_command(parse(arguments))
+
+
+def run_command(given: argparse.Namespace) -> int:
+    """Run a command line that has been parsed, and return its exit code.
 
     0 done; 1 a fault of ours; 2 bad input or arguments; 3 not converged, under --require-convergence; 4 no room or no
     permission in a local directory, or not enough memory; 129, 130 or 143 stopped by SIGHUP, Ctrl-C or SIGTERM.
     """
-    given = make_parser().parse_args(arguments)
     others = logging.WARNING if given.verbose else logging.CRITICAL  # py4j logs the stack of what it raises as well
     logging.basicConfig(format="%(asctime)s ap-spark: %(message)s", datefmt="%H:%M:%S", level=others)
     logging.getLogger("ap_spark").setLevel(logging.DEBUG if given.verbose else logging.WARNING)
     for module in ("progress", "checkpoint"):
         logging.getLogger(f"ap_spark.{module}").setLevel(logging.WARNING if given.quiet else logging.INFO)
+    commands = {"cluster": _cluster, "graph": _graph}
     with Interrupts(lambda: "the same command starts again") as interrupts:
         try:
-            given.run(given, interrupts)
+            commands[given.command](given, interrupts)
         except OutputIsThere as there:
             if not given.quiet:
                 print(there, file=sys.stderr if given.json else sys.stdout)
@@ -102,6 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             message, code = _format_error(error, interrupts)
             if given.verbose and code == ApSparkError.exit_code:
                 traceback.print_exc()
+            message += format_origin(message, given) if isinstance(error, SettingError) else ""
             # Java may be waiting for this line, and end after it.
             print(f"ap-spark: {printable(message)}", file=sys.stderr, flush=True)
             return code
@@ -123,36 +125,6 @@ def _format_error(error: Exception, interrupts: Interrupts) -> tuple[str, int]:
         return str(error), error.exit_code
     who = "Spark failed" if isinstance(error, (PySparkException, Py4JJavaError)) else type(error).__name__
     return f"{who}: {format_reason(error)} (--verbose shows the stack)", 1
-
-
-def make_parser() -> Parser:
-    """Return the parser of the command line."""
-    parser = Parser(prog="ap-spark", description="Affinity propagation clustering on Apache Spark.", allow_abbrev=False)
-    parser.add_argument("--version", action="version", version=f"ap-spark {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    about: dict[str, tuple[_Command, str, type[GraphOutput]]] = {
-        "cluster": (_cluster, "cluster a table of points, or of similarities: exemplars and assignments out", Output),
-        "graph": (
-            _graph,
-            "describe the similarity graph of a table of points, or of similarities, without clustering",
-            GraphOutput,
-        ),
-    }
-    for name, (run, text, output) in about.items():
-        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
-        # argparse takes -1e3 for an option, where it takes -1000 for a number; preferences are often negative.
-        command._negative_number_matcher = re.compile(r"^-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
-        command.add_argument(
-            "input", metavar="INPUT", nargs="+", help="files, directories or patterns, anywhere Spark can read"
-        )
-        command.set_defaults(run=run)
-        groups: _Groups = {"algorithm": Settings, "input": Input, "similarities of points": Similarity}
-        groups["output"] = output
-        if output is Output:
-            groups["snapshots"] = Snapshots
-        for title, group in (groups | {"run": Run}).items():
-            add_options(command.add_argument_group(title), group)
-    return parser
 
 
 class _Watcher(Progress):
@@ -306,7 +278,7 @@ def _job(
     interrupts.grace = run.grace
     if checkpoint is not None:
         interrupts.saved = lambda: f"the same command resumes from the last snapshot in {checkpoint}, if there is one"
-    elif given.run is _cluster:
+    elif given.command == "cluster":
         interrupts.saved = lambda: WITHOUT_CHECKPOINT
     _check_options(given, settings, source)
     started = time.perf_counter()
@@ -315,11 +287,11 @@ def _job(
         apart = _places_apart(spark, given, source, checkpoint)
         directory = None
         if output.output is not None:
-            table = "assignments" if given.run is _cluster else "similarities"
+            table = "assignments" if given.command == "cluster" else "similarities"
             directory = held.enter_context(claimed(spark, output.output, output.if_exists, apart, table))
         watcher = _Watcher(settings.max_iter, interrupts, quiet=run.quiet)
         with watcher.stage("reading", spark):
-            with_rows = given.run is _cluster and output.output_format == "tsv"
+            with_rows = given.command == "cluster" and output.output_format == "tsv"
             rows, points = _read(spark, given.input, source, with_rows=with_rows)
         order = None
         if ROW in rows.columns:

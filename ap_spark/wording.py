@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from decimal import ROUND_CEILING, Context, Decimal
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
 
-from py4j.protocol import Py4JJavaError
-from pyspark.sql import Column, DataFrame
+if TYPE_CHECKING:  # the command's help needs no Spark
+    from pyspark.sql import Column, DataFrame
 
 __all__ = [
     "call",
@@ -96,5 +97,7 @@ def printable(text: str) -> str:
 
 def format_reason(error: Exception) -> str:
     """Return an error as one line; of an error of Java's, what Java says, without the stack."""
+    from py4j.protocol import Py4JJavaError
+
     text = str(error.java_exception.toString()) if isinstance(error, Py4JJavaError) else str(error)
     return printable(next((line for line in text.splitlines() if line.strip()), type(error).__name__))
