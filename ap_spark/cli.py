@@ -28,8 +28,9 @@ from ap_spark._spark.session import start_session
 from ap_spark._spark.shortages import format_shortage
 from ap_spark._spark.signals import Interrupts
 from ap_spark.checkpoint import WITHOUT_CHECKPOINT, Checkpoint, writable_store
-from ap_spark.config_file import format_origin
+from ap_spark.config_file import format_given, format_origin
 from ap_spark.convergence import Iteration
+from ap_spark.dry_run import DryRun, foresee_points, foresee_similarities
 from ap_spark.errors import (
     ApSparkError,
     CheckpointError,
@@ -39,11 +40,12 @@ from ap_spark.errors import (
     StorageError,
 )
 from ap_spark.graph.describe import Description
+from ap_spark.io.columns import Chosen
 from ap_spark.io.formats import check_format
 from ap_spark.io.paths import Place, conflict, places_read
-from ap_spark.io.readers import read_points, read_points_by_id, read_points_with_rows, read_similarities
+from ap_spark.io.readers import read_points_by_id, read_points_of_command, read_similarities
 from ap_spark.io.tables import ROW
-from ap_spark.io.writer import OutputDirectory, OutputIsThere, claimed
+from ap_spark.io.writer import OutputDirectory, OutputIsThere, claimed, foresee
 from ap_spark.options import check_together, record, with_options
 from ap_spark.parser import parse
 from ap_spark.pipeline import affinity_propagation, cluster_points, described
@@ -51,6 +53,7 @@ from ap_spark.progress import Progress
 from ap_spark.result import Clustering, publish
 from ap_spark.run import format_not_converged
 from ap_spark.settings import (
+    GROUPS,
     Execution,
     GraphOutput,
     Input,
@@ -88,10 +91,12 @@ def run_command(given: argparse.Namespace) -> int:
     logging.getLogger("ap_spark").setLevel(logging.DEBUG if given.verbose else logging.WARNING)
     for module in ("progress", "checkpoint"):
         logging.getLogger(f"ap_spark.{module}").setLevel(logging.WARNING if given.quiet else logging.INFO)
-    commands = {"cluster": _cluster, "graph": _graph}
+    command = {"cluster": _cluster, "graph": _graph}[given.command]
+    if given.dry_run:
+        command = _say_what_would_run
     with Interrupts(lambda: "the same command starts again") as interrupts:
         try:
-            commands[given.command](given, interrupts)
+            command(given, interrupts)
         except OutputIsThere as there:
             if not given.quiet:
                 print(there, file=sys.stderr if given.json else sys.stdout)
@@ -155,10 +160,14 @@ class _Job:
         With --edges, those of --points, and their preferences if they have some.
     order : DataFrame, optional
         (id, row) of the points, where an output follows the order of the input.
+    chosen : Chosen, optional
+        Which columns the points are.
     choices : dict
         The keywords that the functions of `pipeline` share.
     directory : OutputDirectory, optional
         Where to publish.
+    replaces : bool
+        In a dry run: whether an output that is there would be replaced.
     watcher : _Watcher
     seconds : dict
         By stage, until now.
@@ -169,8 +178,10 @@ class _Job:
     rows: DataFrame
     points: DataFrame | None
     order: DataFrame | None
+    chosen: Chosen | None
     choices: dict[str, Any]
     directory: OutputDirectory | None
+    replaces: bool
     watcher: _Watcher
     seconds: dict[str, float]
     started: float
@@ -252,6 +263,42 @@ def _graph(given: argparse.Namespace, interrupts: Interrupts) -> None:
             print(f"written to {output.output}: similarities, summary.json")
 
 
+def _say_what_would_run(given: argparse.Namespace, interrupts: Interrupts) -> None:
+    """Read and check the input, and print what the command would do, and how long it would take."""
+    clustering = given.command == "cluster"
+    output, settings, run = (
+        record(Output if clustering else GraphOutput, given),
+        record(Settings, given),
+        record(Run, given),
+    )
+    checkpoint = record(Snapshots, given).checkpoint if clustering else None
+    with _job(given, output, interrupts, checkpoint) as work:
+        if work.source.edges:
+            by_point = isinstance(work.choices["preference"], DataFrame)
+            found = foresee_similarities(work.rows, work.points, settings, by_point=by_point)
+        else:
+            found = foresee_points(work.rows, record(Similarity, given), settings)
+        found = replace(found, reading=work.seconds["read"], snapshots=bool(checkpoint), clustering=clustering)
+        if run.json:
+            about = {"columns": work.chosen and asdict(work.chosen), "input": _describe_input(given)}
+            print(json.dumps({"dry_run": True} | found.summary() | about, indent=2, allow_nan=False))
+        elif not run.quiet:
+            print(_format_dry_run(given, output, work, found))
+
+
+def _format_dry_run(given: argparse.Namespace, output: GraphOutput, work: _Job, found: DryRun) -> str:
+    """Say what would run, for a person."""
+    groups = [group for group in GROUPS.values() if group not in (Input, Output, Run, Snapshots)]
+    lines = [f"input: {', '.join(given.input)}"]
+    if work.chosen is not None:
+        lines += str(work.chosen).splitlines()
+    lines += [*str(found).splitlines(), f"settings: {format_given(given, groups)}"]
+    if output.output is not None:
+        fate = "would be replaced" if work.replaces else "would be written"
+        lines.append(f"output: {output.output} {fate}, {output.output_format}")
+    return "\n".join(map(printable, [*lines, "dry run: nothing was computed, and nothing written"]))
+
+
 def _without_infinity(description: Description) -> dict[str, Any]:
     """Return a description for JSON, which has no infinity."""
     bounds = asdict(description.preference_range)
@@ -276,23 +323,27 @@ def _job(
     """Check the options, start the session, claim the output and read the input; at the end, stop the session."""
     settings, source, run = record(Settings, given), record(Input, given), record(Run, given)
     interrupts.grace = run.grace
-    if checkpoint is not None:
+    if checkpoint is not None and not output.dry_run:
         interrupts.saved = lambda: f"the same command resumes from the last snapshot in {checkpoint}, if there is one"
-    elif given.command == "cluster":
+    elif given.command == "cluster" and not output.dry_run:
         interrupts.saved = lambda: WITHOUT_CHECKPOINT
     _check_options(given, settings, source)
     started = time.perf_counter()
     with _session(run, interrupts, short=is_small(given.input)) as spark, ExitStack() as held:
         seconds = {"start": round(time.perf_counter() - started, 3)}
-        apart = _places_apart(spark, given, source, checkpoint)
-        directory = None
+        apart = _places_apart(spark, given, source, checkpoint, probe=not output.dry_run)
+        directory, replaces = None, False
         if output.output is not None:
             table = "assignments" if given.command == "cluster" else "similarities"
-            directory = held.enter_context(claimed(spark, output.output, output.if_exists, apart, table))
+            claim = (spark, output.output, output.if_exists, apart, table)
+            if output.dry_run:
+                replaces = foresee(*claim)
+            else:
+                directory = held.enter_context(claimed(*claim))
         watcher = _Watcher(settings.max_iter, interrupts, quiet=run.quiet)
         with watcher.stage("reading", spark):
-            with_rows = given.command == "cluster" and output.output_format == "tsv"
-            rows, points = _read(spark, given.input, source, with_rows=with_rows)
+            with_rows = given.command == "cluster" and output.output_format == "tsv" and not output.dry_run
+            rows, points, chosen = _read(spark, given.input, source, with_rows=with_rows)
         order = None
         if ROW in rows.columns:
             rows, order = rows.drop(ROW), rows.select("id", ROW)
@@ -307,7 +358,10 @@ def _job(
             "sparsification": record(Sparsification, given),
             "execution": record(Execution, given),
         }
-        yield _Job(source, rows, points, order, choices, directory, watcher, seconds, started)
+        yield _Job(
+            *(source, rows, points, order, chosen, choices),
+            *(directory, replaces, watcher, seconds, started),
+        )
 
 
 def _check_options(given: argparse.Namespace, settings: Settings, source: Input) -> None:
@@ -320,8 +374,12 @@ def _check_options(given: argparse.Namespace, settings: Settings, source: Input)
         check_format(source.points, is_local=is_local)
 
 
-def _places_apart(spark: SparkSession, given: argparse.Namespace, source: Input, checkpoint: str | None) -> list[Place]:
+def _places_apart(
+    spark: SparkSession, given: argparse.Namespace, source: Input, checkpoint: str | None, *, probe: bool
+) -> list[Place]:
     """Return the places that the output has to lie apart from: all that is read, and the snapshots.
+
+    With ``probe``, a file is written where the snapshots are to be, and deleted.
 
     Raises
     ------
@@ -330,7 +388,7 @@ def _places_apart(spark: SparkSession, given: argparse.Namespace, source: Input,
     """
     apart = places_read(spark, {"INPUT": given.input, "--points": source.points})
     if checkpoint is not None:
-        place = Place.of("--checkpoint", writable_store(spark, checkpoint))
+        place = Place.of("--checkpoint", writable_store(spark, checkpoint, probe=probe))
         if found := conflict(place, apart):
             raise CheckpointError(
                 f"the checkpoint must lie apart from the input, but {found}: choose another directory"
@@ -369,22 +427,28 @@ def is_small(paths: Sequence[str]) -> bool:
 
 def _read(
     spark: SparkSession, paths: Sequence[str], source: Input, *, with_rows: bool = False
-) -> tuple[DataFrame, DataFrame | None]:
-    """Return the points, if asked for ``with_rows``; with --edges the similarities, and the points of --points."""
+) -> tuple[DataFrame, DataFrame | None, Chosen | None]:
+    """Return the points, if asked for ``with_rows``, and which columns they are.
+
+    With --edges, return the similarities, and the points of --points.
+    """
     form: dict[str, Any] = {"header": source.header, "encoding": source.encoding}
     columns: dict[str, Any] = {"id_column": source.id_column, "preference_column": source.preference_column}
     if not source.edges:
         given: dict[str, Any] = {"feature_columns": source.feature_columns, "drop_missing": source.drop_missing}
-        read = read_points_with_rows if with_rows else read_points
-        return read(spark, paths, format=source.format, **form, **columns, **given), None
+        read, chosen = read_points_of_command(
+            spark, paths, format=source.format, with_rows=with_rows, **form, **columns, **given
+        )
+        logger.info("%s", "; ".join(str(chosen).splitlines()))
+        return read, None, chosen
     edges = read_similarities(spark, paths, format=source.format, **form)
     if source.points is None:
-        return edges, None
+        return edges, None, None
     points = read_points_by_id(spark, source.points, **form, **columns)
     if dict(points.dtypes)["id"] != dict(edges.dtypes)["i"]:
         text = [call(F.col(name).cast("string"), name, called(edges, name)) for name in "ik"]
         edges, points = edges.select(*text, "s"), points.withColumn("id", F.col("id").cast("string"))
-    return edges, points
+    return edges, points, None
 
 
 def _format_result(clustering: Clustering, output: Output) -> str:

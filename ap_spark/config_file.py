@@ -12,16 +12,18 @@ The command line wins over the file.
 from __future__ import annotations
 
 import argparse
+import shlex
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ap_spark.errors import SettingError
 from ap_spark.options import Parser
+from ap_spark.settings import Checked, option, parameters
 from ap_spark.wording import did_you_mean
 
-__all__ = ["apply_file", "format_origin"]
+__all__ = ["apply_file", "format_given", "format_origin"]
 
 _FROM_FILE = "from_file"  # in the namespace: what the file says, by the names of parameters
 
@@ -63,6 +65,25 @@ def apply_file(path: str, command: str, commands: Mapping[str, Parser]) -> None:
         if action.dest in values:
             action.required = False
     parser.set_defaults(**values, **{_FROM_FILE: values})
+
+
+def format_given(given: argparse.Namespace, groups: Iterable[type[Checked]]) -> str:
+    """Return the options of some groups that are not as by default, and which of them the file says.
+
+    >>> from ap_spark.settings import Snapshots
+    >>> given = argparse.Namespace(config="a.toml", from_file={"resume": False}, checkpoint="b", resume=False)
+    >>> format_given(argparse.Namespace(**vars(given), checkpoint_every="10min"), [Snapshots])
+    '--checkpoint b, --no-resume (a.toml)'
+    """
+    said = getattr(given, _FROM_FILE, {})
+    found = []
+    for group in groups:
+        for declared, kind in parameters(group):
+            name, value = declared.name, getattr(given, declared.name)
+            if value != declared.default:
+                shown = option(declared) + ("" if kind is bool else f" {shlex.quote(str(value))}")
+                found.append(shown + f" ({given.config})" * (name in said and said[name] == value))
+    return ", ".join(found) or "all by default"
 
 
 def format_origin(message: str, given: argparse.Namespace) -> str:

@@ -14,6 +14,7 @@ __all__ = [
     "call",
     "called",
     "did_you_mean",
+    "format_bytes",
     "format_count",
     "format_examples",
     "format_reason",
@@ -34,6 +35,18 @@ def format_count(number: int, noun: str) -> str:
     ('1 row', '1,200 rows')
     """
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def format_bytes(number: int) -> str:
+    """Return a number of bytes with its unit.
+
+    >>> format_bytes(3 * 2**30 // 2)
+    '1.5 GiB'
+    """
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20)):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return f"{number / 2**10:.3g} KiB"
 
 
 def format_rounded_up(value: float, digits: int) -> str:
