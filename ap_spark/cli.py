@@ -288,7 +288,7 @@ def _say_what_would_run(given: argparse.Namespace, interrupts: Interrupts) -> No
 
 def _format_dry_run(given: argparse.Namespace, output: GraphOutput, work: _Job, found: DryRun) -> str:
     """Say what would run, for a person."""
-    groups = [group for group in GROUPS.values() if group not in (Input, Output, Run, Snapshots)]
+    groups = [group for group in GROUPS.values() if group not in (Output, Run)]
     lines = [f"input: {', '.join(given.input)}"]
     if work.chosen is not None:
         lines += str(work.chosen).splitlines()

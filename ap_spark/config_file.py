@@ -79,7 +79,8 @@ def format_given(given: argparse.Namespace, groups: Iterable[type[Checked]]) -> 
     found = []
     for group in groups:
         for declared, kind in parameters(group):
-            name, value = declared.name, getattr(given, declared.name)
+            name = declared.name
+            value = getattr(given, name, declared.default)  # a command may not have the option
             if value != declared.default:
                 shown = option(declared) + ("" if kind is bool else f" {shlex.quote(str(value))}")
                 found.append(shown + f" ({given.config})" * (name in said and said[name] == value))

@@ -29,7 +29,7 @@ from ap_spark.forecast import (
 )
 from ap_spark.graph.build import engine_of
 from ap_spark.graph.checks import check_ends, check_one_preference, check_pairs, collect_pair_stats, ids_of
-from ap_spark.graph.sparsify import is_stored
+from ap_spark.graph.sparsify import is_stored, merge_duplicates
 from ap_spark.io.frames import as_points
 from ap_spark.run import refuse_more_clusters
 from ap_spark.schema import edge_table, is_no_similarity
@@ -43,9 +43,11 @@ from ap_spark.wording import format_bytes, format_count, printable
 __all__ = ["DryRun", "foresee_points", "foresee_similarities"]
 
 _STAGES = 3  # that are named
+_SAMPLED_PAIRS = 1_000_000
+_CLUSTERS = "how many clusters the graph permits"
 _UNCHECKED = {
-    "points": "how many clusters the graph permits",
-    "similarities": "pairs given more than once, points without a preference, how many clusters the graph permits",
+    "points without a preference": f"whether each point has a preference, {_CLUSTERS}",
+    "all pairs": f"whether a pair is given more than once (but in a sample), each point has a preference, {_CLUSTERS}",
 }
 
 
@@ -63,6 +65,8 @@ class DryRun:
         Where they come from.
     free : int or None
         Bytes that are free in Spark's local directory, where that is on this machine.
+    unchecked : str
+        What a run checks, and a dry run does not.
     reading : float
         Seconds that reading has taken.
     snapshots : bool
@@ -76,6 +80,7 @@ class DryRun:
     is_certain: bool
     similarities: str
     free: int | None
+    unchecked: str = _CLUSTERS
     reading: float = 0.0
     snapshots: bool = False
     clustering: bool = True
@@ -89,11 +94,6 @@ class DryRun:
     def bytes(self) -> dict[str, int]:
         """By the place where they are needed."""
         return forecast_bytes(self.work, snapshots=self.snapshots)
-
-    @property
-    def unchecked(self) -> str:
-        """What a run checks, and a dry run does not."""
-        return _UNCHECKED["similarities" if self.work.pairing == "given" else "points"]
 
     def summary(self) -> dict[str, Any]:
         """Return all of it for JSON."""
@@ -182,46 +182,78 @@ def foresee_similarities(rows: DataFrame, points: DataFrame | None, settings: Se
         Whether there is a preference for each of the points.
     """
     edges = edge_table(rows)
-    is_bad = is_no_similarity(F.col("s")).cast("bigint")
-    pairs = edges.select("i", "k", "s", F.lit(1).alias("rows"), is_bad.alias("bad"))
+    pairs = edges.select("i", "k", "s", F.lit(1).alias("rows"), is_no_similarity(F.col("s")).cast("int").alias("bad"))
     found = collect_pair_stats(pairs)
     check_pairs(edges, pairs, found, settings.on_duplicate)
     check_one_preference(settings, by_point=by_point, on_diagonal=found.diagonal > 0)
-    n_points, n_upward = _count_points(edges, points)
-    one_way = abs(found.stored - 2 * n_upward)  # at least; and none is stored both ways if it is all of them
-    n_edges, is_certain = n_stored(found.stored, n_points, settings, one_way=one_way)
+    sample = _sample_pairs(edges, found.pairs)
+    if sample.repeated and settings.on_duplicate == "error":
+        merged = merge_duplicates(edges, settings.on_duplicate)
+        check_pairs(edges, merged, collect_pair_stats(merged), settings.on_duplicate)  # raises the error
+    n_pairs, one_way = (round(found.stored * share) for share in (sample.distinct, sample.one_way))
+    n_points = _count_points(edges, points)
+    n_edges, is_certain = n_stored(n_pairs, n_points, settings, one_way=one_way)
     return DryRun(
         work=_workload(rows.sparkSession, n_points, n_edges, 0, "given", settings),
         settings=settings,
-        is_certain=is_certain and settings.on_duplicate == "error",
-        similarities="given, none in both directions" if one_way == found.stored > 0 else "given",
+        is_certain=is_certain and sample.is_all,
+        similarities="given, none in both directions" if one_way == n_pairs > 0 else "given",
         free=_free(rows.sparkSession),
+        unchecked=_UNCHECKED["points without a preference"] if sample.is_all else _UNCHECKED["all pairs"],
     )
 
 
-def _count_points(edges: DataFrame, points: DataFrame | None) -> tuple[int, int]:
-    """Return how many points there are, and how many stored similarities go from a smaller id to a larger one.
+@dataclass(frozen=True)
+class _Sample:
+    """What a sample of similarities shows, as shares of those that are given.
+
+    Attributes
+    ----------
+    is_all : bool
+        Whether all were looked at.
+    distinct : float
+        Once a pair that is given again has been left out.
+    one_way : float
+        Without the other direction.
+    repeated : bool
+        Whether a pair is given again.
+    """
+
+    is_all: bool
+    distinct: float
+    one_way: float
+    repeated: bool
+
+
+def _sample_pairs(edges: DataFrame, n_pairs: int) -> _Sample:
+    """Look at some of the similarities (i, k, s), with their other directions; at all where they are few."""
+    one_in = -(-n_pairs // _SAMPLED_PAIRS)
+    ends = F.least("i", "k").alias("low"), F.greatest("i", "k").alias("high")
+    upward = F.col("i") < F.col("k")
+    some = edges.where(is_stored() & (F.pmod(F.xxhash64(*ends), F.lit(one_in)) == 0)).groupBy(*ends)
+    directions = some.agg(F.count("*").alias("rows"), (F.max(upward) != F.min(upward)).alias("both"))
+    distinct = F.col("both").cast("int") + 1
+    found = directions.agg(F.sum("rows"), F.sum(distinct), F.count_if(~F.col("both"))).first()
+    assert found is not None
+    rows, n_distinct, n_one_way = (number or 0 for number in found)
+    return _Sample(one_in == 1, n_distinct / max(1, rows), n_one_way / max(1, rows), n_distinct < rows)
+
+
+def _count_points(edges: DataFrame, points: DataFrame | None) -> int:
+    """Return how many points there are.
 
     Raises
     ------
     InputError
-        If an end is not among the points.
+        If an end is not among the points that are given.
     """
-    upward = (is_stored() & (F.col("i") < F.col("k"))).cast("bigint")
-    one_end = F.struct(F.col("i").alias("id"), upward.alias("upward"))
-    other_end = F.struct(F.col("k").alias("id"), F.lit(0).cast("bigint").alias("upward"))
-    ends = edges.select(F.inline(F.array(one_end, other_end))).groupBy("id").agg(F.sum("upward").alias("upward"))
+    ends = edges.select(F.explode(F.array("i", "k")).alias("id")).distinct()
     if points is None:
-        found = ends.agg(F.count("*"), F.sum("upward")).first()
-        assert found is not None
-        return found[0], found[1] or 0
-    ids = ids_of(points, like=edges)
-    is_known = ids.select("id", F.lit(True).alias("is_known"))
-    found = ends.join(is_known, "id", "left").agg(F.count_if(F.col("is_known").isNull()), F.sum("upward")).first()
-    assert found is not None
-    if found[0]:
-        check_ends(edges, ids)  # raises the error
-    return ids.count(), found[1] or 0
+        return ends.count()
+    known = ids_of(points, like=edges)
+    if not ends.join(known, "id", "left_anti").isEmpty():
+        check_ends(edges, known)  # raises the error
+    return known.count()
 
 
 def _workload(

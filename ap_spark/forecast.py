@@ -11,6 +11,7 @@ from typing import Literal
 
 from ap_spark.graph.block_graph_builder import ONE_BLOCK_EDGES, SYMMETRIC_FRACTION
 from ap_spark.graph.describe import bytes_needed
+from ap_spark.quality.improve import most_passes
 from ap_spark.settings import EngineName, Settings, Sparsification
 
 __all__ = ["LOCAL_DISK", "Seconds", "Workload", "forecast_bytes", "forecast_seconds", "format_seconds", "n_stored"]
@@ -31,7 +32,7 @@ _AN_EXCHANGE = {"several blocks": 0.1, "dataframe": 0.3}
 _COMPILED_FROM = 1_000_000  # edges
 _A_TOTAL = 1e-9 * 16
 _A_PASS = 0.05
-_PASSES = (10, 200)  # of polishing and of the bound
+_FEWEST_PASSES = 10  # of polishing and of the bound
 _A_CLUSTERED_POINT, _A_WRITTEN_POINT = 2.6e-6, 3e-6
 _TRIALS = (3, 20)  # of a search for a number of clusters
 
@@ -94,7 +95,7 @@ def n_stored(pairs: int, n_points: int, rules: Sparsification, *, one_way: int |
     if rules.symmetrize in (None, "none"):
         return stored, certain
     added = round(2 * SYMMETRIC_FRACTION * stored) - stored if one_way is None else one_way
-    certain &= one_way in (0, stored)
+    certain &= one_way is not None
     return (stored + added if rules.symmetrize == "union" else max(0, stored - added)), certain
 
 
@@ -126,7 +127,10 @@ def forecast_seconds(
     stages["iterations"] = (trials[0] * fewest * iteration, trials[1] * settings.max_iter * iteration)
     stages["clusters"] = _plus(_A_STAGE / 2 + _A_CLUSTERED_POINT * n, (0.0, 0.0))
     if settings.polish or settings.gap is not None:
-        stages["polish and bound"] = (_PASSES[0] * _A_PASS, _PASSES[1] * (_A_PASS + iteration))
+        stages["polish and bound"] = (
+            _FEWEST_PASSES * _A_PASS,
+            most_passes(m) * (_A_PASS + iteration),
+        )
     stages["writing"] = _plus(_A_STAGE + _A_WRITTEN_POINT * n, (0.0, 0.0))
     return stages
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from ap_spark.cli import main
 from ap_spark.options import record
 from ap_spark.parser import parse
 from ap_spark.settings import Run, Settings, Similarity
+from tests.conftest import ROOT
 
 NIGHT = """
 neighbors = 30
@@ -55,6 +57,14 @@ def test_a_file_is_as_good_as_the_command_line(tmp_path: Path) -> None:
     typed = parse(["graph", "x.csv", "-i", "7", "--scale", "minmax", "--neighbors", "all", "-p", "-3"])
     for group in (Settings, Similarity):
         assert record(group, given) == record(group, typed)
+
+
+def test_the_file_of_the_page_is_right(tmp_path: Path) -> None:
+    (text,) = re.findall(r"^```toml\n(.*?)^```", (ROOT / "docs" / "operating.md").read_text(), re.M | re.S)
+    (tmp_path / "night.toml").write_text(text)
+    given = parse(["cluster", "x.csv", "--output", "o", "--config", str(tmp_path / "night.toml")])
+    assert (given.neighbors, given.metric, given.polish, given.if_exists) == (50, "cosine", False, "skip")
+    assert parse(["graph", "x.csv", "--config", str(tmp_path / "night.toml")]).conf == ["spark.driver.memory=8g"]
 
 
 REFUSED: dict[str, tuple[str, str]] = {

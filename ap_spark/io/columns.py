@@ -257,7 +257,7 @@ def warn_of_lookalikes(columns: Columns, names: Sequence[str]) -> None:
         elif columns.is_id_settled:
             hint = f"to leave it out, give {_format_choice(names, [other for other in features if other != column])}"
         else:
-            hint = f"if it is the id, give {format_option('id_column', name)}"
+            hint = f"if it is the id, give {format_option('id_column', name or str(column))}"
         logger.warning("column %r is taken for a feature: %s", name, hint)
 
 
