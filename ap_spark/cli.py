@@ -1,4 +1,4 @@
-"""The ap-spark command. `main` is also what the scripts in jobs/ call."""
+"""The ap-spark command, once it is parsed. `main` is what the scripts in jobs/ call."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import json
 import logging
 import math
 import os
-import re
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from glob import glob
@@ -29,7 +28,9 @@ from ap_spark._spark.session import start_session
 from ap_spark._spark.shortages import format_shortage
 from ap_spark._spark.signals import Interrupts
 from ap_spark.checkpoint import WITHOUT_CHECKPOINT, Checkpoint, writable_store
+from ap_spark.config_file import format_given, format_origin
 from ap_spark.convergence import Iteration
+from ap_spark.dry_run import DryRun, foresee_points, foresee_similarities
 from ap_spark.errors import (
     ApSparkError,
     CheckpointError,
@@ -39,19 +40,21 @@ from ap_spark.errors import (
     StorageError,
 )
 from ap_spark.graph.describe import Description
+from ap_spark.io.columns import Chosen
 from ap_spark.io.formats import check_format
 from ap_spark.io.paths import Place, conflict, places_read
-from ap_spark.io.readers import read_points, read_points_by_id, read_points_with_rows, read_similarities
+from ap_spark.io.readers import read_points, read_points_by_id, read_points_of_command, read_similarities
 from ap_spark.io.tables import ROW
-from ap_spark.io.writer import OutputDirectory, OutputIsThere, claimed
+from ap_spark.io.writer import OutputDirectory, OutputIsThere, claimed, foresee
 from ap_spark.new_points import exemplars_of, publish_assigned
-from ap_spark.options import Parser, add_options, check_together, record, with_options
+from ap_spark.options import check_together, record, with_options
+from ap_spark.parser import parse
 from ap_spark.pipeline import affinity_propagation, cluster_points, described
 from ap_spark.progress import Progress
 from ap_spark.result import Clustering, publish
 from ap_spark.run import format_not_converged
 from ap_spark.settings import (
-    Checked,
+    GROUPS,
     Execution,
     GraphOutput,
     Input,
@@ -66,35 +69,38 @@ from ap_spark.settings import (
     Sparsification,
     TablesOutput,
 )
-from ap_spark.version import __version__
 from ap_spark.wording import call, called, format_reason, printable
 
-__all__ = ["is_small", "main", "make_parser"]
+__all__ = ["is_small", "main", "run_command"]
 
 logger = logging.getLogger(__name__)
 
 _SMALL_INPUT = 8_000_000  # bytes
 _SMALL_NUMBER = 1000  # files
 
-_Command = Callable[[argparse.Namespace, Interrupts], None]
-_Groups = dict[str, type[Checked]]
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code.
+    """Run the command line and return its exit code; see `run_command`."""
+    return run_command(parse(arguments))
+
+
+def run_command(given: argparse.Namespace) -> int:
+    """Run a command line that has been parsed, and return its exit code.
 
     0 done; 1 a fault of ours; 2 bad input or arguments; 3 not converged, under --require-convergence; 4 no room or no
     permission in a local directory, or not enough memory; 129, 130 or 143 stopped by SIGHUP, Ctrl-C or SIGTERM.
     """
-    given = make_parser().parse_args(arguments)
     others = logging.WARNING if given.verbose else logging.CRITICAL  # py4j logs the stack of what it raises as well
     logging.basicConfig(format="%(asctime)s ap-spark: %(message)s", datefmt="%H:%M:%S", level=others)
     logging.getLogger("ap_spark").setLevel(logging.DEBUG if given.verbose else logging.WARNING)
     for module in ("progress", "checkpoint"):
         logging.getLogger(f"ap_spark.{module}").setLevel(logging.WARNING if given.quiet else logging.INFO)
+    command = {"cluster": _cluster, "graph": _graph, "assign": _assign}[given.command]
+    if vars(given).get("dry_run"):
+        command = _say_what_would_run
     with Interrupts(lambda: "the same command starts again") as interrupts:
         try:
-            given.run(given, interrupts)
+            command(given, interrupts)
         except OutputIsThere as there:
             if not given.quiet:
                 print(there, file=sys.stderr if given.json else sys.stdout)
@@ -106,6 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             message, code = _format_error(error, interrupts)
             if given.verbose and code == ApSparkError.exit_code:
                 traceback.print_exc()
+            message += format_origin(message, given) if isinstance(error, SettingError) else ""
             # Java may be waiting for this line, and end after it.
             print(f"ap-spark: {printable(message)}", file=sys.stderr, flush=True)
             return code
@@ -127,46 +134,6 @@ def _format_error(error: Exception, interrupts: Interrupts) -> tuple[str, int]:
         return str(error), error.exit_code
     who = "Spark failed" if isinstance(error, (PySparkException, Py4JJavaError)) else type(error).__name__
     return f"{who}: {format_reason(error)} (--verbose shows the stack)", 1
-
-
-def make_parser() -> Parser:
-    """Return the parser of the command line."""
-    parser = Parser(prog="ap-spark", description="Affinity propagation clustering on Apache Spark.", allow_abbrev=False)
-    parser.add_argument("--version", action="version", version=f"ap-spark {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    about: dict[str, tuple[_Command, str, type[GraphOutput]]] = {
-        "cluster": (_cluster, "cluster a table of points, or of similarities: exemplars and assignments out", Output),
-        "graph": (
-            _graph,
-            "describe the similarity graph of a table of points, or of similarities, without clustering",
-            GraphOutput,
-        ),
-    }
-    for name, (run, text, output) in about.items():
-        groups: _Groups = {"algorithm": Settings, "input": Input, "similarities of points": Similarity}
-        groups["output"] = output
-        if output is Output:
-            groups["snapshots"] = Snapshots
-        _add_command(commands, name, text, run, groups)
-    groups = {"assignment": NewPoints, "input": PointsInput, "output": TablesOutput}
-    text = "assign new points to the exemplars that a run has found"
-    _add_command(commands, "assign", text, _assign, groups, result="the output directory of a run on points")
-    return parser
-
-
-def _add_command(commands: Any, name: str, text: str, run: _Command, groups: _Groups, **positional: str) -> None:
-    """Add a command: what it is given before INPUT, and its groups of options."""
-    command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
-    # argparse takes -1e3 for an option, where it takes -1000 for a number; preferences are often negative.
-    command._negative_number_matcher = re.compile(r"^-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
-    for dest, about in positional.items():
-        command.add_argument(dest, metavar=dest.upper(), help=about)
-    command.add_argument(
-        "input", metavar="INPUT", nargs="+", help="files, directories or patterns, anywhere Spark can read"
-    )
-    command.set_defaults(run=run)
-    for title, group in (groups | {"run": Run}).items():
-        add_options(command.add_argument_group(title), group)
 
 
 class _Watcher(Progress):
@@ -197,10 +164,14 @@ class _Job:
         With --edges, those of --points, and their preferences if they have some.
     order : DataFrame, optional
         (id, row) of the points, where an output follows the order of the input.
+    chosen : Chosen, optional
+        Which columns the points are.
     choices : dict
         The keywords that the functions of `pipeline` share.
     directory : OutputDirectory, optional
         Where to publish.
+    replaces : bool
+        In a dry run: whether an output that is there would be replaced.
     watcher : _Watcher
     seconds : dict
         By stage, until now.
@@ -211,8 +182,10 @@ class _Job:
     rows: DataFrame
     points: DataFrame | None
     order: DataFrame | None
+    chosen: Chosen | None
     choices: dict[str, Any]
     directory: OutputDirectory | None
+    replaces: bool
     watcher: _Watcher
     seconds: dict[str, float]
     started: float
@@ -322,6 +295,42 @@ def _assign(given: argparse.Namespace, interrupts: Interrupts) -> None:
             print(f"{totals}\n{seconds['all']:.1f} s in all\nwritten to {output.output}: assigned, summary.json")
 
 
+def _say_what_would_run(given: argparse.Namespace, interrupts: Interrupts) -> None:
+    """Read and check the input, and print what the command would do, and how long it would take."""
+    clustering = given.command == "cluster"
+    output, settings, run = (
+        record(Output if clustering else GraphOutput, given),
+        record(Settings, given),
+        record(Run, given),
+    )
+    checkpoint = record(Snapshots, given).checkpoint if clustering else None
+    with _job(given, output, interrupts, checkpoint) as work:
+        if work.source.edges:
+            by_point = isinstance(work.choices["preference"], DataFrame)
+            found = foresee_similarities(work.rows, work.points, settings, by_point=by_point)
+        else:
+            found = foresee_points(work.rows, record(Similarity, given), settings)
+        found = replace(found, reading=work.seconds["read"], snapshots=bool(checkpoint), clustering=clustering)
+        if run.json:
+            about = {"columns": work.chosen and asdict(work.chosen), "input": _describe_input(given)}
+            print(json.dumps({"dry_run": True} | found.summary() | about, indent=2, allow_nan=False))
+        elif not run.quiet:
+            print(_format_dry_run(given, output, work, found))
+
+
+def _format_dry_run(given: argparse.Namespace, output: GraphOutput, work: _Job, found: DryRun) -> str:
+    """Say what would run, for a person."""
+    groups = [group for group in GROUPS.values() if group not in (Output, Run)]
+    lines = [f"input: {', '.join(given.input)}"]
+    if work.chosen is not None:
+        lines += str(work.chosen).splitlines()
+    lines += [*str(found).splitlines(), f"settings: {format_given(given, groups)}"]
+    if output.output is not None:
+        fate = "would be replaced" if work.replaces else "would be written"
+        lines.append(f"output: {output.output} {fate}, {output.output_format}")
+    return "\n".join(map(printable, [*lines, "dry run: nothing was computed, and nothing written"]))
+
+
 def _without_infinity(description: Description) -> dict[str, Any]:
     """Return a description for JSON, which has no infinity."""
     bounds = asdict(description.preference_range)
@@ -346,23 +355,27 @@ def _job(
     """Check the options, start the session, claim the output and read the input; at the end, stop the session."""
     settings, source, run = record(Settings, given), record(Input, given), record(Run, given)
     interrupts.grace = run.grace
-    if checkpoint is not None:
+    if checkpoint is not None and not output.dry_run:
         interrupts.saved = lambda: f"the same command resumes from the last snapshot in {checkpoint}, if there is one"
-    elif given.run is _cluster:
+    elif given.command == "cluster" and not output.dry_run:
         interrupts.saved = lambda: WITHOUT_CHECKPOINT
     _check_options(given, settings, source)
     started = time.perf_counter()
     with _session(run, interrupts, short=is_small(given.input)) as spark, ExitStack() as held:
         seconds = {"start": round(time.perf_counter() - started, 3)}
-        apart = _places_apart(spark, given, source, checkpoint)
-        directory = None
+        apart = _places_apart(spark, given, source, checkpoint, probe=not output.dry_run)
+        directory, replaces = None, False
         if output.output is not None:
-            table = "assignments" if given.run is _cluster else "similarities"
-            directory = held.enter_context(claimed(spark, output.output, output.if_exists, apart, table))
+            table = "assignments" if given.command == "cluster" else "similarities"
+            claim = (spark, output.output, output.if_exists, apart, table)
+            if output.dry_run:
+                replaces = foresee(*claim)
+            else:
+                directory = held.enter_context(claimed(*claim))
         watcher = _Watcher(settings.max_iter, interrupts, quiet=run.quiet)
         with watcher.stage("reading", spark):
-            with_rows = given.run is _cluster and output.output_format == "tsv"
-            rows, points = _read(spark, given.input, source, with_rows=with_rows)
+            with_rows = given.command == "cluster" and output.output_format == "tsv" and not output.dry_run
+            rows, points, chosen = _read(spark, given.input, source, with_rows=with_rows)
         order = None
         if ROW in rows.columns:
             rows, order = rows.drop(ROW), rows.select("id", ROW)
@@ -377,7 +390,10 @@ def _job(
             "sparsification": record(Sparsification, given),
             "execution": record(Execution, given),
         }
-        yield _Job(source, rows, points, order, choices, directory, watcher, seconds, started)
+        yield _Job(
+            *(source, rows, points, order, chosen, choices),
+            *(directory, replaces, watcher, seconds, started),
+        )
 
 
 def _check_options(given: argparse.Namespace, settings: Settings, source: Input) -> None:
@@ -397,8 +413,12 @@ def _paths_are_local() -> bool:
     return not {"PYSPARK_GATEWAY_PORT", "HADOOP_CONF_DIR"} & os.environ.keys()
 
 
-def _places_apart(spark: SparkSession, given: argparse.Namespace, source: Input, checkpoint: str | None) -> list[Place]:
+def _places_apart(
+    spark: SparkSession, given: argparse.Namespace, source: Input, checkpoint: str | None, *, probe: bool
+) -> list[Place]:
     """Return the places that the output has to lie apart from: all that is read, and the snapshots.
+
+    With ``probe``, a file is written where the snapshots are to be, and deleted.
 
     Raises
     ------
@@ -407,7 +427,7 @@ def _places_apart(spark: SparkSession, given: argparse.Namespace, source: Input,
     """
     apart = places_read(spark, {"INPUT": given.input, "--points": source.points})
     if checkpoint is not None:
-        place = Place.of("--checkpoint", writable_store(spark, checkpoint))
+        place = Place.of("--checkpoint", writable_store(spark, checkpoint, probe=probe))
         if found := conflict(place, apart):
             raise CheckpointError(
                 f"the checkpoint must lie apart from the input, but {found}: choose another directory"
@@ -446,22 +466,28 @@ def is_small(paths: Sequence[str]) -> bool:
 
 def _read(
     spark: SparkSession, paths: Sequence[str], source: Input, *, with_rows: bool = False
-) -> tuple[DataFrame, DataFrame | None]:
-    """Return the points, if asked for ``with_rows``; with --edges the similarities, and the points of --points."""
+) -> tuple[DataFrame, DataFrame | None, Chosen | None]:
+    """Return the points, if asked for ``with_rows``, and which columns they are.
+
+    With --edges, return the similarities, and the points of --points.
+    """
     form: dict[str, Any] = {"header": source.header, "encoding": source.encoding}
     columns: dict[str, Any] = {"id_column": source.id_column, "preference_column": source.preference_column}
     if not source.edges:
         given: dict[str, Any] = {"feature_columns": source.feature_columns, "drop_missing": source.drop_missing}
-        read = read_points_with_rows if with_rows else read_points
-        return read(spark, paths, format=source.format, **form, **columns, **given), None
+        read, chosen = read_points_of_command(
+            spark, paths, format=source.format, with_rows=with_rows, **form, **columns, **given
+        )
+        logger.info("%s", "; ".join(str(chosen).splitlines()))
+        return read, None, chosen
     edges = read_similarities(spark, paths, format=source.format, **form)
     if source.points is None:
-        return edges, None
+        return edges, None, None
     points = read_points_by_id(spark, source.points, **form, **columns)
     if dict(points.dtypes)["id"] != dict(edges.dtypes)["i"]:
         text = [call(F.col(name).cast("string"), name, called(edges, name)) for name in "ik"]
         edges, points = edges.select(*text, "s"), points.withColumn("id", F.col("id").cast("string"))
-    return edges, points
+    return edges, points, None
 
 
 def _format_result(clustering: Clustering, output: Output) -> str:

@@ -18,9 +18,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from py4j.protocol import Py4JJavaError
-from pyspark.errors import PySparkException
-
 __all__ = [
     "ApSparkError",
     "CheckpointError",
@@ -99,6 +96,9 @@ class Interrupted(ApSparkError):
 @contextmanager
 def errors_from_tasks() -> Iterator[None]:
     """Raise an InputError or SettingError that ended a task as one of the driver: that of a metric that fails, say."""
+    from py4j.protocol import Py4JJavaError  # here, as in `wording`: the command's help needs no Spark
+    from pyspark.errors import PySparkException
+
     try:
         yield
     except (PySparkException, Py4JJavaError) as error:

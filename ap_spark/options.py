@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -12,14 +13,13 @@ from typing import Any, NoReturn
 from ap_spark.errors import SettingError
 from ap_spark.foreign_names import OURS
 from ap_spark.settings import (
+    GROUPS,
     Checked,
     Input,
     NewPoints,
-    Output,
-    Run,
     Settings,
     Similarity,
-    Snapshots,
+    choice_meant,
     is_required,
     option,
     parameters,
@@ -46,7 +46,7 @@ _FOREIGN = {  # options of other programs that are none of ours by another name 
 
 def _declared() -> Iterator[Field[Any]]:
     """Yield all parameters that are options of a command."""
-    for group in (Settings, Input, Similarity, Output, Snapshots, NewPoints, Run):
+    for group in (*GROUPS.values(), NewPoints):
         for declared, _ in parameters(group):
             yield declared
 
@@ -62,7 +62,7 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             names = dict.fromkeys(one.partition("=")[0] for one in unknown)
             what = "unknown option" if len(names) == 1 else "unknown options"
-            self.error(f"{what} {', '.join(name + self._hint(name) for name in names)}")
+            self.error(f"{what} {', '.join(name + self.hint(name) for name in names)}")
         found, rest = super().parse_known_args(given, namespace)
         if rest and not self._subparsers:
             self.error(f"unrecognized arguments: {' '.join(rest)}: give all of INPUT together")
@@ -75,7 +75,7 @@ class Parser(argparse.ArgumentParser):
         known = self._option_string_actions
         return argument.partition("=")[0] not in known and (argument.startswith("--") or argument[:2] not in known)
 
-    def _hint(self, name: str) -> str:
+    def hint(self, name: str) -> str:
         """Say which option may have been meant; nothing if that is not known."""
         if name in _FOREIGN:
             return _FOREIGN[name]
@@ -89,10 +89,23 @@ class Parser(argparse.ArgumentParser):
             return f" (did you mean {known[ours]!r}?)"
         return re.sub("'(.*)'", lambda close: repr(known[close[1]]), did_you_mean(ours, known))
 
+    @property
+    def commands(self) -> dict[str, Parser]:
+        """The parsers of the commands by name, where this is the parser that they are added to."""
+        return dict(self._subparsers._group_actions[0].choices or {}) if self._subparsers else {}
+
     def error(self, message: str) -> NoReturn:
-        if unknown := re.match(r"argument .*: invalid choice: '(.*?)'", message):
-            message += did_you_mean(unknown[1], re.findall(r"[\w-]+", message.rpartition("(choose from ")[2]))
+        if wrong := re.match(r"argument ([^ /:]+).*?: invalid choice: '(.*?)'", message):
+            message += self.choice_meant(*wrong.groups())
         self.exit(2, f"ap-spark: {message} (see {self.prog} --help)\n")
+
+    def choice_meant(self, name: str, given: str) -> str:
+        """Say which choice of an option or argument, or which command, may have been meant."""
+        if option := self._option_string_actions.get(name):
+            return choice_meant(next(one for one in _declared() if one.name == option.dest), given)
+        if self.commands and os.path.exists(given):
+            return f": the command comes first: {self.prog} {next(iter(self.commands))} {given}"
+        return did_you_mean(given, next((one.choices or () for one in self._actions if one.metavar == name), ()))
 
 
 def add_options(to: argparse._ArgumentGroup, group: type[Checked]) -> None:
@@ -115,7 +128,7 @@ def add_options(to: argparse._ArgumentGroup, group: type[Checked]) -> None:
             keywords |= {
                 "type": _number_or(about["none"], kind) if about["none"] else kind,
                 "choices": about["choices"] or None,
-                "metavar": about["metavar"] or None,
+                "metavar": about["metavar"] or (None if about["choices"] else {int: "N", float: "X"}.get(kind)),
             }
             if isinstance(declared.default, kind):
                 keywords["help"] += f" [{declared.default}]"
@@ -124,6 +137,9 @@ def add_options(to: argparse._ArgumentGroup, group: type[Checked]) -> None:
         if is_required(declared):
             keywords |= {"required": True, "default": None}
         to.add_argument(*names, **keywords)
+        if keywords.get("action") == "store_true":  # takes back what a file of --config says
+            opposite = names[0].replace("--", "--no-", 1)
+            to.add_argument(opposite, dest=declared.name, action="store_false", default=False, help=argparse.SUPPRESS)
 
 
 def _number_or(none: str, kind: Callable[[str], Any]) -> Callable[[str], Any]:

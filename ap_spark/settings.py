@@ -23,8 +23,10 @@ from numpy.typing import NDArray
 
 from ap_spark.damping import DAMPINGS, window_of
 from ap_spark.errors import SettingError
+from ap_spark.wording import did_you_mean
 
 __all__ = [
+    "GROUPS",
     "MIN_INTERVAL_FACTOR",
     "Checked",
     "EngineName",
@@ -49,6 +51,7 @@ __all__ = [
     "TablesOutput",
     "as_float",
     "check_values",
+    "choice_meant",
     "is_required",
     "markdown",
     "option",
@@ -78,15 +81,18 @@ def _parameter(
     none: str = "",
     most: int = 2**31 - 1,
     or_function: bool = False,
+    elsewhere: dict[str, str] | None = None,
 ) -> Any:
     """Declare one parameter: its default, its help, the rule its value has to keep, and a word for None.
 
-    Whole numbers are at most ``most``. With ``or_function`` Python may give a function instead.
+    Whole numbers are at most ``most``. With ``or_function`` Python may give a function instead. ``elsewhere`` has what
+    other programs call some of the choices.
     """
     if choices:
         rule = "one of " + ", ".join(choices) + (", or a function of two arrays" if or_function else "")
     about = {"help": help, "rule": rule, "holds": holds, "choices": choices}
     about |= {"short": short, "metavar": metavar, "none": none, "most": most, "or_function": or_function}
+    about["elsewhere"] = elsewhere or {}
     if isinstance(default, list):
         return field(default_factory=list, metadata=about)
     return field(default=default, metadata=about)
@@ -364,12 +370,14 @@ class PointsInput(Checked):
         "auto",
         "format of INPUT; auto goes by the names of the files (.txt: tsv if its first line has a tab, else csv)",
         choices=("auto", "csv", "tsv", "parquet", "json", "orc"),
+        elsewhere={"jsonl": "json", "ndjson": "json", "tab": "tsv", "txt": "tsv"},
     )
     encoding: str = _parameter(
         "utf-8",
         "of csv and tsv files, such as windows-1252 or utf-16; others than UTF-8 are read whole, each file in one task",
         rule="an encoding that Python knows",
         holds=_is_encoding,
+        metavar="NAME",
     )
     header: bool | None = _parameter(
         None,
@@ -380,11 +388,13 @@ class PointsInput(Checked):
         None,
         "column with the points' ids, by name or position; '' numbers the rows, from 0 (default: the column called id; "
         "without one, rows are numbered)",
+        metavar="COLUMN",
     )
     feature_columns: str | None = _parameter(
         None,
         "columns with the features: names or positions counted from 0, such as 'x,y' or '0-3,7', or one array or "
         "vector column (default: the only array or vector column, else all but the id and the preference)",
+        metavar="COLUMNS",
     )
     drop_missing: bool = _parameter(False, "leave out points with missing features, which are an error otherwise")
 
@@ -395,7 +405,9 @@ class _Edges(Checked):
 
     edges: bool = _parameter(False, "INPUT holds similarities (columns i, k, s), not points")
     points: str | None = _parameter(
-        None, "with --edges: a table of all points (its id column, and the preference column if one is named)"
+        None,
+        "with --edges: a table of all points (its id column, and the preference column if one is named)",
+        metavar="FILE",
     )
 
 
@@ -403,7 +415,9 @@ class _Edges(Checked):
 class Input(PointsInput, _Edges):
     """The parameters that say how a file of points or of similarities is read."""
 
-    preference_column: str | None = _parameter(None, "column with each point's own preference, by name or position")
+    preference_column: str | None = _parameter(
+        None, "column with each point's own preference, by name or position", metavar="COLUMN"
+    )
 
 
 @_documented
@@ -415,12 +429,24 @@ class Similarity(Checked):
         "none",
         "standard: features get mean 0 and standard deviation 1; minmax: they reach from 0 to 1",
         choices=typing.get_args(Scale),
+        elsewhere={"zscore": "standard", "z-score": "standard", "std": "standard", "range": "minmax"},
     )
     metric: MetricName | PairFunction = _parameter(
         "sqeuclidean",
         "similarity of two points: minus a distance (sqeuclidean is its square), or how much they agree",
         choices=typing.get_args(MetricName),
         or_function=True,
+        elsewhere={
+            "l2": "euclidean",
+            "squared": "sqeuclidean",
+            "l1": "manhattan",
+            "cityblock": "manhattan",
+            "rbf": "gaussian",
+            "pearson": "correlation",
+            "angular": "cosine",
+            "ip": "dot",
+            "inner_product": "dot",
+        },
     )
     width: float | None = _parameter(
         None,
@@ -440,6 +466,7 @@ class Similarity(Checked):
         "auto",
         "how neighbours are found; auto is exact while that is cheap: up to 200,000 points in 16 dimensions",
         choices=typing.get_args(Search),
+        elsewhere={"ann": "approximate", "ivf": "approximate", "faiss": "approximate", "brute": "exact"},
     )
     recall: float = _parameter(
         0.98,
@@ -471,7 +498,12 @@ class GraphOutput(Checked):
         rule=_DIRECTORY,
         holds=_is_directory_path,
     )
-    output_format: OutputFormat = _parameter("parquet", "format of the tables", choices=typing.get_args(OutputFormat))
+    output_format: OutputFormat = _parameter(
+        "parquet",
+        "format of the tables",
+        choices=typing.get_args(OutputFormat),
+        elsewhere={"jsonl": "json", "ndjson": "json", "tab": "tsv", "txt": "tsv"},
+    )
     single_file: bool = _parameter(
         False, "write each table as one file, such as assignments.csv, instead of a directory of files"
     )
@@ -480,8 +512,14 @@ class GraphOutput(Checked):
         "what to do with an existing output: refuse to run, replace it once the new one is complete, or skip: leave it "
         "so and exit with 0, for schedulers that try again",
         choices=("refuse", "replace", "skip"),
+        elsewhere={"error": "refuse", "fail": "refuse", "overwrite": "replace", "ignore": "skip"},
     )
     overwrite: bool = _parameter(False, "the same as --if-exists replace; only an output of ap-spark is replaced")
+    dry_run: bool = _parameter(
+        False,
+        "read and check the input, and say what would run, how large it would be and how long it would take about; "
+        "nothing is computed and nothing written",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -563,12 +601,20 @@ class NewPoints(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class Run(Checked):
-    """The parameters of the Spark session that the command starts."""
+    """The parameters of the command itself, and of the Spark session that it starts."""
 
+    config: str | None = _parameter(
+        None,
+        "a TOML file with options: their names without dashes in front, such as max-iter = 200, for all commands or in "
+        "a table such as [cluster] for one; the command line wins",
+        metavar="FILE",
+    )
     quiet: bool = _parameter(False, "print nothing but errors and warnings", short="q")
     json: bool = _parameter(False, "print the summary as JSON instead of some lines, to be read by programs")
     verbose: bool = _parameter(False, "log each stage, and the stack of a fault of ours", short="v")
-    master: str | None = _parameter(None, "Spark master (default: local[*,4], or what spark-submit says)")
+    master: str | None = _parameter(
+        None, "Spark master (default: local[*,4], or what spark-submit says)", metavar="URL"
+    )
     conf: list[str] = _parameter([], "a Spark setting; can be given again", metavar="KEY=VALUE")
     grace: float = _parameter(
         30.0,
@@ -608,7 +654,8 @@ def _check(declared: Field[Any], kind: type, given: Any) -> Any:
         kind_given = f", of type {type(given).__name__}" if kind in (int, float) and not right_type else ""
         if kind is int and isinstance(given, float):
             rule = f"a whole number, {rule}"
-        raise SettingError(f"{declared.name} must be {rule}, got {given!r}{kind_given}")
+        meant = choice_meant(declared, given) if isinstance(given, str) else ""
+        raise SettingError(f"{declared.name} must be {rule}, got {given!r}{kind_given}{meant}")
     if kind is int and value > about["most"]:
         raise SettingError(f"{declared.name} must be at most {about['most']:,}, got {given!r}")
     return int(value) if kind is int else value
@@ -619,6 +666,16 @@ def check_values(of: type[Checked], **given: Any) -> None:
     for declared, kind in parameters(of):
         if declared.name in given:
             _check(declared, kind, given[declared.name])
+
+
+def choice_meant(declared: Field[Any], given: str) -> str:
+    """Return a question that suggests the choice of a parameter that may have been meant; nothing if none is near.
+
+    >>> [choice_meant(declared, "l2") for declared, _ in parameters(Similarity) if declared.name == "metric"]
+    [" (did you mean 'euclidean'?)"]
+    """
+    elsewhere = declared.metadata["elsewhere"]
+    return did_you_mean(elsewhere.get(given.strip().lower(), given), declared.metadata["choices"])
 
 
 def as_float(value: Any) -> float:
@@ -643,6 +700,20 @@ def option(declared: Field[Any]) -> str:
     return ("--no-" if declared.default is True else "--") + declared.name.replace("_", "-")
 
 
+# All parameters in the groups of the command's help and of docs/settings.md, in their order.
+GROUPS: dict[str, type[Checked]] = {
+    "Input": Input,
+    "Similarities of points": Similarity,
+    "Clusters": _MessagePassing,
+    "Quality": Quality,
+    "Stored similarities": Sparsification,
+    "Output": Output,
+    "Snapshots": Snapshots,
+    "Run": Run,
+    "Engine": Execution,
+}
+
+
 def markdown() -> str:
     """Return the text of docs/settings.md."""
     lines = [
@@ -651,17 +722,11 @@ def markdown() -> str:
         "Made from `ap_spark/settings.py` by `make docs`. In Python names have no dashes in front, and `_` for `-`.",
         "They are arguments of `cluster_points` and `affinity_propagation`, or fields of the records that these take:",
         "`Sparsification`, `Quality`, `Execution`, `Similarity` and `Snapshots`. `--no-jitter` is `seed=None`.",
+        "",
+        "An option is taken from the command line; else from the file of `--config`, from the table of the command",
+        "before the top; else the default counts. [operating.md](operating.md) has more on such files.",
     ]
-    groups = (
-        (Settings, "Algorithm"),
-        (Input, "Input"),
-        (Similarity, "Similarities of points"),
-        (Output, "Output"),
-        (Snapshots, "Snapshots"),
-        (NewPoints, "New points (`ap-spark assign`)"),
-        (Run, "Run"),
-    )
-    for group, title in groups:
+    for title, group in {**GROUPS, "New points (`ap-spark assign`)": NewPoints}.items():
         lines += ["", f"## {title}", "", "| option | default | rule | meaning |", "|---|---|---|---|"]
         for declared, _ in parameters(group):
             about = declared.metadata

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from decimal import ROUND_CEILING, Context, Decimal
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
 
-from py4j.protocol import Py4JJavaError
-from pyspark.sql import Column, DataFrame
+if TYPE_CHECKING:  # the command's help needs no Spark
+    from pyspark.sql import Column, DataFrame
 
 __all__ = [
     "call",
     "called",
     "did_you_mean",
+    "format_bytes",
     "format_count",
     "format_examples",
     "format_reason",
@@ -33,6 +35,18 @@ def format_count(number: int, noun: str) -> str:
     ('1 row', '1,200 rows')
     """
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def format_bytes(number: int) -> str:
+    """Return a number of bytes with its unit.
+
+    >>> format_bytes(3 * 2**30 // 2)
+    '1.5 GiB'
+    """
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20)):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return f"{number / 2**10:.3g} KiB"
 
 
 def format_rounded_up(value: float, digits: int) -> str:
@@ -96,5 +110,7 @@ def printable(text: str) -> str:
 
 def format_reason(error: Exception) -> str:
     """Return an error as one line; of an error of Java's, what Java says, without the stack."""
+    from py4j.protocol import Py4JJavaError
+
     text = str(error.java_exception.toString()) if isinstance(error, Py4JJavaError) else str(error)
     return printable(next((line for line in text.splitlines() if line.strip()), type(error).__name__))

@@ -17,8 +17,8 @@ from kubeflow_spark_api.models.spark_v1beta2_spark_application import SparkV1bet
 from nbclient import NotebookClient
 
 from ap_spark import settings
-from ap_spark.cli import make_parser
 from ap_spark.options import check_together, record
+from ap_spark.parser import make_parser
 from ap_spark.settings import Checked, Input, Settings, Similarity
 from tests.conftest import ROOT
 

@@ -150,6 +150,15 @@ def test_the_wrapper_drops_one_option_and_keeps_the_rest(monkeypatch: pytest.Mon
     assert told.splitlines() == ["<-Xmx1g>", "<-cp>", "<a b:c>", "<Main>", "<--add-modules=x>"]
 
 
+def test_a_choice_that_is_none_is_answered_with_the_one_that_may_be_meant() -> None:
+    for wrong, meant in (("jaccard", ""), ("euclidian", "euclidean"), ("L1", "manhattan"), ("rbf", "gaussian")):
+        with pytest.raises(SettingError) as refused:
+            Similarity(metric=wrong)  # type: ignore[arg-type]
+        assert str(refused.value).endswith(f", got {wrong!r}" + (f" (did you mean {meant!r}?)" if meant else ""))
+    with pytest.raises(SettingError, match=r"got 'residant' \(did you mean 'resident'\?\)"):
+        Execution(engine="residant")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(("value", "limit"), [(10**400, math.inf), (-(10**400), -math.inf)], ids=["+", "-"])
 def test_numbers_beyond_floats_are_infinite(value: int, limit: float) -> None:
     with pytest.raises(SettingError, match=r"preference must be a finite number, got -?1000"):

@@ -39,8 +39,8 @@ _TABLES = {"messages": MESSAGES, "columns": COLUMNS}
 _ENTRIES = (*_TABLES, "record", SUCCESS)
 
 
-def writable_store(spark: SparkSession, path: str) -> Store:
-    """Return the directory of snapshots, after a file was written there and deleted.
+def writable_store(spark: SparkSession, path: str, *, probe: bool = True) -> Store:
+    """Return the directory of snapshots, after a file was written there and deleted; without ``probe``, by looking.
 
     Raises
     ------
@@ -51,7 +51,10 @@ def writable_store(spark: SparkSession, path: str) -> Store:
         raise CheckpointError(f"the checkpoint must be a path without []{{}}*?\\, a pattern to Spark, got {path!r}")
     try:
         store = Store(spark, path)
-        store.check_writable(f".ap-spark.probing.{secrets.token_hex(8)}")
+        if probe:
+            store.check_writable(f".ap-spark.probing.{secrets.token_hex(8)}")
+        else:
+            store.check_access()
     except OSError as error:
         raise CheckpointError(f"the checkpoint must be a directory that can be written, but {error}") from error
     return store

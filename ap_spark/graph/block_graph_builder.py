@@ -36,10 +36,10 @@ from ap_spark.schema import edge_table, is_no_similarity, preference_table
 from ap_spark.settings import Settings
 from ap_spark.similarity.pairs import Pairs
 
-__all__ = ["build_block_graph"]
+__all__ = ["ONE_BLOCK_EDGES", "SYMMETRIC_FRACTION", "build_block_graph"]
 
-_ONE_BLOCK_EDGES = 10_000_000  # up to here one core is about done before a job over several has begun
-_SYMMETRIC_FRACTION = 0.7  # of the edges in both directions about so many are left, where neighbours are often mutual
+ONE_BLOCK_EDGES = 10_000_000  # up to here one core is about done before a job over several has begun
+SYMMETRIC_FRACTION = 0.7  # of the edges in both directions about so many are left, where neighbours are often mutual
 
 
 def build_block_graph(
@@ -162,7 +162,7 @@ def _write_blocks(edges: DataFrame | Pairs, numbering: Numbering, settings: Sett
         edges, rules = _sparsified(edges, settings, held), Rules()
     both = rules.symmetrize != "none"
     n_entries = int(numbering.weights.sum())
-    n_blocks = settings.partitions or _n_blocks((_SYMMETRIC_FRACTION if both else 1.0) * n_entries, spark)
+    n_blocks = settings.partitions or _n_blocks((SYMMETRIC_FRACTION if both else 1.0) * n_entries, spark)
     cuts = _cut(numbering.weights, n_blocks)
     keys = broadcast(spark, numbering.keys)
     held.callback(keys.destroy)
@@ -198,7 +198,7 @@ def _sparsified(edges: DataFrame, settings: Settings, held: ExitStack) -> DataFr
 
 def _n_blocks(n_entries: float, spark: SparkSession) -> int:
     """Return the number of blocks by default."""
-    return 1 if n_entries <= _ONE_BLOCK_EDGES else classic.cores(spark)
+    return 1 if n_entries <= ONE_BLOCK_EDGES else classic.cores(spark)
 
 
 def _cut(weights: Integers, blocks: int) -> Integers:

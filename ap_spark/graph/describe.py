@@ -21,9 +21,9 @@ from ap_spark.graph.build import engine_of
 from ap_spark.graph.edge_graph import EdgeGraph
 from ap_spark.graph.preferences import PreferenceRange, preference_range
 from ap_spark.settings import Settings
-from ap_spark.wording import printable
+from ap_spark.wording import format_bytes, printable
 
-__all__ = ["Degrees", "Description", "describe_graph", "format_neighbors", "least_clusters"]
+__all__ = ["Degrees", "Description", "bytes_needed", "describe_graph", "format_neighbors", "least_clusters"]
 
 _QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 _HUBS = 5
@@ -117,7 +117,7 @@ class Description:
             f"similarities: {quantiles}",
             "preference: " + ("each point its own" if self.preference is None else f"{self.preference:.6g}"),
             _format_range(self.preference_range, self.least_clusters),
-            f"a run: {self.engine} engine, about {_format_bytes(self.bytes_needed)}",
+            f"a run: {self.engine} engine, about {format_bytes(self.bytes_needed)}",
         )
         found = (format_neighbors(self.neighbors),) if self.neighbors else ()
         return "\n".join(map(printable, lines + found))
@@ -154,8 +154,13 @@ def describe_graph(graph: EdgeGraph | BlockGraph, settings: Settings) -> Descrip
         preference=graph.preference,
         preference_range=preferences,
         engine=engine,
-        bytes_needed=graph.n_edges * _BYTES_AN_EDGE.get(engine, max(_BYTES_AN_EDGE.values())),
+        bytes_needed=bytes_needed(graph.n_edges, engine),
     )
+
+
+def bytes_needed(n_edges: int, engine: str) -> int:
+    """Return about how many bytes a run needs in all tasks together; where Spark spills, on disk."""
+    return n_edges * _BYTES_AN_EDGE.get(engine, max(_BYTES_AN_EDGE.values()))
 
 
 def _degrees(of_points: Integers) -> Degrees:
@@ -260,15 +265,3 @@ def _format_number(number: float) -> str:
     ('2.5', '1,499')
     """
     return f"{number:.4g}" if abs(number) < 1000 else f"{number:,.0f}"
-
-
-def _format_bytes(number: int) -> str:
-    """Return a number of bytes with its unit.
-
-    >>> _format_bytes(3 * 2**30 // 2)
-    '1.5 GiB'
-    """
-    for unit, size in (("GiB", 2**30), ("MiB", 2**20)):
-        if number >= size:
-            return f"{number / size:.3g} {unit}"
-    return f"{number / 2**10:.3g} KiB"

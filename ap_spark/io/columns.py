@@ -16,9 +16,10 @@ from pyspark.sql.types import ArrayType, NumericType, StringType
 from ap_spark.errors import InputError, SettingError
 from ap_spark.io.records import LONGEST_EXAMPLE, format_text
 from ap_spark.io.tables import Table
-from ap_spark.wording import did_you_mean, has_have, is_are
+from ap_spark.wording import did_you_mean, format_count, has_have, is_are
 
 __all__ = [
+    "Chosen",
     "Columns",
     "check_header",
     "choose_columns",
@@ -28,11 +29,14 @@ __all__ = [
     "is_text",
     "leave_out_texts",
     "one_column",
+    "warn_of_lookalikes",
 ]
 
 logger = logging.getLogger(__name__)
 
 _ID = "id"  # a column of this name is the id, where no other one is named
+# Names that an id may have, pandas' for an index without a name among them; "paid" and "grid" are none.
+_ID_LIKE = re.compile(r"(?i:(.*[\s_.-])?id|index|uuid|guid|unnamed: 0|)|.*[a-z](Id|ID)")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _MANY_NAMES = 12  # beyond, positions are shorter
 _FEW = 4  # names such as 0, 1, 2 that might as well be a row of small numbers
@@ -68,6 +72,57 @@ class Columns:
     def numbers(self) -> list[int]:
         """The columns that have to hold numbers, or vectors of them."""
         return [*self.features] if self.preference is None else [*self.features, self.preference]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """How a table of points was understood, by the names of its columns.
+
+    Attributes
+    ----------
+    id : str or None
+        None where rows are numbered.
+    features : list of str
+    is_vector : bool
+        Whether the features are one array or vector column.
+    preference : str or None
+    left_out : list of str
+    """
+
+    id: str | None
+    features: list[str]
+    is_vector: bool
+    preference: str | None
+    left_out: list[str]
+
+    @classmethod
+    def of(cls, columns: Columns, names: Sequence[str]) -> Chosen:
+        used = {columns.identity, columns.preference, *columns.features}
+        return cls(
+            id=None if columns.identity is None else names[columns.identity],
+            features=[names[column] for column in columns.features],
+            is_vector=columns.is_vector,
+            preference=None if columns.preference is None else names[columns.preference],
+            left_out=[name for column, name in enumerate(names) if column not in used],
+        )
+
+    def __str__(self) -> str:
+        """Return a line for each kind of column.
+
+        >>> print(Chosen(id=None, features=["x", "y"], is_vector=False, preference=None, left_out=["title"]))
+        id: the number of the row, from 0
+        features: 2 columns: x, y
+        left out: column title
+        """
+        names = self.features if len(self.features) <= _MANY_NAMES else [*self.features[:3], "...", self.features[-1]]
+        features = f"{format_count(len(self.features), 'column')}: {', '.join(names)}"
+        if self.is_vector:
+            features = f"the elements of column {self.features[0]}"
+        lines = [f"id: {'the number of the row, from 0' if self.id is None else f'column {self.id}'}"]
+        lines += [f"features: {features}"] if self.features else []
+        lines += [] if self.preference is None else [f"preference: column {self.preference}"]
+        lines += [f"left out: {_count_names(self.left_out)}"] if self.left_out else []
+        return "\n".join(lines)
 
 
 def choose_columns(
@@ -183,6 +238,27 @@ def leave_out_texts(columns: Columns, texts: Collection[int], names: Sequence[st
         _format_choice(names, features),
     )
     return replace(columns, features=features)
+
+
+def warn_of_lookalikes(columns: Columns, names: Sequence[str]) -> None:
+    """Warn of features that nobody has chosen and whose names say that they are something else."""
+    if not columns.by_default or columns.is_vector:
+        return
+    features = columns.features
+    if sorted(names[column] for column in features) == ["i", "k", "s"]:
+        logger.warning("columns i, k, s are taken for features: for similarities give --edges")
+        return
+    for column in features:
+        name = names[column]
+        if name.lower() == "preference" and columns.preference is None:
+            hint = f"if it holds each point's own preference, give {format_option('preference_column', name)}"
+        elif not _ID_LIKE.fullmatch(name):
+            continue
+        elif columns.is_id_settled:
+            hint = f"to leave it out, give {_format_choice(names, [other for other in features if other != column])}"
+        else:
+            hint = f"if it is the id, give {format_option('id_column', name or str(column))}"
+        logger.warning("column %r is taken for a feature: %s", name, hint)
 
 
 def _ask_for_id(names: Sequence[str], texts: Sequence[int], features: Sequence[int]) -> str:

@@ -23,6 +23,7 @@ from ap_spark.io.cells import (
     text_columns,
 )
 from ap_spark.io.columns import (
+    Chosen,
     Columns,
     check_header,
     choose_columns,
@@ -31,6 +32,7 @@ from ap_spark.io.columns import (
     is_number,
     leave_out_texts,
     one_column,
+    warn_of_lookalikes,
 )
 from ap_spark.io.formats import check_format, read_table
 from ap_spark.io.tables import ROW, Table, cell, reading, table_of, with_row_numbers
@@ -38,7 +40,7 @@ from ap_spark.schema import check_unique, require_columns
 from ap_spark.settings import Input, check_values
 from ap_spark.wording import call, did_you_mean
 
-__all__ = ["make_points", "read_points", "read_points_by_id", "read_points_with_rows", "read_similarities"]
+__all__ = ["make_points", "read_points", "read_points_by_id", "read_points_of_command", "read_similarities"]
 
 
 def read_similarities(
@@ -157,10 +159,10 @@ def read_points(
     check_values(Input, id_column=id_column, preference_column=preference_column, drop_missing=drop_missing)
     table, _ = read_table(spark, path, format=format, header=header, encoding=encoding)
     with reading(table.source):
-        return _points_of(table, id_column, feature_columns, preference_column, drop_missing)
+        return _points_of(table, id_column, feature_columns, preference_column, drop_missing)[0]
 
 
-def read_points_with_rows(
+def read_points_of_command(
     spark: SparkSession,
     path: str | Sequence[str],
     *,
@@ -171,11 +173,15 @@ def read_points_with_rows(
     feature_columns: str | Sequence[str] | None,
     preference_column: str | None,
     drop_missing: bool,
-) -> DataFrame:
-    """Read points as `read_points` does, and as one more column ROW: the number of the row, from 0."""
+    with_rows: bool,
+) -> tuple[DataFrame, Chosen]:
+    """Read points as `read_points` does; return them, and how their table was understood.
+
+    ``with_rows`` adds the column ROW: the number of the row, from 0.
+    """
     table, _ = read_table(spark, path, format=format, header=header, encoding=encoding)
     with reading(table.source):
-        return _points_of(table, id_column, feature_columns, preference_column, drop_missing, with_rows=True)
+        return _points_of(table, id_column, feature_columns, preference_column, drop_missing, with_rows=with_rows)
 
 
 def read_points_by_id(
@@ -199,7 +205,7 @@ def read_points_by_id(
     table, _ = read_table(spark, path, header=header, encoding=encoding)
     with reading(table.source):
         column = id_column or ("id" if "id" in table.names else "0")
-        return _points_of(table, column, "", preference_column, drop_missing=False)
+        return _points_of(table, column, "", preference_column, drop_missing=False)[0]
 
 
 def make_points(
@@ -250,7 +256,7 @@ def make_points(
             f"points must have an id, but there is no column 'id'{did_you_mean('id', table.columns)}; there are "
             f"{format_names(table.columns)}: name the one it is, id_column='...'"
         )
-    return _points_of(table_of(table), id_column, feature_columns, preference_column, drop_missing)
+    return _points_of(table_of(table), id_column, feature_columns, preference_column, drop_missing)[0]
 
 
 def _points_of(
@@ -261,8 +267,8 @@ def _points_of(
     drop_missing: bool,
     *,
     with_rows: bool = False,
-) -> DataFrame:
-    """Return the points of a table, checked; without an id column, rows are numbered.
+) -> tuple[DataFrame, Chosen]:
+    """Return the points of a table, checked, and which columns they are; without an id column, rows are numbered.
 
     ``with_rows`` adds ROW, the number of the row in the files.
     """
@@ -273,6 +279,7 @@ def _points_of(
         (vectors,) = columns.features
         table = replace(table, rows=table.rows.withColumn(cell(vectors), _elements(table, vectors)))
     table, columns, incomplete, id_kind = _checked_cells(table, columns, drop_missing=drop_missing)
+    warn_of_lookalikes(columns, names)
 
     identity = columns.identity
     key = ROW if identity is None else cell(identity)
@@ -291,7 +298,7 @@ def _points_of(
     points = rows.select(*chosen)
     if identity is not None:
         check_unique(points, "id", f"column {names[identity]!r}")
-    return points
+    return points, Chosen.of(columns, names)
 
 
 def _checked_cells(table: Table, columns: Columns, *, drop_missing: bool) -> tuple[Table, Columns, str, str]:

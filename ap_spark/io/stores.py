@@ -233,6 +233,16 @@ class Store:
                 raise
             raise OSError(f"{place.toString()}: {_without_class(error)}") from error
 
+    def check_access(self) -> None:
+        """Raise OSError unless this user may write here, as far as that shows without writing: on this machine."""
+        if self.local is None:
+            return
+        nearest = next(place for place in (self.local, *self.local.parents) if os.path.lexists(place))
+        if not nearest.is_dir():
+            raise OSError(f"file:{nearest}: {os.strerror(errno.ENOTDIR)}")
+        if not os.access(nearest, os.W_OK | os.X_OK, effective_ids=True):
+            raise OSError(f"file:{nearest}: {os.strerror(errno.EACCES)}")
+
     @contextmanager
     def locked(self, name: str) -> Iterator[bool | None]:
         """Hold a lock file: True, or False if another process does, or None where there are no locks.

@@ -34,7 +34,7 @@ from ap_spark.io.stores import SUCCESS, Store, is_of_class
 from ap_spark.schema import OUTPUTS, check_output
 from ap_spark.wording import format_reason
 
-__all__ = ["SUMMARY", "OutputDirectory", "OutputIsThere", "claimed", "read_written"]
+__all__ = ["SUMMARY", "OutputDirectory", "OutputIsThere", "claimed", "foresee", "read_written"]
 
 logger = logging.getLogger(__name__)
 
@@ -105,17 +105,25 @@ def claimed(
         if granted is False:
             raise directory._in_use_error("is at work on")
         directory._clear_leftovers(alone=granted is True)
-        if if_exists == "skip" and directory._is_complete and directory._is_ours(directory._name):
-            if not any(name == table or name.startswith(f"{table}.") for name in directory._target.names()):
-                raise OutputError(
-                    f"only an output of the same command is skipped, but {directory._target} is one of another, "
-                    f"without {table}: choose another directory, or give --overwrite to replace it"
-                )
-            summary = directory._target.read_text(SUMMARY) or ""
-            raise OutputIsThere(f"{directory._target} is there already: nothing to do", summary)
-        directory._refuse_existing()
-        directory._refuse_foreign()
+        directory._check_existing(if_exists, table)
         yield directory
+
+
+def foresee(
+    spark: SparkSession, path: str, if_exists: str, apart_from: Sequence[Place] = (), table: str = "assignments"
+) -> bool:
+    """Return whether a run would replace an output that is there, and touch nothing; see `claimed`.
+
+    Whether another run is at work, or a store takes what is written, does not show without writing.
+
+    Raises
+    ------
+    OutputError, OutputInUse, OutputIsThere
+        As `claimed`.
+    """
+    directory = OutputDirectory(spark, path, replace=if_exists == "replace", apart_from=apart_from, probe=False)
+    directory._check_existing(if_exists, table)
+    return directory._store.exists(directory._name)
 
 
 class OutputDirectory:
@@ -130,6 +138,8 @@ class OutputDirectory:
         Whether an existing output may be replaced.
     apart_from : sequence of Place
         What it may not be, contain or lie in.
+    probe : bool
+        Whether to find out if it can be written by writing a file, and not by looking alone.
 
     Raises
     ------
@@ -137,7 +147,15 @@ class OutputDirectory:
         If that is no place for an output, or cannot be written: now, not after hours.
     """
 
-    def __init__(self, spark: SparkSession, path: str, *, replace: bool, apart_from: Sequence[Place] = ()) -> None:
+    def __init__(
+        self,
+        spark: SparkSession,
+        path: str,
+        *,
+        replace: bool,
+        apart_from: Sequence[Place] = (),
+        probe: bool = True,
+    ) -> None:
         self._replace = replace
         self._apart_from = apart_from
         self._owner, self._token = f"{machine_name()}.{os.getpid()}", secrets.token_hex(8)
@@ -149,7 +167,10 @@ class OutputDirectory:
             self._name = self._target.name
             self._store = Store(spark, self._target.parent)
             self._check_apart()
-            self._store.check_writable(self._hidden_name("probing"))
+            if probe:
+                self._store.check_writable(self._hidden_name("probing"))
+            else:
+                self._store.check_access()
 
     @property
     def _is_complete(self) -> bool:
@@ -178,6 +199,19 @@ class OutputDirectory:
             raise OutputError(
                 f"the output must lie apart from the input and the snapshots, but {found}: choose another directory"
             )
+
+    def _check_existing(self, if_exists: str, table: str) -> None:
+        """Raise what `claimed` raises for what is in the output's place."""
+        if if_exists == "skip" and self._is_complete and self._is_ours(self._name):
+            if not any(name == table or name.startswith(f"{table}.") for name in self._target.names()):
+                raise OutputError(
+                    f"only an output of the same command is skipped, but {self._target} is one of another, "
+                    f"without {table}: choose another directory, or give --overwrite to replace it"
+                )
+            summary = self._target.read_text(SUMMARY) or ""
+            raise OutputIsThere(f"{self._target} is there already: nothing to do", summary)
+        self._refuse_existing()
+        self._refuse_foreign()
 
     def _refuse_existing(self) -> None:
         """Raise OutputError if there is an output that may not be replaced, OutputInUse if its writer lives.

@@ -17,7 +17,7 @@ from ap_spark.quality.problem import Problem
 from ap_spark.quality.proof import core_of, solve
 from ap_spark.quality.solution import Solution, evaluate, recombine
 
-__all__ = ["Goal", "Improved", "Step", "Told", "improve"]
+__all__ = ["Goal", "Improved", "Step", "Told", "improve", "most_passes"]
 
 Told = Callable[["Step"], None]
 
@@ -35,6 +35,15 @@ _LIMITS_AT_ONCE: dict[str, Any] = {
     "nodes": 20,
 }  # of which the nodes count, unless a machine is very slow
 _LIMITS_ON_REQUEST: dict[str, Any] = {"seconds": 300.0}
+
+
+def most_passes(n_edges: int) -> int:
+    """Return how many passes of the bound there are at most, in a graph of so many edges.
+
+    >>> most_passes(100_000), most_passes(1_000_000), most_passes(100_000_000)
+    (400, 200, 100)
+    """
+    return _PASSES_IF_SMALL if n_edges <= _SMALL else _PASSES_IF_LARGE if n_edges > _LARGE else _PASSES
 
 
 @dataclass(frozen=True)
@@ -142,7 +151,7 @@ def improve(problem: Problem, is_exemplar: Flags, goal: Goal, told: Told | None 
         return Improved(solution.is_exemplar, None, is_proved=False, slack=problem.slack)
 
     is_tiny, is_small, is_large = (problem.n_edges <= _TINY, problem.n_edges <= _SMALL, problem.n_edges > _LARGE)
-    passes = goal.passes or (_PASSES_IF_SMALL if is_small else _PASSES_IF_LARGE if is_large else _PASSES)
+    passes = goal.passes or most_passes(problem.n_edges)
     look_every = _LOOK_EVERY_IF_SMALL if is_small else _LOOK_EVERY
     bound = Bound(problem, solution, patience=_PATIENCE_IF_SMALL if is_small else _PATIENCE, clusters=goal.clusters)
     for done in range(1, passes + 1):

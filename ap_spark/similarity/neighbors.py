@@ -15,7 +15,7 @@ from ap_spark.similarity.metrics import Metric, metric_of
 from ap_spark.similarity.pairs import Pairs
 from ap_spark.similarity.vectors import check_vectors
 
-__all__ = ["Neighbors", "find_neighbors", "nearest_neighbors"]
+__all__ = ["Neighbors", "choose_search", "find_neighbors", "nearest_neighbors"]
 
 logger = logging.getLogger(__name__)
 
@@ -126,14 +126,14 @@ def find_neighbors(
         raise SettingError("neighbors must be at least 1, got None: `similarities` computes all pairs")
     points, count, dimensions = check_vectors(points, measure)
     n = max(1, min(checked.neighbors, count - 1))
-    if _choose_search(checked.search, measure, count, dimensions) == "exact":
+    if choose_search(checked.search, measure, count, dimensions) == "exact":
         return search_exactly(points, count, dimensions, n, measure), "exact", 1.0
     assert isinstance(measure, Metric)
     pairs, reached = search_approximately(points, count, dimensions, n, measure, checked.recall)
     return pairs, "approximate", reached
 
 
-def _choose_search(search: Search, metric: Metric | PairFunction, count: int, dimensions: int) -> Search:
+def choose_search(search: Search, metric: Metric | PairFunction, count: int, dimensions: int) -> Search:
     """Choose the exact or the approximate search.
 
     Raises

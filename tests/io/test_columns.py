@@ -19,7 +19,14 @@ from pyspark.sql.types import (
 )
 
 from ap_spark import InputError
-from ap_spark.io.columns import check_header, choose_columns, leave_out_texts, one_column
+from ap_spark.io.columns import (
+    Chosen,
+    check_header,
+    choose_columns,
+    leave_out_texts,
+    one_column,
+    warn_of_lookalikes,
+)
 
 TYPES: dict[str, DataType] = {
     "number": DoubleType(),
@@ -146,3 +153,64 @@ def test_what_is_no_number_does_not_matter_in_a_header() -> None:
 
 def test_a_column_is_found_by_name_or_position() -> None:
     assert [one_column(["a", "2", "b"], wanted) for wanted in ("a", "2", "0", "1", " b ")] == [0, 1, 0, 1, 2]
+
+
+LOOKALIKES: dict[str, tuple[dict[str, Any], str]] = {
+    "ID x": ({}, "column 'ID' is taken for a feature: if it is the id, give --id-column ID (in Python id_column='ID')"),
+    "customer_id x": ({}, "column 'customer_id' is taken for a feature: if it is the id, give --id-column customer_id"),
+    "orderId x y": ({}, "if it is the id, give --id-column orderId"),
+    "_id x": ({}, "if it is the id, give --id-column _id"),
+    "index x": ({}, "if it is the id, give --id-column index"),
+    "id order_id x y": ({}, "column 'order_id' is taken for a feature: to leave it out, give --feature-columns x,y"),
+    "id Preference x": ({}, "if it holds each point's own preference, give --preference-column Preference"),
+    "i k s": ({}, "columns i, k, s are taken for features: for similarities give --edges"),
+    "k s i": ({}, "for similarities give --edges"),
+    "i k s t": ({}, ""),
+    "paid grid liquid idea x": ({}, ""),
+    "user_id x": ({"feature_columns": "0-1"}, ""),
+    "user_id y": ({"id_column": ""}, "to leave it out, give --feature-columns y"),
+    "id preference x": ({"preference_column": "preference"}, ""),
+    "customer_id features:array": ({}, ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("columns", LOOKALIKES)
+def test_a_feature_by_default_that_looks_like_something_else_is_warned_of(
+    columns: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    options, warning = LOOKALIKES[columns]
+    found = table(columns)
+    named = {"id_column": None, "feature_columns": None, "preference_column": None} | options
+    chosen = choose_columns(found, **named)
+    caplog.clear()
+    warn_of_lookalikes(chosen, found.names)
+    assert len(caplog.records) == bool(warning)
+    assert warning in caplog.text
+
+
+def test_an_index_that_pandas_has_written_looks_like_an_id(caplog: pytest.LogCaptureFixture) -> None:
+    """It has no name, or that which pandas gives it when it reads the file."""
+    for name in ("", "Unnamed: 0"):
+        found = table("x y")
+        found.names[0] = name
+        warn_of_lookalikes(choose_columns(found, None, None, None), found.names)
+        assert (
+            f"column {name!r} is taken for a feature: if it is the id, give --id-column {(name and repr(name)) or 0} "
+            in (caplog.text)
+        ), "where '' would number the rows"
+
+
+def test_what_was_chosen_is_told_by_name() -> None:
+    found = table("id:text x y z title:text p")
+    chosen = choose_columns(found, None, "x,z", "p")
+    assert Chosen.of(chosen, found.names) == Chosen(
+        id="id", features=["x", "z"], is_vector=False, preference="p", left_out=["y", "title"]
+    )
+    vectors = table("v:array title:text")
+    assert str(Chosen.of(choose_columns(vectors, "", None, None), vectors.names)).splitlines() == [
+        "id: the number of the row, from 0",
+        "features: the elements of column v",
+        "left out: column title",
+    ]
+    many = Chosen(id="id", features=list(map(str, range(99))), is_vector=False, preference="p", left_out=[])
+    assert str(many).splitlines() == ["id: column id", "features: 99 columns: 0, 1, 2, ..., 98", "preference: column p"]
