@@ -26,12 +26,14 @@ Frame = Callable[[Edges], DataFrame]
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def _nothing_is_run_or_written(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> NoReturn:
-        raise AssertionError("something is run")
+        raise AssertionError("something is run, or written")
 
     for name in ("cluster_points", "affinity_propagation", "described", "claimed"):
         monkeypatch.setattr(f"ap_spark.cli.{name}", fail)
+    for name in ("check_writable", "locked", "write_text", "make_private", "rename", "delete"):
+        monkeypatch.setattr(f"ap_spark.io.stores.Store.{name}", fail)
 
 
 def dry(*arguments: str) -> int:
