@@ -115,11 +115,11 @@ class DryRun:
     def __str__(self) -> str:
         work = self.work
         about = "" if self.is_certain else "about "
-        needs = [f"{format_bytes(number)} of {place}" for place, number in self.bytes.items()]
+        needs = [f"{format_bytes(number)} of {place}{self._format_free(place)}" for place, number in self.bytes.items()]
         lines = [
             f"{format_count(work.n_points, 'point')}, {about}{work.n_edges:,} similarities: {self.similarities}",
             f"a run: {work.engine} engine, {format_count(work.cores, 'core')}, {self._format_seconds()}",
-            f"beside what Spark itself needs: about {', '.join(needs)}{self._format_free()}",
+            f"beside what Spark itself needs: about {', '.join(needs)}",
             f"not checked: {self.unchecked}",
         ]
         return "\n".join(map(printable, lines))
@@ -132,12 +132,11 @@ class DryRun:
         longest = sorted(self.seconds, key=lambda stage: -self.seconds[stage][1])[:_STAGES]
         return f"roughly {extent} (most of it: {', '.join(longest)})"
 
-    def _format_free(self) -> str:
-        """Say how much disk is free, where that is known, and whether it will do."""
-        if self.free is None:
+    def _format_free(self, place: str) -> str:
+        """Say how much is free, where that is known, and whether it will do."""
+        if place != LOCAL_DISK or self.free is None:
             return ""
-        needed = self.bytes[LOCAL_DISK]
-        return f"; {format_bytes(self.free)} free" + (", WHICH IS TOO LITTLE" if needed > self.free else "")
+        return f" ({format_bytes(self.free)} free{', WHICH IS TOO LITTLE' * (self.bytes[place] > self.free)})"
 
 
 def foresee_points(rows: DataFrame, similarity: Similarity, settings: Settings) -> DryRun:

@@ -25,7 +25,7 @@ of them there are."""
 _FIRST_STEPS = """\
 first steps, with some points to try them on:
 
-  printf 'id,x,y\\na,1,1\\nb,1,2\\nc,2,1\\nd,8,8\\ne,8,9\\nf,9,8\\n' > points.csv
+  printf 'id,x,y\\na,1,1.2\\nb,1.5,2\\nc,2.1,1\\nd,8,8.3\\ne,8.4,9.1\\nf,9.2,8\\ng,1,9\\nh,2.2,9.4\\n' > points.csv
 
   how similar are they, and which preferences give few or many clusters?
     ap-spark graph points.csv
@@ -42,9 +42,9 @@ _CLUSTER_EXAMPLES = """\
 examples (points.csv is that of ap-spark --help):
 
   fewer clusters by a smaller preference, in one file that a spreadsheet opens:
-    ap-spark cluster points.csv -p -100 --output few --output-format csv --single-file
+    ap-spark cluster points.csv -p -200 --output few --output-format csv --single-file
   so many clusters:
-    ap-spark cluster points.csv --clusters 3 --output three
+    ap-spark cluster points.csv --clusters 4 --output four
   more than a few thousand points: similarities to near neighbours alone
     ap-spark cluster points.csv --neighbors 2 --metric euclidean --output near
   similarities instead of points, each pair given once:

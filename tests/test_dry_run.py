@@ -26,12 +26,14 @@ Frame = Callable[[Edges], DataFrame]
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def _nothing_is_run_or_written(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> NoReturn:
-        raise AssertionError("something is run")
+        raise AssertionError("something is run, or written")
 
     for name in ("cluster_points", "affinity_propagation", "described", "claimed"):
         monkeypatch.setattr(f"ap_spark.cli.{name}", fail)
+    for name in ("check_writable", "locked", "write_text", "make_private", "rename", "delete"):
+        monkeypatch.setattr(f"ap_spark.io.stores.Store.{name}", fail)
 
 
 def dry(*arguments: str) -> int:
@@ -58,8 +60,8 @@ def test_points_are_described_and_nothing_is_left(tmp_path: Path, capsys: pytest
         f"settings: --feature-columns 0-3, --neighbors 30 ({tmp_path}/night.toml), --preference -50.0, "
         f"--checkpoint {tmp_path}/deep/c\n",
         f"output: {tmp_path}/deep/out would be written, parquet\n",
-        "of disk in the checkpoint; ",
-        " GiB free\n",
+        " of disk in Spark's local directories (",
+        " of disk in the checkpoint\n",
         "not checked: how many clusters the graph permits\n",
     ):
         assert line in told
@@ -195,7 +197,7 @@ def test_a_disk_that_is_too_small_is_pointed_out(frame: Frame) -> None:
     found = foresee_similarities(frame([(0, 1, -1.0), (1, 0, -2.0)]), None, Settings(), by_point=False)
     assert found.free is not None
     assert "TOO LITTLE" not in str(found)
-    assert "; 0.0977 KiB free, WHICH IS TOO LITTLE" in str(replace(found, free=100))
+    assert "(0.0977 KiB free, WHICH IS TOO LITTLE)" in str(replace(found, free=100))
     assert "free" not in str(replace(found, free=None))
 
 

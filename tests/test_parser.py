@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from ap_spark.cli import main
 from ap_spark.parser import make_parser, parse
-from tests.conftest import ROOT
+from tests.conftest import INTERPRETED, ROOT
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "120"}
 
@@ -79,19 +78,41 @@ def test_the_first_help_has_all_commands_and_three_to_begin_with() -> None:
     ]
 
 
-@pytest.mark.long
-@pytest.mark.usefixtures("spark")
-def test_the_examples_run_when_pasted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for command in ("", "cluster", "graph", "assign"):
-        for line in examples(help_of(command)):
-            if line.startswith("ap-spark"):
-                assert main(shlex.split(line)[1:]) == 0, line
-            else:
-                subprocess.run(line, shell=True, check=True)
-    assert {"clusters", "few", "three", "near", "pairs", "night", "similarities"} <= {
-        path.name for path in tmp_path.iterdir()
-    }
+PASTED = """
+import shlex, subprocess, sys
+from ap_spark._spark.session import start_session
+from ap_spark.cli import main
+session = start_session("local[2]", sys.argv[1:])
+for line in sys.stdin.read().splitlines():
+    words = shlex.split(line)
+    code = main(words[1:]) if words[0] == "ap-spark" else subprocess.run(line, shell=True).returncode
+    assert code == 0, line
+session.stop()
+"""
+
+
+@pytest.mark.programs
+def test_the_examples_run_when_pasted(tmp_path: Path) -> None:
+    """In one session, which they all join."""
+    lines = [line for command in ("", "cluster", "graph", "assign") for line in examples(help_of(command))]
+    done = subprocess.run(
+        [sys.executable, "-c", PASTED, *INTERPRETED],
+        input="\n".join(lines),
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    outputs = {"clusters", "few", "four", "near", "pairs", "night", "similarities", "assigned", "near-ones"}
+    assert {path.name for path in tmp_path.iterdir()} - {
+        "points.csv",
+        "new.csv",
+        "scores.csv",
+        "night.toml",
+        "snapshots",
+    } == outputs
 
 
 @pytest.mark.parametrize(
