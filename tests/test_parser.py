@@ -118,7 +118,7 @@ def test_the_examples_run_when_pasted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["clustr", "x"], "invalid choice: 'clustr' (choose from 'cluster', 'graph', 'assign', 'completion') (did you mean 'clu"),
+        (["clustr", "x"], "invalid choice: 'clustr' (choose from 'cluster', 'graph', 'assign', 'completion') (did"),
         (["--output", "x", "cluster"], "the command comes first, one of cluster, graph, assign, completion, and op"),
         (["README.md"], ": the command comes first: ap-spark cluster README.md (see ap-spark --help)"),
         (["cluster", "x", "--metric", "L2"], "'dot') (did you mean 'euclidean'?) (see ap-spark cluster --help)"),

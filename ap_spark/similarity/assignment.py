@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +25,7 @@ from ap_spark.similarity.scaling import Scaling
 from ap_spark.similarity.vectors import are_undefined, matrix
 from ap_spark.wording import format_count, is_are
 
-__all__ = ["Exemplars", "collect_exemplars", "with_nearest"]
+__all__ = ["Exemplars", "collect_exemplars", "exemplars_in", "with_nearest"]
 
 _PIECE_BYTES = 2**26  # of the vectors of the exemplars that a task holds at once
 
@@ -125,6 +127,11 @@ class Exemplars:
         """The number of features."""
         return int(self.pieces[0].vectors.shape[1])
 
+    def nearest(self, vector: Floats) -> dict[str, Any]:
+        """Return what `with_nearest` adds, for one vector, in this process."""
+        found = (piece.nearest(pa.array([vector]))[0].as_py() for piece in self.pieces)
+        return max(found, key=itemgetter("closeness"))  # of equal ones the first
+
     def __len__(self) -> int:
         return sum(len(piece.labels) for piece in self.pieces)
 
@@ -151,15 +158,25 @@ def collect_exemplars(features: DataFrame, metric: Metric | PairFunction, scalin
     if not count:
         raise InputError("new points are given to exemplars, but this result has none: it has no clusters")
 
-    def piece(start: int, end: int) -> _Piece:
-        rows = features.where(F.col("label").between(start, end - 1)).toArrow().sort_by("label").combine_chunks()
-        x = matrix(rows)
-        x = scaling.of(x) if scaling else x
-        vectors = metric.prepare(x) if isinstance(metric, Metric) else x
-        return _Piece(rows["label"].to_numpy(), rows["exemplar"].combine_chunks(), vectors, metric, scaling)
-
     step = max(1, _PIECE_BYTES // (8 * dimensions))
-    return Exemplars([piece(start, min(start + step, count)) for start in range(0, count, step)])
+    in_portions = (features.where(F.col("label").between(n, n + step - 1)).toArrow() for n in range(0, count, step))
+    return Exemplars([_piece_of(rows, metric, scaling) for rows in in_portions])
+
+
+def exemplars_in(rows: pa.Table, metric: Metric | PairFunction, scaling: Scaling | None) -> Exemplars:
+    """Return exemplars that are on the driver already; see `collect_exemplars`."""
+    step = max(1, _PIECE_BYTES * len(rows) // (8 * matrix(rows).size))
+    in_portions = (rows.sort_by("label").slice(n, step) for n in range(0, len(rows), step))
+    return Exemplars([_piece_of(portion, metric, scaling) for portion in in_portions])
+
+
+def _piece_of(rows: pa.Table, metric: Metric | PairFunction, scaling: Scaling | None) -> _Piece:
+    """Return exemplars (label, exemplar, features) as tasks hold them."""
+    rows = rows.sort_by("label").combine_chunks()
+    x = matrix(rows)
+    x = scaling.of(x) if scaling else x
+    vectors = metric.prepare(x) if isinstance(metric, Metric) else x
+    return _Piece(rows["label"].to_numpy(), rows["exemplar"].combine_chunks(), vectors, metric, scaling)
 
 
 def with_nearest(points: DataFrame, features: Column, exemplars: Exemplars, name: str) -> DataFrame:
