@@ -21,7 +21,7 @@ Pairing = Literal["given", "all", "exact", "approximate"]
 
 LOCAL_DISK = "disk in Spark's local directories"
 
-_START, _A_STAGE = 5.0, 2.0  # Java, Spark, imports; what the jobs of a stage take, however little there is to do
+_START, _A_STAGE, _A_GRAPH = 5.0, 2.0, 5.0  # Java, Spark, imports; what a stage takes, however little there is to do
 _PRODUCTS = 4e9  # of two numbers, by a core in a second
 _TREE_DIMENSIONS = 3  # up to so many, a tree finds neighbours
 _A_TREE_QUERY, _A_PLANNED_POINT = 60e-6, 85e-6
@@ -121,7 +121,7 @@ def forecast_seconds(
     if work.pairing != "given":
         stages["similarities"] = _plus(_A_STAGE, _search(work))
     a_pair = _A_GIVEN_PAIR if work.pairing == "given" else _A_PAIR_OF_POINTS
-    stages["graph"] = _plus(_A_STAGE, (a_pair[0] * m / cores, a_pair[1] * m / cores))
+    stages["graph"] = _plus(_A_GRAPH, (a_pair[0] * m / cores, a_pair[1] * m / cores))
     if not clustering:
         return stages
     stages["iterations"] = (trials[0] * fewest * iteration, trials[1] * settings.max_iter * iteration)
