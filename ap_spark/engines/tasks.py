@@ -8,7 +8,6 @@ messages     handles                       ──►  similarity, r and a of eac
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from pyspark.sql import Row
 
 from ap_spark.blocks import kernel
 from ap_spark.blocks.build import Layout
+from ap_spark.blocks.compiling import twin_of
 from ap_spark.blocks.files import TORN, BlockFile, UnusableFile, opened
 from ap_spark.blocks.hashing import jittered
 from ap_spark.blocks.kernel import Block, Flags, Floats, Integers, column_totals, entry_levels
@@ -49,7 +49,6 @@ __all__ = [
 ]
 
 _LOCAL_RUN_S = 5.0  # seconds until a local run reports to the driver
-_MIN_COMPILED_EDGES = 1_000_000  # with fewer, importing numba takes longer than it saves
 _MISSING = TORN - 1  # the iteration of a block whose file cannot be used
 
 _Batches = Iterable[pa.RecordBatch]
@@ -163,7 +162,7 @@ class Plan:
     beginning : Beginning
     units : Units
     kernel : {"numpy", "numba", "auto"}
-        "auto" is numba where it is installed and the graph has enough edges for importing it to pay.
+        What computes a block; see `compiling.twin_of`.
     n_edges : int
     """
 
@@ -181,15 +180,7 @@ class Plan:
     @cached_property
     def iterate(self) -> Callable[[Block, Floats, Damping, Units, Integers, Damping | None], None]:
         """`kernel.iterate`, or the same compiled by numba."""
-        if self.kernel == "numpy" or (self.kernel == "auto" and self.n_edges < _MIN_COMPILED_EDGES):
-            return kernel.iterate
-        try:
-            compiled = importlib.import_module("ap_spark.blocks.compiled_kernel")
-        except ImportError:
-            if self.kernel == "numba":
-                raise
-            return kernel.iterate
-        return compiled.iterate  # type: ignore[no-any-return]
+        return twin_of(kernel.iterate, self.n_edges, self.kernel)
 
 
 @contextmanager
