@@ -1,18 +1,17 @@
 """`kernel.iterate` compiled by numba: the same operations in the same order, but in fewer passes over the memory.
 
-To be imported only where numba is installed (``pip install 'ap-spark[fast]'``). Each stage is a function of its own
-over a whole part of the block: only so does the compiler know that arrays do not overlap, and vectorizes the loops.
+Each stage is a function of its own over a whole part of the block: only so does the compiler know that arrays do not
+overlap, and vectorizes the loops.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from ap_spark.blocks.compiling import jit
 from ap_spark.blocks.kernel import Block, Floats, Integers
 from ap_spark.damping import DAMPINGS, Damping, Levels
 from ap_spark.exact_sum import Units
@@ -23,15 +22,6 @@ _Columns = NDArray[Any]
 
 _TABLE = np.array(DAMPINGS)
 _NO_LEVELS = np.empty(0, np.uint8)
-
-
-def _jit(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function, and cache it on disk for other processes where that is possible."""
-    try:
-        compiled: Callable[..., Any] = njit(error_model="numpy", cache=True)(function)
-    except RuntimeError:  # neither the package nor the user's cache can be written
-        compiled = njit(error_model="numpy")(function)
-    return compiled
 
 
 def iterate(
@@ -49,7 +39,7 @@ def _split(damping: Damping) -> tuple[float, Levels]:
     return (damping, _NO_LEVELS) if isinstance(damping, float) else (0.0, damping)
 
 
-@_jit
+@jit
 def _iterate_parts(
     cuts: Integers,
     rows: Integers,
@@ -96,7 +86,7 @@ def _iterate_parts(
             _contributions_in_two_words(columns[entries], r[entries], addends, coarse, 1.0 / fine, sums)
 
 
-@_jit
+@jit
 def _look_up(damping: float, levels: Levels, entries: slice, table: Floats, keep: Floats) -> None:
     """Write the damping of each entry."""
     if len(levels) == 0:
@@ -105,13 +95,13 @@ def _look_up(damping: float, levels: Levels, entries: slice, table: Floats, keep
         _look_up_levels(levels[entries], table, keep)
 
 
-@_jit
+@jit
 def _look_up_levels(levels: Levels, table: Floats, keep: Floats) -> None:
     for e in range(len(levels)):
         keep[e] = table[levels[e]]
 
 
-@_jit
+@jit
 def _availabilities(
     rows: Integers,
     diagonal: Integers,
@@ -129,19 +119,19 @@ def _availabilities(
     _damp(a, new, keep)
 
 
-@_jit
+@jit
 def _damp(old: Floats, new: Floats, keep: Floats) -> None:
     for e in range(len(old)):
         old[e] = old[e] * keep[e] + new[e] * (1.0 - keep[e])
 
 
-@_jit
+@jit
 def _add(a: Floats, s: Floats, value: Floats) -> None:
     for e in range(len(a)):
         value[e] = a[e] + s[e]
 
 
-@_jit
+@jit
 def _responsibilities(starts: Integers, value: Floats, s: Floats, r: Floats, keep: Floats) -> None:
     for j in range(len(starts) - 1):
         row = slice(starts[j], starts[j + 1])
@@ -151,7 +141,7 @@ def _responsibilities(starts: Integers, value: Floats, s: Floats, r: Floats, kee
             r[e] = r[e] * keep[e] + (s[e] - others) * (1.0 - keep[e])
 
 
-@_jit
+@jit
 def _two_largest(values: Floats) -> tuple[float, float]:
     """Return the largest and the second largest: by four independent pairs, which the processor updates in parallel."""
     l0 = l1 = l2 = l3 = s0 = s1 = s2 = s3 = -np.inf
@@ -169,14 +159,14 @@ def _two_largest(values: Floats) -> tuple[float, float]:
     return l0, s0
 
 
-@_jit
+@jit
 def _insert(largest: float, second: float, value: float) -> tuple[float, float]:
     """Return the largest and the second largest after one more value."""
     smaller = value if value < largest else largest
     return (largest if value < largest else value), (smaller if smaller > second else second)
 
 
-@_jit
+@jit
 def _find_positive(r: Floats, positive: Integers) -> int:
     """Write which entries are positive, and return how many: without a branch, which no processor would predict."""
     count = 0
@@ -186,13 +176,13 @@ def _find_positive(r: Floats, positive: Integers) -> int:
     return count
 
 
-@_jit
+@jit
 def _contributions(columns: _Columns, r: Floats, positive: Integers, inverse: float, sums: Integers) -> None:
     for e in positive:
         sums[columns[e]] += np.int64(np.rint(r[e] * inverse))
 
 
-@_jit
+@jit
 def _contributions_in_two_words(
     columns: _Columns, r: Floats, positive: Integers, coarse: float, inverse_fine: float, sums: Integers
 ) -> None:

@@ -18,9 +18,9 @@ from ap_spark.blocks.kernel import Block, Flags, Floats, Integers
 __all__ = ["NONE", "Found", "UnitParts", "best_two", "bound_step", "entries_of", "gains", "in_whole_units", "refusals"]
 
 NONE = np.iinfo(np.int64).min  # the similarity to an exemplar that a row has not; never added to anything
-_QUANTUM = 1024.0  # directions are multiples of 1 / 1024, so that their products can be added exactly
+QUANTUM = 1024.0  # directions are multiples of 1 / 1024, so that their products can be added exactly
 
-_Values = list[list[NDArray[Any]]]
+Values = list[list[NDArray[Any]]]
 UnitParts = Iterable[tuple[Block, Integers]]
 
 
@@ -53,7 +53,7 @@ def in_whole_units(similarity: Floats, unit: float) -> Integers:
     return np.ceil(similarity * (1.0 / unit)).astype(np.int64)
 
 
-def _joined(rows: list[Integers], values: _Values, sums: Integers) -> Found:
+def joined(rows: list[Integers], values: Values, sums: Integers) -> Found:
     """Return what was found in all parts as one."""
     return Found(np.concatenate(rows), [np.concatenate(arrays) for arrays in zip(*values, strict=True)], sums)
 
@@ -74,7 +74,7 @@ def best_two(parts: UnitParts, is_exemplar: Flags) -> Found:
     """
     n_points = len(is_exemplar)
     rows = [np.empty(0, np.int64)]
-    values: _Values = [[np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.int64)]]
+    values: Values = [[np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.int64)]]
     for block, similarity in parts:
         starts, lengths = block.starts[:-1], np.diff(block.starts)
         counts = is_exemplar[block.columns]
@@ -87,7 +87,7 @@ def best_two(parts: UnitParts, is_exemplar: Flags) -> Found:
         second = np.maximum.reduceat(value, starts)
         rows.append(block.rows)
         values.append([np.where(first == n_points, -1, first).astype(np.int32), best, second])
-    return _joined(rows, values, np.empty((0, n_points), np.int64))
+    return joined(rows, values, np.empty((0, n_points), np.int64))
 
 
 def gains(
@@ -202,14 +202,14 @@ def bound_step(
     """
     sums = np.zeros((1, len(v)), np.int64)
     rows = [np.empty(0, np.int64)]
-    values: _Values = [[np.empty(0, np.int64), np.empty(0)]]
+    values: Values = [[np.empty(0, np.int64), np.empty(0)]]
     for block, similarity in parts:
         of_row, lengths = v[block.rows], np.diff(block.starts)
         above = similarity > np.repeat(of_row, lengths)
         above &= is_open[block.columns]
         above[block.diagonal] = False
         found = 1.0 - is_open[block.rows] - np.add.reduceat(above, block.starts[:-1], dtype=np.int64)
-        turned = np.rint((found + keep * direction[block.rows]) * _QUANTUM) / _QUANTUM
+        turned = np.rint((found + keep * direction[block.rows]) * QUANTUM) / QUANTUM
         change = np.clip(np.rint(step * turned), -2.0 * limit, 2.0 * limit).astype(np.int64)
         moved = np.clip(of_row - change, -limit, limit)
         above = similarity > np.repeat(moved, lengths)
@@ -219,7 +219,7 @@ def bound_step(
         np.add.at(sums[0], block.columns[entries], similarity[entries] - moved[place])
         rows.append(block.rows)
         values.append([moved, turned])
-    return _joined(rows, values, sums)
+    return joined(rows, values, sums)
 
 
 def entries_of(parts: UnitParts, v: Integers, loss: Integers, gap: int) -> Found:
@@ -245,4 +245,4 @@ def entries_of(parts: UnitParts, v: Integers, loss: Integers, gap: int) -> Found
         within[block.diagonal] = False
         rows.append(i[within])
         values.append([block.columns[within].astype(np.int64), similarity[within]])
-    return _joined(rows, values, np.empty((0, len(v)), np.int64))
+    return joined(rows, values, np.empty((0, len(v)), np.int64))

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from ap_spark.blocks import passes
-from ap_spark.blocks.kernel import Flags, Floats, Integers, entry_damping
+from ap_spark.blocks.compiling import twin_of
+from ap_spark.blocks.kernel import Flags, Floats, Integers, entry_damping, iterate
 from ap_spark.convergence import Iteration, Stability
 from ap_spark.damping import Damping, PointDamping
 from ap_spark.engines.one_block import OneBlock
-from ap_spark.engines.tasks import chosen_iterate
 from ap_spark.graph.local_graph import LocalGraph
 
 __all__ = ["InProcessEngine"]
@@ -35,7 +35,7 @@ class InProcessEngine:
         n = graph.n_points
         self._blocks, self._units = graph.blocks, graph.units
         self._block = graph.with_messages()
-        self._iterate = chosen_iterate(kernel, graph.n_edges)
+        self._iterate = twin_of(iterate, graph.n_edges, kernel)
         self._sums = np.zeros((self._units.words, n), np.int64)
         levels = PointDamping(damping, np.zeros(n, np.uint8), np.zeros(n, np.int32))
         self._run = OneBlock(self._block, self._sums, self._units, levels, 0, graph.n_forced)

@@ -8,7 +8,6 @@ messages     handles                       ──►  similarity, r and a of eac
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from pyspark.sql import Row
 
 from ap_spark.blocks import kernel
 from ap_spark.blocks.build import Layout
+from ap_spark.blocks.compiling import twin_of
 from ap_spark.blocks.files import TORN, BlockFile, UnusableFile, opened
 from ap_spark.blocks.kernel import Block, Flags, Floats, Integers, entry_damping, first_similarities
 from ap_spark.blocks.store import shape_of_handle
@@ -43,7 +43,6 @@ __all__ = [
     "Plan",
     "advance",
     "begin_messages",
-    "chosen_iterate",
     "messages",
     "partial_sums",
     "reduce_sums",
@@ -51,7 +50,6 @@ __all__ = [
 ]
 
 _LOCAL_RUN_S = 5.0  # seconds until a local run reports to the driver
-_MIN_COMPILED_EDGES = 1_000_000  # with fewer, importing numba takes longer than it saves
 _MISSING = TORN - 1  # the iteration of a block whose file cannot be used
 
 _Batches = Iterable[pa.RecordBatch]
@@ -166,7 +164,7 @@ class Plan:
     beginning : Beginning
     units : Units
     kernel : {"numpy", "numba", "auto"}
-        "auto" is numba where it is installed and the graph has enough edges for importing it to pay.
+        What computes a block; see `compiling.twin_of`.
     n_edges : int
     """
 
@@ -183,21 +181,8 @@ class Plan:
 
     @cached_property
     def iterate(self) -> Iterate:
-        """See `chosen_iterate`."""
-        return chosen_iterate(self.kernel, self.n_edges)
-
-
-def chosen_iterate(name: str, n_edges: int) -> Iterate:
-    """Return `kernel.iterate`, or the same compiled by numba; see `Plan.kernel`."""
-    if name == "numpy" or (name == "auto" and n_edges < _MIN_COMPILED_EDGES):
-        return kernel.iterate
-    try:
-        compiled = importlib.import_module("ap_spark.blocks.compiled_kernel")
-    except ImportError:
-        if name == "numba":
-            raise
-        return kernel.iterate
-    return compiled.iterate  # type: ignore[no-any-return]
+        """`kernel.iterate`, or the same compiled by numba."""
+        return twin_of(kernel.iterate, self.n_edges, self.kernel)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ap_spark.blocks.compiling import twin_of
 from ap_spark.blocks.kernel import Block, Flags, Floats, Integers
 from ap_spark.blocks.objective import Found, in_whole_units
 from ap_spark.blocks.store import broadcast
@@ -43,8 +44,8 @@ class Problem:
         A power of two. Sums of a number for each point cannot overflow 64 bits.
     n_edges : int
     visit : callable
-        ``visit(kernel, *of_points)`` runs a pass of `objective` over all rows, and returns what it found in each block,
-        and the sums over all blocks.
+        ``visit(kernel, *of_points)`` runs a pass of `objective`, or its compiled twin, over all rows, and returns what it
+        found in each block, and the sums over all blocks.
     """
 
     preference: Integers
@@ -123,11 +124,13 @@ def local_problem(blocks: Sequence[tuple[Block, Floats]], preferences: Floats) -
             start += len(part.s)
         held.append(parts)
 
+    n_edges = sum(len(block.s) - len(block.rows) for block, _ in blocks)
+
     def visit(kernel: Callable[..., Found], *of_points: Any) -> tuple[Sequence[Found], Integers]:
-        found = [kernel(parts, *of_points) for parts in held or [[]]]
+        run = twin_of(kernel, n_edges)
+        found = [run(parts, *of_points) for parts in held or [[]]]
         return found, np.asarray(sum((part.sums for part in found[1:]), found[0].sums))
 
-    n_edges = sum(len(block.s) - len(block.rows) for block, _ in blocks)
     return Problem(preference, forced, unit, n_edges, visit)
 
 
@@ -149,7 +152,7 @@ def problem_of(graph: ArrayGraph) -> Iterator[Problem]:
     try:
 
         def visit(kernel: Callable[..., Found], *of_points: Any) -> tuple[Sequence[Found], Integers]:
-            task = partial(_in_units, kernel=kernel, unit=unit)
+            task = partial(_in_units, kernel=kernel, unit=unit, n_edges=graph.n_edges)
             return graph.blocks.visit_columns(task, sent_preference, *of_points)
 
         yield Problem(preference, graph.forced, unit, graph.n_edges, visit)
@@ -163,16 +166,18 @@ def _in_units(
     *of_points: Any,
     kernel: Callable[..., Found],
     unit: float,
+    n_edges: int,
 ) -> Found:
-    """Run a pass on a block whose similarities are floats."""
+    """Run a pass, or its compiled twin, on a block whose similarities are floats."""
+    convert = twin_of(in_whole_units, n_edges)
 
     def in_units() -> Iterator[tuple[Block, Integers]]:
         for block, similarity in parts:
-            units = in_whole_units(similarity, unit)
+            units = convert(similarity, unit)
             units[block.diagonal] = preference[block.rows]
             yield block, units
 
-    return kernel(in_units(), *of_points)
+    return twin_of(kernel, n_edges)(in_units(), *of_points)
 
 
 def _whole(parts: Iterable[tuple[Block, Floats]]) -> list[NDArray[Any]]:
