@@ -19,7 +19,7 @@ from pyspark.sql import Column, DataFrame
 
 from ap_spark._spark import classic
 from ap_spark.errors import InputError
-from ap_spark.similarity.knn_exact import Positions, nearest, nearest_by_function
+from ap_spark.similarity.knn_exact import Positions, nearest_by_function, nearest_one
 from ap_spark.similarity.metrics import Floats, Metric, PairFunction
 from ap_spark.similarity.scaling import Scaling
 from ap_spark.similarity.vectors import are_undefined, matrix
@@ -61,13 +61,13 @@ class _Piece:
         """
         if not len(features):
             return pa.array([], pa.struct([]))
-        x, nobody = self._prepared(features), np.full(len(features), -1)
+        x = self._prepared(features)
         if isinstance(self.metric, Metric):
             with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused below
-                row, place, closeness = nearest(x, self.vectors, nobody, 1, self.metric)
+                row, place, closeness = nearest_one(x, self.vectors, self.metric)
                 similarity = self.metric.similarity(closeness)
         else:
-            row, place, closeness = nearest_by_function(self.metric, x, self.vectors, nobody, 1)
+            row, place, closeness = nearest_by_function(self.metric, x, self.vectors, np.full(len(x), -1), 1)
             similarity = closeness
         _refuse(~(np.bincount(row, np.isfinite(similarity), len(x)) > 0), features, "have a finite similarity")
         columns = [closeness, similarity, self.labels[place], self.ids.take(pa.array(place))]

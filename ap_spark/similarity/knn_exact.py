@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,7 @@ __all__ = [
     "nearest",
     "nearest_by_function",
     "nearest_of_candidates",
+    "nearest_one",
     "squared_lengths",
     "without_copies",
 ]
@@ -78,6 +80,21 @@ def nearest(x: Floats, y: Floats, self_index: Positions, n: int, metric: Metric)
     rows, few = np.arange(min(_TRIAL_ROWS, len(x))), min(_TRIAL_ROWS, len(y))
     faster = min(searches, key=lambda search: _seconds(search, rows, few))
     return nearest_of_candidates([faster, searches[-1]], x, y, self_index, n, metric)
+
+
+def nearest_one(x: Floats, y: Floats, metric: Metric) -> Found:
+    """Find the closest row of y for each row of x: what `nearest` finds for n = 1, by candidates of single precision.
+
+    Two candidates decide all rows but those for which both are about equally close.
+    """
+    nobody = np.full(len(x), -1)
+    if metric.space == "l1":
+        return nearest(x, y, nobody, 1, metric)
+    if metric.space == "dot":
+        last = _by_products(x, y)
+    else:
+        last = _by_tree(x, y, metric) if y.shape[1] <= _TREE_DIMENSIONS else _by_brute_force(x, y, metric)
+    return nearest_of_candidates([_by_single_precision(x, y, metric), last], x, y, nobody, 1, metric, spare=0)
 
 
 @dataclass(frozen=True)
@@ -268,14 +285,43 @@ def _by_products(x: Floats, y: Floats) -> CandidateSearch:
     return CandidateSearch(candidates, error_bound, relative_error, len(y))
 
 
+def _by_single_precision(x: Floats, y: Floats, metric: Metric) -> CandidateSearch:
+    """Take the best of all of y by one matrix product in single precision: x·y, or for distances x·2y - |y|²."""
+    is_product = metric.space == "dot" or metric.unit_vectors
+    if not is_product:
+        center = np.median(y, axis=0)
+        x, y = x - center, y - center
+    largest = max(np.abs(x).max(initial=0.0), np.abs(y).max(initial=0.0)) or 1.0
+    size = 2.0 ** np.ceil(np.log2(largest))  # what is divided by it fits into single precision
+    a, b = x / size, y / size
+    if not is_product:
+        a, b = np.column_stack([a, np.ones(len(a))]), np.column_stack([2.0 * b, -squared_lengths(b)])
+    rows, columns = a.astype(np.float32), np.ascontiguousarray(b.T.astype(np.float32))
+
+    def candidates(chosen: Positions, n: int) -> Positions:
+        found = []
+        for some in _in_portions(chosen, columns.shape[1]):
+            closeness, best = rows[some] @ columns, []
+            for _ in range(n):
+                best.append(closeness.argmax(axis=1))
+                closeness[np.arange(len(some)), best[-1]] = -np.inf
+            found.append(np.stack(best, axis=1))
+        return np.concatenate(found)
+
+    length, longest = np.sqrt(squared_lengths(x)), math.sqrt(squared_lengths(y).max())
+    magnitude = length * longest if is_product else np.square(length + longest)
+    lost = 2.0**-120 * x.shape[1] * size * size  # in numbers too small for single precision
+    return CandidateSearch(candidates, _rounding(x.shape[1], np.float32) * magnitude + lost, 0.0, len(y))
+
+
 def _error_of_unit_vectors(x: Floats, metric: Metric) -> Floats:
     """Return how far the closeness of unit vectors, a product, may be from what their distance says of it."""
     return np.full(len(x), 2.0 * _rounding(x.shape[1]) if metric.unit_vectors else 0.0)
 
 
-def _rounding(dimensions: int) -> float:
-    """Return a generous bound of the relative error of a sum of products in float64."""
-    return float(8.0 * (dimensions + 8) * np.finfo(np.float64).eps)
+def _rounding(dimensions: int, kind: type[np.floating[Any]] = np.float64) -> float:
+    """Return a generous bound of the relative error of a sum of products in floats of a kind."""
+    return float(8.0 * (dimensions + 8) * np.finfo(kind).eps)
 
 
 def squared_lengths(x: Floats) -> Floats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pytest
 from sklearn.metrics import pairwise_distances_argmin_min
 
 from ap_spark.errors import InputError
+from ap_spark.similarity import knn_exact
 from ap_spark.similarity.assignment import _Piece
 from ap_spark.similarity.metrics import METRICS, Metric, metric_of, pairwise
 from ap_spark.similarity.scaling import Scaling
@@ -47,6 +49,40 @@ def test_the_nearest_is_that_of_brute_force(metric: str, name: str) -> None:
         assert exemplar == [f"exemplar {n}" for n in best]
         assert (closeness == all_closeness.max(axis=1)).all()
         assert (similarity == pairwise(x, y, metric, width_of(metric))[np.arange(len(x)), best]).all()
+
+
+@pytest.mark.parametrize("metric", ["sqeuclidean", "cosine", "dot"])
+def test_what_single_precision_cannot_tell_apart_is_decided_exactly(metric: str) -> None:
+    """Exemplars all about as far from, or as much in the direction of, each point: they differ in the tenth digit."""
+    rng = np.random.default_rng(2)
+    y = np.array([3.0, 1.0, -2.0]) + 1e-9 * rng.normal(size=(50, 3))
+    x = rng.normal(size=(100, 3))
+    s = pairwise(x, y, metric)
+    _, similarity, label, _ = found_in(piece_of(y, metric), x)
+    assert (label == 10 + s.argmax(axis=1)).all()
+    assert len(set(label)) > 3
+    assert (similarity == s.max(axis=1)).all()
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine", "dot"])
+def test_clear_cases_are_decided_in_single_precision(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search that decides the others is not asked, whatever the size of the features, and wherever they lie."""
+    searched: list[int] = []
+    decide = knn_exact._decide
+
+    def counted(search: Any, rows: Any, *others: Any) -> Any:
+        searched.append(len(rows))
+        return decide(search, rows, *others)
+
+    monkeypatch.setattr(knn_exact, "_decide", counted)
+    x, y = DATA["random"][100:], DATA["random"][:100]
+    for size, shift in ((1.0, 0.0), (1e140, 0.0), (1e-140, 0.0), (1.0, 1e6)):
+        if shift and metric != "euclidean":
+            continue  # they all have about the same direction then
+        searched.clear()
+        found_in(piece_of(size * y + shift, metric), size * x + shift)
+        assert searched[0] == 300
+        assert sum(searched[1:]) <= 3
 
 
 def test_distances_are_those_of_scikit_learn() -> None:
