@@ -14,18 +14,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ap_spark.blocks.kernel import Flags, Floats, Integers
+from ap_spark.blocks.kernel import Floats, Integers
 from ap_spark.graph.numbering import WrongInput
 from ap_spark.io.frames import arrow_table
 from ap_spark.run import LocalSource, refuse_more_clusters
 from ap_spark.settings import Settings, Similarity
 from ap_spark.similarity.knn_exact import nearest, nearest_by_function
 from ap_spark.similarity.metrics import Metric, between, metric_of
-from ap_spark.similarity.vectors import check_range
+from ap_spark.similarity.vectors import are_undefined, check_range
 
 __all__ = ["source_of_points", "source_of_similarities"]
 
-_MOST_POINTS = 3000  # 9 million pairs, 400 MB with their messages
+_MOST_POINTS = 3000  # 9 million pairs, 0.8 GB at most
 _MOST_PAIRS = 1_000_000
 _PORTION = 256  # points whose similarities are computed together
 _EXACT_SEARCHES = ("auto", "exact")
@@ -51,8 +51,8 @@ def source_of_points(points: Any, preferences: Any, similarity: Similarity, sett
     """
     has_exact_search = similarity.neighbors is None or similarity.search in _EXACT_SEARCHES
     _require(_is_plain(settings) and similarity.scale == "none" and has_exact_search, "choices")
-    _require(len(points) <= _MOST_POINTS, "number of points")
     started = time.perf_counter()
+    _require(np.ndim(points) == 2 and len(points) <= _MOST_POINTS, "number of points")
     table = arrow_table(points, "points")
     _require({"id", "features"} <= {*table.column_names} <= {"id", "features", "preference"}, "columns")
     ids, order = _in_order(table["id"])
@@ -90,11 +90,12 @@ def source_of_similarities(similarities: Any, points: Any, preferences: Any, set
     table = arrow_table(similarities, "similarities")
     _require({"i", "k", "s"} <= {*table.column_names}, "columns")
     rows, columns, s = table["i"].combine_chunks(), table["k"].combine_chunks(), _values_of(table["s"])
-    _require(rows.type == columns.type and not (np.isnan(s) | np.isposinf(s)).any(), "similarities")
+    _require(not (np.isnan(s) | np.isposinf(s)).any() and len(rows), "similarities")
     if points is None:
-        ids, _ = _in_order(pa.concat_arrays([rows, columns]).unique())
+        _require(rows.type == columns.type or all(map(pa.types.is_integer, (rows.type, columns.type))), "ids")
+        ids, _ = _in_order(pa.concat_arrays([rows, columns.cast(rows.type)]).unique())
     else:
-        _require(not isinstance(points, np.ndarray), "points")
+        _require(not isinstance(points, np.ndarray) and len(points) <= _MOST_PAIRS, "points")
         ids, _ = _in_order(arrow_table(points, "points")["id"])
     i, k = _places_of(rows, ids), _places_of(columns, ids)
     return LocalSource(i, k, s, ids, _by_id(preferences, ids), is_given_as_pairs=True)
@@ -124,7 +125,7 @@ def _in_order(ids: pa.ChunkedArray | pa.Array) -> tuple[pa.Array, Integers]:
 
 def _places_of(some: pa.Array, ids: pa.Array) -> Integers:
     """Return the place of each id among all."""
-    _require(some.type.id == ids.type.id or pa.types.is_integer(some.type) == pa.types.is_integer(ids.type), "ids")
+    _require(some.type == ids.type or (pa.types.is_integer(some.type) and pa.types.is_integer(ids.type)), "ids")
     places = pc.index_in(some.cast(ids.type), ids)
     _require(not places.null_count, "unknown ids")
     return np.asarray(places.to_numpy(), np.int64)
@@ -161,7 +162,7 @@ def _similarities(x: Floats, similarity: Similarity) -> tuple[Integers, Integers
     """Return the similarities (i, k, s) of points, and how neighbours were found."""
     metric = metric_of(similarity.metric, similarity.width)
     if isinstance(metric, Metric):
-        _require(not _is_undefined(metric, x).any(), "vectors without similarities")
+        _require(not are_undefined(metric.undefined_for, x).any(), "vectors without similarities")
         check_range(metric, float(np.abs(x).max()), x.shape[1])
         x = metric.prepare(x)
     n = len(x)
@@ -175,14 +176,3 @@ def _similarities(x: Floats, similarity: Similarity) -> tuple[Integers, Integers
     else:
         i, k, s = nearest_by_function(metric, x, x, np.arange(n), similarity.neighbors)
     return i, k, s, {"neighbors": similarity.neighbors, "search": "exact", "recall": 1.0}
-
-
-def _is_undefined(metric: Metric, x: Floats) -> Flags:
-    """Return which vectors have no similarity to others; see `Metric.undefined_for`."""
-    match metric.undefined_for:
-        case "zero":
-            return np.asarray((x == 0.0).all(axis=1))
-        case "constant":
-            return np.asarray((x == x[:, :1]).all(axis=1))
-        case _:
-            return np.zeros(len(x), bool)

@@ -12,13 +12,15 @@ from dataclasses import asdict, dataclass
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyspark.sql.functions as F
 from pyspark.sql import Column, DataFrame, Window
 
+from ap_spark._spark.session import current_session
 from ap_spark.errors import InputError, SettingError, errors_from_tasks
 from ap_spark.exact_sum import exact_sum, units_of
-from ap_spark.io.frames import as_points, in_order_of, is_local, to_spark
+from ap_spark.io.frames import arrow_table, as_points, is_local, to_spark
 from ap_spark.io.writer import OutputDirectory
 from ap_spark.result import Clustering
 from ap_spark.schema import check_unique
@@ -30,7 +32,6 @@ from ap_spark.similarity.vectors import check_vectors
 from ap_spark.version import __version__
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
 
@@ -94,8 +95,14 @@ def assign(
     """
     check_values(NewPoints, min_similarity=min_similarity)
     known = exemplars_of(exemplars, similarity)
-    found = assigned(as_points(to_spark(points, "points")), known, min_similarity)[0]
-    return in_order_of(points, _in_pandas(found.toArrow())) if is_local(points) else found
+    if not is_local(points):
+        return assigned(as_points(to_spark(points, "points")), known, min_similarity)[0]
+    rows = arrow_table(points, "points")
+    place = rows.schema.get_field_index("id")
+    numbered = rows.set_column(place, "id", pa.array(np.arange(len(rows))))
+    table = current_session().createDataFrame(numbered)
+    found = assigned(as_points(table), known, min_similarity)[0].toArrow().sort_by("id")
+    return _in_pandas(found.set_column(0, "id", rows["id"]))
 
 
 def _in_pandas(table: pa.Table) -> pd.DataFrame:

@@ -264,18 +264,28 @@ def _clustered_here(
     source: Callable[[], LocalSource], settings: Settings, callback: _Callback | None
 ) -> Clustering | None:
     """Cluster in this process; return None where the data are large or break a rule: Spark will say which."""
+    watch = _watch(None, settings, Snapshots(), callback)
+    has_begun = False
+
+    def noting(done: Iteration) -> bool | None:
+        nonlocal has_begun
+        has_begun = True
+        return watch.callback(done)
+
     try:
         with _stage(callback, "similarities", None):
             made = source()
-        return _with_features_here(_clustered(made, settings, Snapshots(), callback), made)
+        found = cluster(made, settings, replace(watch, callback=noting))
     except (InputError, WrongInput):
+        if has_begun:  # it is the callback's
+            raise
         return None
+    warn_if_not_converged(found.summary)
+    return _with_features_here(found, made)
 
 
-def _clustered(
-    source: Source | LocalSource, settings: Settings, snapshots: Snapshots, callback: _Callback | None
-) -> Clustering:
-    """Cluster, and warn where the run has not converged."""
+def _clustered(source: Source, settings: Settings, snapshots: Snapshots, callback: _Callback | None) -> Clustering:
+    """Cluster on Spark, and warn where the run has not converged."""
     found = cluster(source, settings, _watch(source.spark, settings, snapshots, callback))
     warn_if_not_converged(found.summary)
     return found

@@ -147,7 +147,7 @@ class Summary:
         )
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Clustering:
     """The result of a run.
 
@@ -254,7 +254,10 @@ class Clustering:
 
     def __reduce__(self) -> Any:
         if not isinstance(self.assignments, DataFrame):
-            return _unpickled, ({name: value for name, value in vars(self).items() if name != "discard_snapshots"},)
+            kept = {name: value for name, value in vars(self).items() if name != "discard_snapshots"}
+            if self.similarity is not None and not isinstance(self.similarity.metric, str):
+                kept["similarity"] = None  # a function, as in `load`
+            return _unpickled, (kept,)
         raise TypeError(
             "a Clustering holds tables of a Spark session and cannot be pickled: clustering.save(DIR) keeps it, and "
             "Clustering.load(DIR) reads it again; to pandas, clustering.assignments.toPandas()"

@@ -25,6 +25,7 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import validate_data
 
 from ap_spark import pipeline
+from ap_spark.errors import InputError
 from ap_spark.graph.numbering import WrongInput
 from ap_spark.propagation import Watch
 from ap_spark.result import Clustering
@@ -33,7 +34,7 @@ from ap_spark.settings import Quality, Settings
 
 __all__ = ["AffinityPropagation", "affinity_propagation"]
 
-_MOST_PAIRS = 9_000_000  # that are clustered in this process, in 400 MB
+_MOST_PAIRS = 9_000_000  # that are clustered in this process, in 0.8 GB
 
 
 class AffinityPropagation(sklearn.cluster.AffinityPropagation):  # type: ignore[misc]
@@ -59,8 +60,8 @@ class AffinityPropagation(sklearn.cluster.AffinityPropagation):  # type: ignore[
     cluster_centers_ : array of shape (n_clusters, n_features)
         Where the affinity is not precomputed.
     affinity_matrix_ : array of shape (n_samples, n_samples)
-        The similarities with the preferences on the diagonal. Only where they were computed in this process, or given:
-        up to 3,000 samples.
+        The similarities, with the preferences on the diagonal unless they are sparse. Only where they were computed in
+        this process, or given: up to 3,000 samples.
     n_iter_ : int
     summary_ : Summary
         The run in numbers: converged, net similarity, upper bound and more.
@@ -142,14 +143,26 @@ class AffinityPropagation(sklearn.cluster.AffinityPropagation):  # type: ignore[
             their sums.
         """
         precomputed = self.affinity == "precomputed"
+        for name in ("affinity_matrix_", "cluster_centers_"):  # of an earlier fit
+            self.__dict__.pop(name, None)
         X = validate_data(self, X, accept_sparse="csr", copy=self.copy and precomputed, force_writeable=precomputed)
         n_samples = X.shape[0]
         if precomputed and n_samples != X.shape[1]:
             raise ValueError(f"The matrix of similarities must be a square array. Got {X.shape} instead.")
+        if precomputed and X.dtype.kind != "f":  # preferences are written into it
+            X = X.astype(np.float64)
         S = X if precomputed else None
         if S is None and n_samples * (n_samples - 1) <= _MOST_PAIRS:
             S = -euclidean_distances(X, squared=True)
-        clustering = self._cluster_samples(X) if S is None else self._cluster_similarities(S)
+        try:
+            clustering = self._cluster_samples(X) if S is None else self._cluster_similarities(S)
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        except WrongInput as wrong:
+            raise ValueError(
+                "similarities and preferences must be of like size, but 64-bit floats do not hold their sums "
+                f"({wrong}): replace very large numbers that stand for 'too far' by smaller ones"
+            ) from wrong
         if S is not None:
             self.affinity_matrix_ = S
         self.summary_ = clustering.summary
@@ -166,7 +179,9 @@ class AffinityPropagation(sklearn.cluster.AffinityPropagation):  # type: ignore[
         """Cluster by a matrix of similarities, whose diagonal becomes the preferences: here, or on Spark if large."""
         n_samples = S.shape[0]
         if issparse(S):
-            stored = S.tocoo()
+            stored = S.copy()
+            stored.sum_duplicates()
+            stored = stored.tocoo()
             i, k, s = stored.row.astype(np.int64), stored.col.astype(np.int64), stored.data.astype(np.float64)
             i, k, s = i[i != k], k[i != k], s[i != k]
             median = float(np.median(s)) if len(s) else 0.0
@@ -188,13 +203,10 @@ class AffinityPropagation(sklearn.cluster.AffinityPropagation):  # type: ignore[
             )
         settings = Settings(preference=preference, **self._options(), **asdict(self._quality()))
         source = LocalSource(i, k, s, pa.array(np.arange(n_samples)), by_sample)
-        try:
-            return cluster(source, settings, Watch())
-        except WrongInput as wrong:
-            raise ValueError(
-                "similarities and preferences must be of like size, but 64-bit floats do not hold their sums "
-                f"({wrong}): replace very large numbers that stand for 'too far' by smaller ones"
-            ) from wrong
+        found = cluster(source, settings, Watch())
+        if not issparse(S) and self.clusters is not None:
+            S.flat[:: n_samples + 1] = found.summary.preference
+        return found
 
     def _cluster_samples(self, X: Any) -> Clustering:
         """Cluster many samples on Spark, with the similarities of all pairs."""
@@ -217,6 +229,8 @@ class AffinityPropagation(sklearn.cluster.AffinityPropagation):  # type: ignore[
         if self.preference is None:
             return None, None
         given = np.asarray(self.preference, np.float64)
+        if not np.isfinite(given).all():
+            raise ValueError(f"preferences must be finite numbers, got {given[~np.isfinite(given)][0]}")
         if given.ndim == 0:
             return float(given), None
         if given.shape != (n_samples,):
@@ -242,7 +256,7 @@ class AffinityPropagation(sklearn.cluster.AffinityPropagation):  # type: ignore[
     def _tell(self) -> None:
         """Warn, and print, as scikit-learn does."""
         about = self.summary_
-        if about.engine == "none":
+        if about.engine == "none" and about.n_edges == about.n_points * (about.n_points - 1):
             warnings.warn(
                 "All samples have mutually equal similarities. Returning arbitrary cluster center(s).", stacklevel=3
             )

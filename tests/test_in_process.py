@@ -154,6 +154,35 @@ def test_a_callback_may_stop_it() -> None:
     assert seen == [1, 2, 3, 4]
 
 
+def test_the_errors_of_a_callback_are_its_own() -> None:
+    """They are not taken for those of the data, which would go to Spark."""
+
+    def fails(done: Iteration) -> None:
+        raise InputError(f"mine, {done.iteration}")
+
+    with pytest.raises(InputError, match="mine, 1"):
+        cluster_points(POINTS, callback=fails)
+
+
+@pytest.mark.parametrize(
+    ("points", "message"),
+    [
+        (pd.DataFrame(np.eye(3)[:, :2], columns=pd.MultiIndex.from_tuples([("a", "x"), ("a", "y")])), "single row of"),
+        (pd.DataFrame({"x": [1.0, 2.0], "z": pd.Categorical(["a", "b"])}), "column 'z' holds text"),
+        (pd.DataFrame({"x": [1.0, 2.0]}, index=[2**70, 1]), "columns of numbers, strings or arrays"),
+        (np.arange(4.0), r"shape \(n_points, n_features\)"),
+        (np.array(5.0), r"shape \(n_points, n_features\)"),
+    ],
+)
+def test_mistakes_are_told_without_spark(points: Any, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def started() -> None:
+        raise AssertionError("a session was started")
+
+    monkeypatch.setattr("ap_spark.io.frames.current_session", started)
+    with pytest.raises(InputError, match=message):
+        cluster_points(points)
+
+
 @pytest.mark.usefixtures("spark")
 @pytest.mark.long
 def test_what_this_process_has_found_is_saved(tmp_path: Any) -> None:

@@ -100,6 +100,10 @@ def test_exemplars_in_pieces_give_the_same_answer(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(assignment, "_PIECE_BYTES", 7 * 2 * 8)
     assert rows_of(assign(new, table)) == whole
     assert assign(new, table)["id"].tolist() == list(range(50))
+    often = pd.DataFrame(new[:3]).assign(id=["b", "a", "b"])
+    found = assign(often, table)
+    assert found["id"].tolist() == ["b", "a", "b"]
+    assert found["label"].tolist() == [row[2] for row in whole[:3]]
 
 
 def test_a_table_of_exemplars_with_a_metric_of_its_own() -> None:

@@ -155,6 +155,10 @@ def test_similarities_that_no_float_sums_up() -> None:
     s = np.array([[0.0, -1e-300, -1.0], [-1e-300, 0.0, -1e300], [-1.0, -2.0, 0.0]])
     with pytest.raises(ValueError, match="like size"):
         AffinityPropagation(affinity="precomputed").fit(s)
+    with pytest.raises(ValueError, match="large enough to be added"):
+        AffinityPropagation().fit(DATA["blobs"] * 1e-150)
+    with pytest.raises(ValueError, match="finite numbers, got nan"):
+        AffinityPropagation(affinity="precomputed", preference=[1.0, np.nan, 2.0]).fit(np.eye(3))
     with pytest.raises(ValueError, match="one for each of the 3 samples"):
         AffinityPropagation(affinity="precomputed", preference=[1.0, 2.0]).fit(np.eye(3))
 
@@ -168,6 +172,14 @@ def test_it_says_what_scikit_learn_says(capsys: pytest.CaptureFixture[str]) -> N
     first, *rest = capsys.readouterr().out.splitlines()
     assert first == "Did not converge"
     assert [line.split()[0] for line in rest] == ["Converged"]
+
+
+def test_nothing_stays_of_an_earlier_fit() -> None:
+    model = AffinityPropagation(clusters=4).fit(DATA["iris"])
+    assert (model.affinity_matrix_.diagonal() == model.summary_.preference).all()
+    model.set_params(affinity="precomputed", clusters=None, preference=-2.5).fit(-np.arange(9).reshape(3, 3))
+    assert model.affinity_matrix_.diagonal().tolist() == [-2.5] * 3
+    assert not hasattr(model, "cluster_centers_")
 
 
 @pytest.mark.long

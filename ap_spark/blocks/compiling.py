@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from functools import cache
+from types import ModuleType
 from typing import Any, TypeVar
 
 __all__ = ["jit", "twin_of"]
@@ -55,10 +57,18 @@ def twin_of(kernel: _Kernel, n_edges: int, choice: str = "auto") -> _Kernel:
     if choice == "numpy" or (choice == "auto" and n_edges < _MIN_EDGES):
         return kernel
     room, _, module = kernel.__module__.rpartition(".")
-    try:
-        twins = importlib.import_module(f"{room}.compiled_{module}")
-    except ImportError:
+    twins = _twins(f"{room}.compiled_{module}")
+    if isinstance(twins, ImportError):
         if choice == "numba":
-            raise
+            raise twins
         return kernel
     return getattr(twins, kernel.__name__, kernel)
+
+
+@cache
+def _twins(name: str) -> ModuleType | ImportError:
+    """Return a module of twins, or why it cannot be imported: to try takes milliseconds."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        return error

@@ -43,9 +43,10 @@ def to_spark(table: Any, name: str) -> DataFrame:
         If it is none of these, or an array that does not hold points.
     """
     if is_local(table):
+        rows = arrow_table(table, name)  # before a session is started, which a mistake does not need
         try:
-            return current_session().createDataFrame(arrow_table(table, name))
-        except PySparkTypeError as error:
+            return current_session().createDataFrame(rows)
+        except (PySparkTypeError, ValueError) as error:
             raise InputError(f"{name} {_KINDS}, but {error}") from error
     if not isinstance(table, DataFrame) and hasattr(table, "tocoo"):  # of a DataFrame on Connect it would be a column
         raise InputError(_sparse(table, name))
@@ -97,12 +98,17 @@ def arrow_table(table: Any, name: str) -> pa.Table:
     """
     if isinstance(table, np.ndarray):
         return _points_of_array(table, name)
+    if table.columns.nlevels > 1:
+        raise InputError(
+            f"{name} must have a single row of column names, got {table.columns.nlevels}: "
+            '`table.columns = ["_".join(map(str, names)) for names in table.columns]` makes one'
+        )
     return _of_pandas(table.rename(columns=str), name)
 
 
 def _of_pandas(frame: Any, name: str) -> pa.Table:
     """Return a table of pandas as one of Arrow, with its index as ids where points have none."""
-    if twice := sorted({column for column in frame.columns if list(frame.columns).count(column) > 1}):
+    if twice := sorted(frame.columns[frame.columns.duplicated()]):
         raise InputError(f"{name} must have each column once, but there are several called {twice[0]!r}: rename them")
     if name == "points" and "id" not in frame.columns:
         if like := next((column for column in frame.columns if column.strip().lower() == "id"), None):
@@ -122,14 +128,18 @@ def _of_pandas(frame: Any, name: str) -> pa.Table:
         if name == "points":
             rows = _with_features(rows)
         return rows.cast(pa.schema(map(_known_to_spark, rows.schema)))
-    except (pa.ArrowException, ValueError, TypeError) as error:
+    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
         raise InputError(f"{name} {_KINDS}, but {error}") from error
 
 
 def _refuse_text(frame: Any) -> None:
     """Raise InputError if rows would be numbered though there are columns of text, one of which may be the id."""
     first = frame.head(100)
-    texts = [name for name in frame.columns if first[name].map(lambda value: isinstance(value, str)).any()]
+    texts = [
+        name
+        for name, kind in frame.dtypes.items()
+        if kind.kind == "O" and any(isinstance(value, str) for value in first[name])  # categories too
+    ]
     if texts and type(frame.index).__name__ == "RangeIndex":
         raise InputError(
             f"column {texts[0]!r} holds text: if it is the id, `.set_index({texts[0]!r})` makes it that; if it is no "
@@ -156,11 +166,16 @@ def _vectors(x: np.ndarray[Any, Any]) -> pa.Array:
 def _known_to_spark(field: pa.Field) -> pa.Field:
     """Return a column of pandas with a type that Spark has too: it knows no unsigned and no half numbers."""
 
+    def is_text(kind: pa.DataType) -> bool:
+        return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
     def known(kind: pa.DataType) -> pa.DataType:
         if pa.types.is_unsigned_integer(kind):
             return pa.int64()
         if pa.types.is_float16(kind):
             return pa.float64()
+        if pa.types.is_large_string(kind) or (pa.types.is_dictionary(kind) and is_text(kind.value_type)):
+            return pa.string()
         return pa.list_(known(kind.value_type)) if pa.types.is_list(kind) else kind
 
     return field.with_type(known(field.type))
