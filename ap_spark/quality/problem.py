@@ -43,8 +43,8 @@ class Problem:
         A power of two. Sums of a number for each point cannot overflow 64 bits.
     n_edges : int
     visit : callable
-        ``visit(kernel, *of_points)`` runs a pass of `objective`, or its compiled twin, over all rows, and returns what it
-        found in each block, and the sums over all blocks.
+        ``visit(kernel, *of_points)`` runs a pass of `objective`, or its compiled twin, over all rows, and returns what
+        it found in each block, and the sums over all blocks.
     """
 
     preference: Integers
