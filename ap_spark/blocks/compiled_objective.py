@@ -1,7 +1,7 @@
-"""The passes of `objective` compiled by numba: the same integers, but in one pass over the memory.
+"""The passes of `objective` compiled by numba: the same integers, found row by row and without temporary arrays.
 
-Most entries of a row lie below its threshold, and are skipped at the cost of a comparison. `entries_of` runs once, and
-has no twin.
+Few entries of a row count in a pass. Which ones is found first, without a branch, which no processor would predict;
+then they alone are looked at. `entries_of` runs once, and has no twin.
 """
 
 from __future__ import annotations
@@ -18,39 +18,38 @@ from ap_spark.blocks.objective import NONE, QUANTUM, Found, UnitParts, Values, j
 __all__ = ["best_two", "bound_step", "gains", "in_whole_units", "refusals"]
 
 _Columns = NDArray[Any]
-_NONE = int(NONE)
 
 
 def in_whole_units(similarity: Floats, unit: float) -> Integers:
     """Return similarities as multiples of a unit; see `objective.in_whole_units`."""
-    found = np.empty(len(similarity), np.int64)
-    _in_whole_units(similarity, 1.0 / unit, found)
-    return found
+    units = np.empty(len(similarity), np.int64)
+    _in_whole_units(similarity, 1.0 / unit, units)
+    return units
 
 
 @jit
-def _in_whole_units(similarity: Floats, inverse: float, found: Integers) -> None:
+def _in_whole_units(similarity: Floats, inverse: float, units: Integers) -> None:
     for e in range(len(similarity)):
-        found[e] = np.int64(np.ceil(similarity[e] * inverse))
+        units[e] = np.int64(np.ceil(similarity[e] * inverse))
 
 
 @jit
-def _find_larger(similarity: Integers, low: int, found: Integers) -> int:
-    """Write which entries are larger, and return how many: without a branch, which no processor would predict."""
+def _find_larger(s: Integers, low: int, found: Integers) -> int:
+    """Write which entries are larger than a number, and return how many."""
     count = 0
-    for e in range(len(similarity)):
+    for e in range(len(s)):
         found[count] = e
-        count += similarity[e] > low
+        count += s[e] > low
     return count
 
 
 @jit
-def _find_flagged(columns: _Columns, flags: Flags, found: Integers) -> int:
+def _find_flagged(k: _Columns, flags: Flags, found: Integers) -> int:
     """Write which entries are in columns with a flag, and return how many."""
     count = 0
-    for e in range(len(columns)):
+    for e in range(len(k)):
         found[count] = e
-        count += flags[columns[e]]
+        count += flags[k[e]]
     return count
 
 
@@ -61,7 +60,7 @@ def best_two(parts: UnitParts, is_exemplar: Flags) -> Found:
     for block, similarity in parts:
         m = len(block.rows)
         first, best, second = np.empty(m, np.int32), np.empty(m, np.int64), np.empty(m, np.int64)
-        _best_two(block.starts, block.diagonal, block.columns, similarity, is_exemplar, first, best, second)
+        _best_two(block.rows, block.starts, block.columns, similarity, is_exemplar, first, best, second)
         rows.append(block.rows)
         values.append([first, best, second])
     return joined(rows, values, np.empty((0, len(is_exemplar)), np.int64))
@@ -69,8 +68,8 @@ def best_two(parts: UnitParts, is_exemplar: Flags) -> Found:
 
 @jit
 def _best_two(
+    rows: Integers,
     starts: Integers,
-    diagonal: Integers,
     columns: _Columns,
     similarity: Integers,
     is_exemplar: Flags,
@@ -78,18 +77,17 @@ def _best_two(
     best: Integers,
     second: Integers,
 ) -> None:
-    chosen = np.empty(np.diff(starts).max(), np.int64)
-    for j in range(len(first)):
-        name, largest, next_one = -1, _NONE, _NONE
-        row, own = slice(starts[j], starts[j + 1]), diagonal[j] - starts[j]
-        row_s, row_k = similarity[row], columns[row]
-        for e in chosen[: _find_flagged(row_k, is_exemplar, chosen)]:
-            s, k = row_s[e], row_k[e]
-            if s > next_one and e != own:
-                if s > largest or (s == largest and k < name):
-                    name, largest, next_one = k, s, largest
+    found = np.empty(np.diff(starts).max(), np.int64)
+    for j in range(len(rows)):
+        row = slice(starts[j], starts[j + 1])
+        s, k = similarity[row], columns[row]
+        name, largest, next_one = -1, NONE, NONE
+        for e in found[: _find_flagged(k, is_exemplar, found)]:
+            if s[e] > next_one and k[e] != rows[j]:
+                if s[e] > largest or (s[e] == largest and k[e] < name):
+                    name, largest, next_one = k[e], s[e], largest
                 else:
-                    next_one = s
+                    next_one = s[e]
         first[j], best[j], second[j] = name, largest, next_one
 
 
@@ -121,31 +119,29 @@ def _gains(
     reached: Integers,
     served: Integers,
 ) -> None:
-    chosen = np.empty(np.diff(starts).max(), np.int64)
+    found = np.empty(np.diff(starts).max(), np.int64)
     for j in range(len(rows)):
-        i, row, own = rows[j], slice(starts[j], starts[j + 1]), similarity[diagonal[j]]
-        row_s, row_k = similarity[row], columns[row]
+        i, own, row = rows[j], similarity[diagonal[j]], slice(starts[j], starts[j + 1])
+        s, k = similarity[row], columns[row]
         if is_exemplar[i]:
-            for e in range(len(row_k)):
-                k = row_k[e]
-                if first[k] == i and not is_exemplar[k]:
-                    swapped[k] += max(row_s[e], best[i]) - own
-                    reached[k] += 1
+            for e in range(len(s)):
+                if first[k[e]] == i and not is_exemplar[k[e]]:
+                    swapped[k[e]] += max(s[e], best[i]) - own
+                    reached[k[e]] += 1
             continue
         opened[i] += own - best[i]
         swapped[i] += own - fallback[i]
         served[i] += lacks[i]
-        low = _NONE if lacks[i] else fallback[i]
-        for e in chosen[: _find_larger(row_s, low, chosen)]:
-            s, k = row_s[e], row_k[e]
-            if not is_exemplar[k] and k != i:
-                more = max(s - best[i], 0)
-                opened[k] += more
-                if first[k] == first[i]:
-                    swapped[k] += s - fallback[i]
-                    served[k] += lacks[i]
-                else:
-                    swapped[k] += more
+        for e in found[: _find_larger(s, NONE if lacks[i] else fallback[i], found)]:
+            if is_exemplar[k[e]] or k[e] == i:
+                continue
+            more = max(s[e] - best[i], 0)
+            opened[k[e]] += more
+            if first[k[e]] == first[i]:
+                swapped[k[e]] += s[e] - fallback[i]
+                served[k[e]] += lacks[i]
+            else:
+                swapped[k[e]] += more
 
 
 def refusals(parts: UnitParts, rank: NDArray[np.int32], none: int) -> Found:
@@ -159,14 +155,14 @@ def refusals(parts: UnitParts, rank: NDArray[np.int32], none: int) -> Found:
 @jit
 def _refusals(starts: Integers, columns: _Columns, rank: NDArray[np.int32], none: int, refused: Integers) -> None:
     for j in range(len(starts) - 1):
-        row_k = columns[starts[j] : starts[j + 1]]
+        k = columns[starts[j] : starts[j + 1]]
         picked = none
-        for e in range(len(row_k)):
-            picked = min(picked, rank[row_k[e]])
+        for e in range(len(k)):
+            picked = min(picked, rank[k[e]])
         if picked < none:
-            for e in range(len(row_k)):
-                if picked < rank[row_k[e]] < none:
-                    refused[row_k[e]] += 1
+            for e in range(len(k)):
+                if picked < rank[k[e]] < none:
+                    refused[k[e]] += 1
 
 
 def bound_step(
@@ -178,7 +174,7 @@ def bound_step(
     values: Values = [[np.empty(0, np.int64), np.empty(0)]]
     for block, similarity in parts:
         moved, turned = np.empty(len(block.rows), np.int64), np.empty(len(block.rows))
-        matrix = block.rows, block.starts, block.diagonal, block.columns
+        matrix = block.rows, block.starts, block.columns
         _bound_step(*matrix, similarity, v, direction, is_open, step, keep, limit, moved, turned, sums[0])
         rows.append(block.rows)
         values.append([moved, turned])
@@ -189,7 +185,6 @@ def bound_step(
 def _bound_step(
     rows: Integers,
     starts: Integers,
-    diagonal: Integers,
     columns: _Columns,
     similarity: Integers,
     v: Integers,
@@ -202,18 +197,16 @@ def _bound_step(
     turned: Floats,
     earned: Integers,
 ) -> None:
-    chosen = np.empty(np.diff(starts).max(), np.int64)
+    found = np.empty(np.diff(starts).max(), np.int64)
     for j in range(len(rows)):
         i, row = rows[j], slice(starts[j], starts[j + 1])
-        row_s, row_k = similarity[row], columns[row]
+        s, k = similarity[row], columns[row]
         above = 0
-        for e in chosen[: _find_larger(row_s, v[i], chosen)]:
-            above += is_open[row_k[e]] and row_k[e] != i
-        found = 1.0 - is_open[i] - above
-        turned[j] = np.rint((found + keep * direction[i]) * QUANTUM) / QUANTUM
+        for e in found[: _find_larger(s, v[i], found)]:
+            above += is_open[k[e]] and k[e] != i
+        turned[j] = np.rint((1.0 - is_open[i] - above + keep * direction[i]) * QUANTUM) / QUANTUM
         change = np.int64(min(max(np.rint(step * turned[j]), -2.0 * limit), 2.0 * limit))
-        price = min(max(v[i] - change, -limit), limit)
-        moved[j] = price
-        for e in chosen[: _find_larger(row_s, price, chosen)]:
-            if row_k[e] != i:
-                earned[row_k[e]] += row_s[e] - price
+        moved[j] = min(max(v[i] - change, -limit), limit)
+        for e in found[: _find_larger(s, moved[j], found)]:
+            if k[e] != i:
+                earned[k[e]] += s[e] - moved[j]

@@ -15,7 +15,9 @@ from typing import Any, TypeVar
 
 __all__ = ["jit", "twin_of"]
 
-_MIN_EDGES = 1_000_000  # with fewer, importing numba takes longer than it saves
+# By the module of a kernel: with fewer edges, importing numba takes longer than it saves. A run has more passes of
+# `objective` than iterations, and compiling saves more of each.
+_MIN_EDGES = {"kernel": 1_000_000, "objective": 300_000}
 
 _Kernel = TypeVar("_Kernel", bound=Callable[..., Any])
 
@@ -37,7 +39,7 @@ def twin_of(kernel: _Kernel, n_edges: int, choice: str = "auto") -> _Kernel:
     Parameters
     ----------
     kernel : callable
-        A function of a module of this room.
+        A function of a module that has twins: `kernel` or `objective`.
     n_edges : int
         Of the graph.
     choice : {"auto", "numpy", "numba"}
@@ -54,9 +56,9 @@ def twin_of(kernel: _Kernel, n_edges: int, choice: str = "auto") -> _Kernel:
     >>> twin_of(iterate, n_edges=1000).__module__, twin_of(iterate, n_edges=1_000_000).__module__
     ('ap_spark.blocks.kernel', 'ap_spark.blocks.compiled_kernel')
     """
-    if choice == "numpy" or (choice == "auto" and n_edges < _MIN_EDGES):
-        return kernel
     room, _, module = kernel.__module__.rpartition(".")
+    if choice == "numpy" or (choice == "auto" and n_edges < _MIN_EDGES[module]):
+        return kernel
     twins = _twins(f"{room}.compiled_{module}")
     if isinstance(twins, ImportError):
         if choice == "numba":

@@ -141,7 +141,7 @@ def gains(
         np.add.at(opened, k[of_member], more[of_member])
         swap = of_member & same
         np.add.at(swapped, k[of_member], np.where(same, instead, more)[of_member])
-        np.add.at(served, k[swap], lacks[i[swap]])
+        np.add.at(served, k[swap & lacks[i]], 1)
         swap = ~of_member & same
         own = similarity[block.diagonal][place[swap]]
         np.add.at(swapped, k[swap], np.maximum(s[swap], best[i[swap]]) - own)

@@ -95,9 +95,9 @@ def _moves(
     member = ~is_exemplar
     _, (opened, swapped, reached, served) = problem.visit(gains, is_exemplar, first, best, fallback, lacks)
 
-    closed, lacking = np.zeros(len(first), np.int64), np.zeros(len(first), np.int64)
+    closed = np.zeros(len(first), np.int64)
     np.add.at(closed, first[member], (fallback - best)[member])
-    np.add.at(lacking, first[member], lacks[member])
+    lacking = np.bincount(first[lacks], minlength=len(first))
     alone = best == NONE  # exemplars that no other can serve
     leaving = np.where(alone, 0, best) - preference
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
+from ap_spark.blocks.files import column_type
 from ap_spark.blocks.kernel import make_block
 from ap_spark.quality.problem import Problem, local_problem
 
@@ -68,7 +69,7 @@ def problem_of(graph: Graph, blocks: int = 1) -> Problem:
     for number in range(blocks):
         here = i * blocks // graph.n == number
         if here.any():
-            block = make_block(i[here], k[here], s[here])
+            block = make_block(i[here], k[here].astype(column_type(graph.n)), s[here])
             parts.append((block, block.s))
     return local_problem(parts, graph.preferences)
 

@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 import ap_spark.quality.improve as module
+from ap_spark.blocks import compiling
 from ap_spark.quality.improve import Goal, Step, improve
 from tests.quality.graphs import Floats, Graph, net_similarity, optimum, problem_of, random_graphs
 
@@ -70,13 +71,17 @@ def test_the_best_with_so_many_clusters(graph: Graph, clusters: int) -> None:
 
 @pytest.mark.parametrize("graph", GRAPHS[:10], ids=lambda graph: graph.name)
 @pytest.mark.parametrize("goal", [Goal(), Goal(clusters=9), Goal(polish=False)], ids=str)
-def test_the_same_bits_from_any_number_of_blocks(graph: Graph, goal: Goal) -> None:
+def test_the_same_bits_from_any_number_of_blocks_in_numpy_and_compiled(
+    graph: Graph, goal: Goal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     results = []
-    for blocks in (1, 2, 7):
-        steps: list[Step] = []
-        found = improve(problem_of(graph, blocks), start_of(graph), goal, steps.append)
-        results.append((found.is_exemplar.tobytes(), found.upper_bound, found.is_proved, steps))
-    assert results[0] == results[1] == results[2]
+    for least in (10**9, 0):
+        monkeypatch.setitem(compiling._MIN_EDGES, "objective", least)
+        for blocks in (1, 2, 7):
+            steps: list[Step] = []
+            found = improve(problem_of(graph, blocks), start_of(graph), goal, steps.append)
+            results.append((found.is_exemplar.tobytes(), found.upper_bound, found.is_proved, steps))
+    assert all(result == results[0] for result in results)
 
 
 def test_without_polishing_the_exemplars_stay() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 from pyspark.sql import DataFrame
 
 import ap_spark.quality.problem as module
-from ap_spark.blocks import store
+from ap_spark.blocks import objective, store
+from ap_spark.blocks.kernel import make_block
 from ap_spark.graph.block_graph import BlockGraph
 from ap_spark.graph.block_graph_builder import build_block_graph
 from ap_spark.quality.improve import Goal, Step, improve
@@ -59,6 +61,22 @@ def test_passes_over_blocks_are_those_in_this_process(
     graph = graph_of(frame, 3)
     assert improved(graph, goal) == expected
     graph.release()
+
+
+@pytest.mark.parametrize("name", ["best_two", "entries_of"])
+def test_compiled_passes_take_the_floats_of_a_file(name: str) -> None:
+    """What a task does; `entries_of` has no twin."""
+    i, k = np.nonzero(np.ones((9, 9)))
+    block = make_block(i, k.astype(np.int32), -np.random.default_rng(2).gamma(2.0, 1.0, 81))
+    preference = np.arange(-9, 0)
+    of_points = {"best_two": (np.arange(9) % 3 == 0,), "entries_of": (preference * 100, np.zeros(9, np.int64), 50)}
+    found = []
+    for n_edges in (72, 10**7):
+        run = partial(module._in_units, kernel=getattr(objective, name), unit=2.0**-10, n_edges=n_edges)
+        result = run([(block, block.s)], preference, *of_points[name])
+        found.append([array.tobytes() for array in (result.rows, *result.values, result.sums)])
+    assert found[0] == found[1]
+    assert len(result.rows)
 
 
 @pytest.mark.long
