@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from ap_spark.similarity.all_pairs import similarities
     from ap_spark.similarity.neighbors import Neighbors, nearest_neighbors
     from ap_spark.similarity.scaling import scale
+    from ap_spark.stream import assign_stream
 
 __all__ = [
     "ApSparkError",
@@ -70,6 +71,7 @@ __all__ = [
     "__version__",
     "affinity_propagation",
     "assign",
+    "assign_stream",
     "cluster_points",
     "describe",
     "describe_points",
@@ -141,6 +143,7 @@ _HOMES = {
         "nearest_neighbors",
     ),
     "similarity.scaling": ("scale",),
+    "stream": ("assign_stream",),
 }
 
 

@@ -38,6 +38,7 @@ from ap_spark.errors import (
     NotConverged,
     SettingError,
     StorageError,
+    errors_from_tasks,
 )
 from ap_spark.graph.describe import Description
 from ap_spark.io.columns import Chosen
@@ -47,7 +48,7 @@ from ap_spark.io.readers import read_points, read_points_by_id, read_points_of_c
 from ap_spark.io.tables import ROW
 from ap_spark.io.writer import OutputDirectory, OutputIsThere, claimed, foresee
 from ap_spark.new_points import exemplars_of, publish_assigned
-from ap_spark.options import check_together, record, with_options
+from ap_spark.options import check_new_points, check_together, record, with_options
 from ap_spark.parser import parse
 from ap_spark.pipeline import affinity_propagation, cluster_points, described
 from ap_spark.progress import Progress
@@ -69,6 +70,7 @@ from ap_spark.settings import (
     Sparsification,
     TablesOutput,
 )
+from ap_spark.stream import Batch, files_of, reader_of_files, start
 from ap_spark.wording import call, called, format_reason, printable
 
 __all__ = ["is_small", "main", "run_command"]
@@ -93,7 +95,7 @@ def run_command(given: argparse.Namespace) -> int:
     others = logging.WARNING if given.verbose else logging.CRITICAL  # py4j logs the stack of what it raises as well
     logging.basicConfig(format="%(asctime)s ap-spark: %(message)s", datefmt="%H:%M:%S", level=others)
     logging.getLogger("ap_spark").setLevel(logging.DEBUG if given.verbose else logging.WARNING)
-    for module in ("progress", "checkpoint"):
+    for module in ("progress", "checkpoint", "stream"):
         logging.getLogger(f"ap_spark.{module}").setLevel(logging.WARNING if given.quiet else logging.INFO)
     command = {"cluster": _cluster, "graph": _graph, "assign": _assign}[given.command]
     if vars(given).get("dry_run"):
@@ -271,7 +273,11 @@ def _assign(given: argparse.Namespace, interrupts: Interrupts) -> None:
     """Read new points and a result, assign them, publish, print how."""
     output, run, source = record(TablesOutput, given), record(Run, given), record(PointsInput, given)
     chosen = record(NewPoints, given)
+    check_new_points(chosen, output, source, given.input)
     interrupts.grace = run.grace
+    if chosen.stream:
+        _follow(given, chosen, output, interrupts)
+        return
     _check_format_of(given.input, source)
     started = time.perf_counter()
     with _session(run, interrupts, short=is_small(given.input)) as spark, ExitStack() as held:
@@ -293,6 +299,38 @@ def _assign(given: argparse.Namespace, interrupts: Interrupts) -> None:
             print(json.dumps(asdict(totals) | summary, indent=2, allow_nan=False))
         elif not run.quiet:
             print(f"{totals}\n{seconds['all']:.1f} s in all\nwritten to {output.output}: assigned, summary.json")
+
+
+def _follow(given: argparse.Namespace, chosen: NewPoints, output: TablesOutput, interrupts: Interrupts) -> None:
+    """Assign the points of files as they arrive, until there is a signal; print a record of each batch with --json."""
+    run, source = record(Run, given), record(PointsInput, given)
+    interrupts.saved = lambda: "the same command goes on with what is not done"
+
+    def tell(batch: Batch) -> None:
+        if run.json:
+            print(json.dumps(asdict(batch), allow_nan=False), flush=True)
+
+    with _session(run, interrupts, short=False) as spark, errors_from_tasks():
+        (directory,) = given.input
+        query = start(
+            files_of(spark, directory),
+            reader_of_files(source),
+            exemplars_of(given.result),
+            output.output,
+            output.output_format,
+            chosen,
+            settings={"result": given.result, "input": directory} | asdict(source),
+            apart=places_read(spark, {"INPUT": given.input, "RESULT": given.result}),
+            tell=tell,
+        )
+        try:
+            while not query.awaitTermination(1):
+                if interrupts.requested():
+                    raise Interrupted(f"stopped: {interrupts.saved()}")
+        finally:
+            query.stop()
+    if not run.quiet and not run.json:
+        print(f"written to {output.output}: assigned, batches, summary.json")
 
 
 def _say_what_would_run(given: argparse.Namespace, interrupts: Interrupts) -> None:

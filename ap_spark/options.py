@@ -6,7 +6,7 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import Field, asdict
 from typing import Any, NoReturn
 
@@ -17,8 +17,10 @@ from ap_spark.settings import (
     Checked,
     Input,
     NewPoints,
+    PointsInput,
     Settings,
     Similarity,
+    TablesOutput,
     choice_meant,
     is_required,
     option,
@@ -26,7 +28,7 @@ from ap_spark.settings import (
 )
 from ap_spark.wording import did_you_mean
 
-__all__ = ["Parser", "add_options", "check_together", "record", "with_options"]
+__all__ = ["Parser", "add_options", "check_new_points", "check_together", "record", "with_options"]
 
 _INPUT = ": the input is named without an option"
 _FOREIGN = {  # options of other programs that are none of ours by another name (`OURS`)
@@ -172,6 +174,25 @@ def with_options(message: str) -> str:
     pattern += r"|(?<= or )(preference|clusters)(?=,|$)"
     pattern += rf"|(?<![\w'\"/.-])({long})(?![\w'\"/.=-])"
     return re.sub(pattern, lambda found: names[found[0]], message)
+
+
+def check_new_points(chosen: NewPoints, output: TablesOutput, source: PointsInput, paths: Sequence[str]) -> None:
+    """Refuse options of new points that exclude each other."""
+    if not chosen.stream:
+        given = [name for name in ("checkpoint", "every", "once") if getattr(chosen, name) != getattr(NewPoints, name)]
+        if given:
+            raise SettingError(f"--{given[0]} is for streams: give --stream too")
+        return
+    if chosen.checkpoint is None:
+        raise SettingError("--stream needs --checkpoint DIR, where Spark keeps what is done")
+    if output.single_file or output.if_exists != TablesOutput.if_exists:
+        raise SettingError("--stream adds to its output, so leave out --single-file, --overwrite and --if-exists")
+    if len(paths) != 1:
+        raise SettingError(f"--stream takes one directory as INPUT, got {len(paths)} paths")
+    if source.id_column == "":
+        raise SettingError(
+            "--stream needs ids, since rows are numbered in each file anew: name a column, --id-column NAME"
+        )
 
 
 def check_together(settings: Settings, source: Input, similarity: Similarity) -> None:

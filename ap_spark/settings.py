@@ -597,6 +597,24 @@ class NewPoints(Checked):
         rule="a finite number",
         holds=math.isfinite,
     )
+    stream: bool = _parameter(
+        False, "INPUT is a directory: assign the points of each file that arrives there, until the command is stopped"
+    )
+    checkpoint: str | None = _parameter(
+        None,
+        "with --stream: directory for what is done; the same command goes on from there",
+        metavar="DIR",
+        rule=_DIRECTORY,
+        holds=_is_directory_path,
+    )
+    every: float = _parameter(
+        10.0,
+        "with --stream: seconds from one look for new files to the next",
+        rule="a finite number of at least 0",
+        holds=lambda seconds: 0 <= seconds < math.inf,
+        metavar="SECONDS",
+    )
+    once: bool = _parameter(False, "with --stream: assign what is there, and end")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -110,8 +110,10 @@ def test_a_table_of_exemplars_with_a_metric_of_its_own() -> None:
     table = {"b": [1.0, 0.0, 0.1, 0.2], "a": [0.0, 1.0, 0.0, 0.1], "c": [0.3, 0.1, 1.0, 0.0]}
     exemplars = pd.DataFrame(table).T
     ordered = {name: table[name] for name in "abc"}
-    found = rows_of(assign(NEW, exemplars, similarity=Similarity(metric="cosine")))
-    assert found == by_hand(NEW, ordered, metric="cosine")
+    least = pairwise(NEW.to_numpy(), np.array(list(ordered.values())), "cosine").max(axis=1)[17]  # at which one is near
+    found = rows_of(assign(NEW, exemplars, similarity=Similarity(metric="cosine"), min_similarity=least))
+    assert found == by_hand(NEW, ordered, least, metric="cosine")
+    assert found[17][1] is not None
     with pytest.raises(SettingError, match="scale must be none, got 'minmax'"):
         assign(NEW, exemplars, similarity=Similarity(scale="minmax"))
     with pytest.raises(SettingError, match="similarity must be a `Similarity`, got 'cosine'"):
@@ -210,6 +212,11 @@ def test_the_command(
     summary = json.loads(Path(out, "summary.json").read_text())
     assert summary["n_unassigned"] == written["label"].isna().sum() > 0
     assert summary["settings"]["result"] == result
+    capsys.readouterr()
+    assert main([*command, "--overwrite", "--json"]) == 0
+    printed, written_now = json.loads(capsys.readouterr().out), json.loads(Path(out, "summary.json").read_text())
+    assert printed == {name: written_now[name] for name in printed} | {"seconds": printed["seconds"]}
+    assert printed["n_unassigned"] == 0
     assert main(command) == 2, "it is there already"
     assert main([*command, "--if-exists", "skip"]) == 0
 

@@ -21,7 +21,7 @@ from ap_spark.io.tables import AS_WRITTEN, Table, cell, reading, with_places
 from ap_spark.io.text_files import looks_like_tsv, read_lines, read_whole, text_files
 from ap_spark.settings import Input, check_values
 
-__all__ = ["check_format", "path_list", "read_table"]
+__all__ = ["check_format", "format_paths", "path_list", "read_table"]
 
 logger = logging.getLogger(__name__)
 
@@ -58,10 +58,10 @@ def path_list(path: str | Sequence[str]) -> list[str]:
     return paths
 
 
-def _format_paths(paths: Sequence[str]) -> str:
+def format_paths(paths: Sequence[str]) -> str:
     """Format paths for a message: three at most.
 
-    >>> _format_paths(["a.csv", "b.csv", "c.csv", "d.csv"])
+    >>> format_paths(["a.csv", "b.csv", "c.csv", "d.csv"])
     "'a.csv', 'b.csv' and 2 more"
     """
     shown = paths if len(paths) <= 3 else paths[:2]
@@ -122,7 +122,7 @@ def _check_encoding(kind: str, encoding: str, paths: Sequence[str]) -> str:
     """Return the format; SettingError if an encoding has been named for one that is no text."""
     if kind not in _TEXT and not _is_utf8(encoding):
         raise SettingError(
-            f"encoding is of csv and tsv files, but {_format_paths(paths)} is read as {kind}: leave it out"
+            f"encoding is of csv and tsv files, but {format_paths(paths)} is read as {kind}: leave it out"
         )
     return kind
 
@@ -209,7 +209,7 @@ def read_table(
     paths = path_list(path)
     check_values(Input, header=header)
     kind = check_format(paths, format, encoding, is_local=classic.reads_this_machine(spark))
-    source = _format_paths(paths)
+    source = format_paths(paths)
     with reading(source, kind or ""):
         files = _check_files(spark, paths, source)
         if kind is None:

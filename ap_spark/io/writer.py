@@ -34,11 +34,11 @@ from ap_spark.io.stores import SUCCESS, Store, is_of_class
 from ap_spark.schema import OUTPUTS, check_output
 from ap_spark.wording import format_reason
 
-__all__ = ["SUMMARY", "OutputDirectory", "OutputIsThere", "claimed", "foresee", "read_written"]
+__all__ = ["FORMAT", "SUMMARY", "OutputDirectory", "OutputIsThere", "claimed", "foresee", "read_written", "write_batch"]
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = "ap_spark/1"  # in summary.json: by this an output of ours is known
+FORMAT = "ap_spark/1"  # in summary.json: by this an output of ours is known
 SUMMARY, _LABELS, _CENTERS = "summary.json", "labels.tsv", "cluster_centers_indices.tsv"
 _STAGED = "output"  # in a staging directory
 _IN_A_TABLE = {  # what Spark, and its committers, write there
@@ -267,7 +267,7 @@ class OutputDirectory:
         if not isinstance(summary, dict):
             return summary is None and self._store.is_file(f"{name}/{_UNFINISHED}")
         before = {"settings", "seconds"} <= summary.keys() and bool({"fingerprint", "graph"} & summary.keys())
-        return summary.get("format") == _FORMAT or before
+        return summary.get("format") == FORMAT or before
 
     def _in_use_error(self, how: str) -> OutputInUse:
         return OutputInUse(f"another run {how} {self._target}: wait until it has ended, or choose another directory")
@@ -363,7 +363,7 @@ class OutputDirectory:
                 self._write_numbers(numbers, staged)
             summary["seconds"]["write"] = round(time.perf_counter() - started, 3)
             layout = _layout_of(tables, output_format, single_file=single_file)
-            text = json.dumps({"format": _FORMAT} | layout | summary, indent=2, allow_nan=False) + "\n"
+            text = json.dumps({"format": FORMAT} | layout | summary, indent=2, allow_nan=False) + "\n"
             self._store.write_text(f"{staged}/{SUMMARY}", text)
             self._check_mark()
             self._store.write_text(f"{staged}/{SUCCESS}", "")  # the last file
@@ -470,6 +470,14 @@ def read_written(spark: SparkSession, path: str, name: str, summary: dict[str, A
     file = f"{path}/{name}.{output_format}" if summary["single_file"] else f"{path}/{name}"
     more = {"multiLine": True} if kind == "csv" else {}
     return spark.read.format(kind).options(**options, **more).schema(summary["tables"][name]).load(file)
+
+
+def write_batch(table: DataFrame, path: str, output_format: str, count: int) -> None:
+    """Write ``count`` points that were assigned to a directory, in place of what an attempt before has left there."""
+    check_output("assigned", table)
+    kind, options = _WRITERS[output_format]
+    few = table.coalesce(-(-count // _ROWS_A_FILE))
+    few.write.format(kind).options(**options).mode("overwrite").save(path)
 
 
 def _lives(owner: str) -> bool | None:

@@ -6,8 +6,10 @@ Points stay where they are, so nothing is shuffled. That also works on a stream.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from operator import itemgetter
 from typing import Any
 
@@ -126,6 +128,15 @@ class Exemplars:
     def dimensions(self) -> int:
         """The number of features."""
         return int(self.pieces[0].vectors.shape[1])
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same exemplars, compared in the same way as far as their features tell."""
+        found = sha256()
+        for piece in self.pieces:
+            found.update(np.ascontiguousarray(piece.vectors).tobytes())
+            found.update(json.dumps(piece.ids.to_pylist()).encode())
+        return found.hexdigest()[:32]
 
     def nearest(self, vector: Floats) -> dict[str, Any]:
         """Return what `with_nearest` adds, for one vector, in this process."""
