@@ -16,10 +16,9 @@ import yaml
 from kubeflow_spark_api.models.spark_v1beta2_spark_application import SparkV1beta2SparkApplication
 from nbclient import NotebookClient
 
-from ap_spark import settings
 from ap_spark.options import check_together, record
 from ap_spark.parser import make_parser
-from ap_spark.settings import Checked, Input, Settings, Similarity
+from ap_spark.settings import GROUPS, Input, Settings, Similarity
 from tests.conftest import ROOT
 
 EXAMPLES = ROOT / "examples"
@@ -88,8 +87,7 @@ def test_the_job_takes_the_arguments(
     assert DAY in given.output
     assert DAY in given.checkpoint, "one day's messages are not another's"
     assert given.if_exists == "skip", "to start again what is done does no harm"
-    groups = [group for group in vars(settings).values() if isinstance(group, type) and issubclass(group, Checked)]
-    for group in groups:
+    for group in GROUPS.values():
         record(group, given)
     check_together(record(Settings, given), record(Input, given), record(Similarity, given))
 

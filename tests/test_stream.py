@@ -46,8 +46,11 @@ def records(output: Path) -> list[dict[str, Any]]:
     return sorted(found, key=lambda record: record["batch"])
 
 
-def rows_of(table: DataFrame) -> list[tuple[Any, ...]]:
-    return sorted(map(tuple, table.select("id", "exemplar", "label", "similarity").collect()))
+def rows_of(table: Any) -> list[tuple[Any, ...]]:
+    """The rows of a table of pandas or Spark, in order; None for what is missing."""
+    table = table if isinstance(table, pd.DataFrame) else table.toPandas()
+    table = table[["id", "exemplar", "label", "similarity"]]
+    return sorted(table.astype(object).where(table.notna(), None).itertuples(index=False, name=None))
 
 
 def written(spark: SparkSession, output: Path) -> list[tuple[Any, ...]]:

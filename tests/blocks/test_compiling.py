@@ -29,9 +29,11 @@ def test_a_kernel_without_a_twin_stays() -> None:
 def test_without_numba_kernels_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "numba", None)
     monkeypatch.delitem(sys.modules, compiled_objective.__name__)
+    compiling._twins.cache_clear()
     assert twin_of(objective.gains, 1_000_000) is objective.gains
     with pytest.raises(ImportError, match="numba"):
         twin_of(objective.gains, 1_000_000, "numba")
+    compiling._twins.cache_clear()
 
 
 def test_functions_are_compiled_where_no_cache_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
