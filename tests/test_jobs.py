@@ -232,10 +232,11 @@ def test_everything_runs_on_spark_connect(tmp_path: Path) -> None:
 
 QUIET = """
 import pandas as pd
-from ap_spark import Similarity, cluster_points
+from ap_spark import Execution, Similarity, cluster_points
 points = pd.DataFrame({"x": [1.0, 2.0, 3.0, 7.0, 8.0, 9.0]})
-found = cluster_points(points, similarity=Similarity(neighbors=2), preference=-10.0)
-print(found.assignments.toPandas().sort_values("id").exemplar.tolist())
+on_spark = Execution(engine="resident")
+found = cluster_points(points, similarity=Similarity(neighbors=2), preference=-10.0, execution=on_spark)
+print(found.assignments["exemplar"].tolist())
 """
 
 
@@ -284,7 +285,7 @@ def test_the_python_of_the_readme_and_of_the_page_on_choosing(tmp_path: Path) ->
     """It works, and tells what README shows."""
     shutil.copytree(ROOT / "data", tmp_path / "data")
     blocks = code_of("python") + code_of("python", "docs/choosing.md")
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     told = finish([sys.executable, "-c", "\n".join(blocks)], cwd=tmp_path)
     shown = shown_after("python")
     assert len(shown) == 14
