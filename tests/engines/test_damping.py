@@ -125,7 +125,7 @@ def saved(engine: Engine, directory: Path) -> State:
     ("first", "at", "second"),
     [
         pytest.param("resident-numpy-1", 80, "dataframe", marks=LONG),
-        ("resident-numpy-2", 81, "resident-numba-1"),
+        pytest.param("resident-numpy-2", 81, "resident-numba-1", marks=LONG),
         pytest.param("resident-numpy-1", 81, "resident-numpy-2", marks=LONG),
         pytest.param("dataframe", 81, "resident-numpy-7", marks=LONG),
         pytest.param("resident-numpy-7", 79, "dataframe-shuffled", marks=LONG),

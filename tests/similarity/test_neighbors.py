@@ -81,7 +81,8 @@ def test_approximate_neighbours_by_other_metrics_are_all_found(spark: SparkSessi
     assert sorted(rows_of(found.edges)) == sorted(brute_force(pairwise(x, x, metric), 10))
 
 
-@pytest.mark.parametrize("shard_bytes", [pytest.param(2**27, marks=LONG), 1000])
+@pytest.mark.long
+@pytest.mark.parametrize("shard_bytes", [2**27, 1000])
 def test_everyone_has_as_many_neighbours(
     spark: SparkSession, shard_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
