@@ -135,6 +135,7 @@ def test_what_is_known_beforehand_is_said_before_java_starts(
     assert len(told.splitlines()) == 1
 
 
+@pytest.mark.long
 def test_points_in_clusters_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(tmp_path, POINTS, "--id-column", "id", "--output-format", "csv", "-p", "-1") == 0
     told = capsys.readouterr().out
@@ -436,6 +437,7 @@ def test_output_of_every_format(tmp_path: Path, spark: SparkSession) -> None:
         assert set(written[0].asDict()) == {"id", "exemplar", "label", "similarity"}
 
 
+@pytest.mark.long
 def test_headerless_tsv_of_concurrent_ap(tmp_path: Path) -> None:
     text = "0.0\t0.0\n0.1\t0.0\n5.0\t5.0\n5.1\t5.0\n0.0\t0.1\n"
     options = ("--no-header", "--output-format", "tsv", "-d", "0.6", "-i", "300", "-c", "20", "-p", "-1")
@@ -478,6 +480,7 @@ def test_features_by_position_and_range_and_preference_column(tmp_path: Path) ->
     assert table(tmp_path, "exemplars").preference.tolist() == [-0.1]
 
 
+@pytest.mark.long
 def test_array_and_vector_columns(tmp_path: Path, spark: SparkSession) -> None:
     from pyspark.ml.linalg import Vectors
 
@@ -496,6 +499,7 @@ def test_top_keeps_the_largest_similarities(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["n_edges"] == 12
 
 
+@pytest.mark.long
 def test_points_beside_edges(tmp_path: Path) -> None:
     (tmp_path / "points.csv").write_text("id,p\n0,-5\n1,-0.5\n2,-5\n3,-0.5\n9,-1\n")
     options = (

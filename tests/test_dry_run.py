@@ -68,6 +68,7 @@ def test_points_are_described_and_nothing_is_left(tmp_path: Path, capsys: pytest
     assert told.endswith("dry run: nothing was computed, and nothing written\n")
 
 
+@pytest.mark.long
 def test_programs_read_the_same_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "edges.csv").write_text(EDGES)
     assert dry("graph", str(tmp_path / "edges.csv"), "--edges", "--json", "--symmetrize", "union") == 0
@@ -121,12 +122,14 @@ def test_similarities_are_as_many_as_it_says(
         assert ("but in a sample" in found.unchecked) == (sampled == 150)
 
 
+@pytest.mark.long
 def test_merged_duplicates_are_counted_once(frame: Frame) -> None:
     edges = frame([(0, 1, -1.0), (0, 1, -2.0), (1, 0, -1.0), (2, 1, -1.0), (2, 1, -1.0)])
     found = foresee_similarities(edges, None, Settings(on_duplicate="max", symmetrize="union"), by_point=False)
     assert found.work.n_edges == 4
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("neighbors", "certain"), [(None, True), (8, False), (59, True)])
 def test_neighbours_are_about_as_many_as_it_says(spark: SparkSession, neighbors: int | None, certain: bool) -> None:
     x = np.random.default_rng(4).normal(size=(60, 3))
@@ -168,6 +171,7 @@ def test_bad_input_is_refused_as_by_a_run(tmp_path: Path, capsys: pytest.Capture
     assert tree(tmp_path) == before
 
 
+@pytest.mark.long
 def test_the_output_is_refused_replaced_or_skipped_as_by_a_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -201,6 +205,7 @@ def test_a_disk_that_is_too_small_is_pointed_out(frame: Frame) -> None:
     assert "free" not in str(replace(found, free=None))
 
 
+@pytest.mark.long
 def test_a_point_that_is_in_no_similarity_counts(frame: Frame, spark: SparkSession) -> None:
     edges = frame([(0, 1, -1.0), (1, 0, -2.0)])
     points = spark.range(5)

@@ -82,6 +82,7 @@ def test_the_nearest_exemplar_by_the_scaling_of_the_run(
     assert str(totals).startswith("200 points, mean similarity -1.")
 
 
+@pytest.mark.long
 def test_points_of_the_run_are_where_the_run_has_put_them(clustering: Clustering) -> None:
     """All pairs are stored, so each point has the nearest exemplar already."""
     found = rows_of(assign(POINTS, clustering))
@@ -106,6 +107,7 @@ def test_exemplars_in_pieces_give_the_same_answer(monkeypatch: pytest.MonkeyPatc
     assert found["label"].tolist() == [row[2] for row in whole[:3]]
 
 
+@pytest.mark.long
 def test_a_table_of_exemplars_with_a_metric_of_its_own() -> None:
     table = {"b": [1.0, 0.0, 0.1, 0.2], "a": [0.0, 1.0, 0.0, 0.1], "c": [0.3, 0.1, 1.0, 0.0]}
     exemplars = pd.DataFrame(table).T
@@ -191,6 +193,7 @@ def files(clustering: Clustering, tmp_path_factory: pytest.TempPathFactory) -> P
     return directory
 
 
+@pytest.mark.long
 def test_the_command(
     clustering: Clustering, spark: SparkSession, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

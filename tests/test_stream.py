@@ -108,6 +108,7 @@ def test_each_point_is_assigned_once_also_when_the_query_is_started_again(
         assign_stream(stream_of(spark, arriving), EXEMPLARS, output, output / "checkpoint")
 
 
+@pytest.mark.long
 def test_what_a_killed_batch_has_left_is_replaced(spark: SparkSession, directories: tuple[Path, Path, Path]) -> None:
     """A batch that was written, and not committed, is of the same points again."""
     arriving, output, checkpoint = directories
@@ -121,6 +122,7 @@ def test_what_a_killed_batch_has_left_is_replaced(spark: SparkSession, directori
     assert [record["n_points"] for record in records(output)] == [40]
 
 
+@pytest.mark.long
 def test_a_batch_that_breaks_a_rule_ends_the_query_and_is_tried_again(
     spark: SparkSession, directories: tuple[Path, Path, Path]
 ) -> None:

@@ -36,6 +36,7 @@ def least(edges: Edges, n: int) -> int:
     return total
 
 
+@pytest.mark.long
 def test_a_graph_described(spark: SparkSession, frame: Frame) -> None:
     rng = np.random.default_rng(0)
     n = 60

@@ -17,6 +17,7 @@ EDGES = all_pairs(DATA["random"][:12])
 UPPER = [(i, k, s) for i, k, s in EDGES if i < k]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("engine", ["resident", pytest.param("dataframe", marks=LONG)])
 def test_pairs_given_once_and_preferences_out_of_range(spark: SparkSession, engine: EngineName) -> None:
     def found(edges: list[tuple[int, int, float]], preference: float | None, *, given_as_pairs: bool) -> list[str]:

@@ -106,6 +106,7 @@ def test_what_transform_adds(model: AffinityPropagationModel, points: DataFrame)
     ]
 
 
+@pytest.mark.long
 def test_an_evaluator_takes_the_predictions(model: AffinityPropagationModel, points: DataFrame) -> None:
     silhouette = ClusteringEvaluator().evaluate(model.transform(points))
     assert silhouette > 0.9
@@ -118,6 +119,7 @@ def test_a_copy_of_a_model_has_the_same_exemplars(model: AffinityPropagationMode
     assert [row.p for row in other.transform(points).orderBy("name").collect()] == predictions(model.transform(points))
 
 
+@pytest.mark.long
 def test_an_estimator_is_saved_and_loaded(tmp_path: Path, estimator: AffinityPropagation) -> None:
     path = str(tmp_path / "estimator")
     estimator.save(path)
@@ -149,6 +151,7 @@ def test_a_model_is_saved_and_loaded(tmp_path: Path, model: AffinityPropagationM
     assert loaded.predict(Vectors.dense(NEW[2])) == model.predict(Vectors.dense(NEW[2]))
 
 
+@pytest.mark.long
 def test_pairs_as_of_power_iteration_clustering(spark: SparkSession) -> None:
     """Each given once; without a weight all count the same."""
     pairs = [(1, 0, 0.5), (2, 0, 0.4), (2, 1, 0.7), (4, 3, 0.9), (5, 3, 0.8), (5, 4, 0.6), (3, 2, 0.01)]
@@ -173,6 +176,7 @@ def test_pairs_without_a_weight_all_count_the_same(spark: SparkSession) -> None:
         AffinityPropagation(symmetrize="both").assignClusters(pairs)
 
 
+@pytest.mark.long
 def test_what_cannot_be_clustered_or_assigned_is_refused_in_words(
     model: AffinityPropagationModel, points: DataFrame
 ) -> None:

@@ -21,6 +21,7 @@ from tests.conftest import LONG
 from tests.similarity.examples import DATA, Array, brute_force, make_frame, rows_of
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("partitions", [pytest.param(1, marks=LONG), 3, pytest.param(16, marks=LONG)])
 @pytest.mark.parametrize("data", [pytest.param("random", marks=LONG), "duplicates"])
 def test_exact_neighbours_are_those_of_brute_force(
@@ -148,6 +149,7 @@ def test_settings_of_the_search(spark: SparkSession, options: dict[str, Any], me
         nearest_neighbors(make_frame(spark, DATA["wide"]), **({"neighbors": 3} | options))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("search", ["exact", "approximate"])
 def test_hardly_any_points(spark: SparkSession, search: Search) -> None:
     for n in (1, 2):
