@@ -17,6 +17,7 @@ from pyspark.sql import Column, DataFrame, Window
 
 from ap_spark.errors import InputError, SettingError, errors_from_tasks
 from ap_spark.exact_sum import exact_sum, units_of
+from ap_spark.foreign_names import explains_keywords
 from ap_spark.io.frames import as_points, to_spark
 from ap_spark.io.writer import OutputDirectory
 from ap_spark.result import Clustering
@@ -40,6 +41,7 @@ __all__ = ["Totals", "assign", "assigned", "exemplars_of", "publish_assigned", "
 _SMALL = 1e-280  # similarities so small are rounded in a mean
 
 
+@explains_keywords
 def assign(
     points: Points,
     exemplars: Clustering | str | PathLike[str] | Points,
@@ -91,8 +93,10 @@ def assign(
     b None None -1764.0
     """
     check_values(NewPoints, min_similarity=min_similarity)
-    known = exemplars_of(exemplars, similarity)
-    return assigned(as_points(to_spark(points, "points")), known, min_similarity)[0]
+    table = to_spark(points, "points")
+    if table.isStreaming:
+        raise SettingError("points must be a table, not a stream: `assign_stream` takes one")
+    return assigned(as_points(table), exemplars_of(exemplars, similarity), min_similarity)[0]
 
 
 def exemplars_of(
@@ -137,8 +141,6 @@ def _labelled(points: DataFrame) -> DataFrame:
 
 def assigned(points: DataFrame, exemplars: Exemplars, min_similarity: float | None) -> tuple[DataFrame, int]:
     """Check points (id, features array<double>); return them as (id, exemplar, label, similarity), and their number."""
-    if points.isStreaming:
-        raise SettingError("points must be a table, not a stream: `assign_stream` takes one")
     # Scaled vectors are checked in the tasks; here it is only seen that they are vectors.
     points, count, dimensions = check_vectors(points, METRICS["manhattan"] if exemplars.is_scaled else exemplars.metric)
     if dimensions != exemplars.dimensions:

@@ -835,8 +835,9 @@ def test_a_fault_of_ours_exits_with_1_and_leaves_nothing(
 
 
 def test_every_row_of_the_settings_table_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["cluster", "--help"])
+    for command in ("cluster", "assign"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
     told = capsys.readouterr().out
     for line in (ROOT / "docs" / "settings.md").read_text().splitlines():
         if line.startswith("| `--"):
