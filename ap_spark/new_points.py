@@ -20,6 +20,7 @@ from pyspark.sql import Column, DataFrame, Window
 from ap_spark._spark.session import current_session
 from ap_spark.errors import InputError, SettingError, errors_from_tasks
 from ap_spark.exact_sum import exact_sum, units_of
+from ap_spark.foreign_names import explains_keywords
 from ap_spark.io.frames import arrow_table, as_points, is_local, to_spark
 from ap_spark.io.writer import OutputDirectory
 from ap_spark.result import Clustering
@@ -42,6 +43,7 @@ __all__ = ["Totals", "assign", "assigned", "exemplars_of", "publish_assigned", "
 _SMALL = 1e-280  # similarities so small are rounded in a mean
 
 
+@explains_keywords
 def assign(
     points: Points,
     exemplars: Clustering | str | PathLike[str] | Points,
@@ -94,13 +96,16 @@ def assign(
     b None None -1764.0
     """
     check_values(NewPoints, min_similarity=min_similarity)
-    known = exemplars_of(exemplars, similarity)
     if not is_local(points):
-        return assigned(as_points(to_spark(points, "points")), known, min_similarity)[0]
+        given = to_spark(points, "points")
+        if given.isStreaming:
+            raise SettingError("points must be a table, not a stream: `assign_stream` takes one")
+        return assigned(as_points(given), exemplars_of(exemplars, similarity), min_similarity)[0]
     rows = arrow_table(points, "points")
     place = rows.schema.get_field_index("id")
     numbered = rows.set_column(place, "id", pa.array(np.arange(len(rows))))
     table = current_session().createDataFrame(numbered)
+    known = exemplars_of(exemplars, similarity)
     found = assigned(as_points(table), known, min_similarity)[0].toArrow().sort_by("id")
     return _in_pandas(found.set_column(0, "id", rows["id"]))
 
@@ -156,8 +161,6 @@ def _labelled(points: DataFrame) -> DataFrame:
 
 def assigned(points: DataFrame, exemplars: Exemplars, min_similarity: float | None) -> tuple[DataFrame, int]:
     """Check points (id, features array<double>); return them as (id, exemplar, label, similarity), and their number."""
-    if points.isStreaming:
-        raise SettingError("points must be a table, not a stream: `assign_stream` takes one")
     # Scaled vectors are checked in the tasks; here it is only seen that they are vectors.
     points, count, dimensions = check_vectors(points, METRICS["manhattan"] if exemplars.is_scaled else exemplars.metric)
     if dimensions != exemplars.dimensions:

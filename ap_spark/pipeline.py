@@ -27,7 +27,7 @@ from ap_spark.errors import InputError, SettingError, errors_from_tasks
 from ap_spark.foreign_names import explains_keywords
 from ap_spark.graph.build import engine_of
 from ap_spark.graph.describe import Description, describe_graph
-from ap_spark.graph.numbering import WrongInput, number_points
+from ap_spark.graph.numbering import WrongInput, broadcast_if_small, number_points
 from ap_spark.io.frames import as_points, is_local, to_spark
 from ap_spark.propagation import Watch
 from ap_spark.result import Clustering
@@ -542,8 +542,8 @@ def _with_features_here(found: Clustering, source: LocalSource) -> Clustering:
 def _with_features(found: Clustering, source: Source, similarity: Similarity) -> Clustering:
     """Return a clustering of points with what new points are compared with."""
     assert source.features is not None
-    exemplars = found.exemplars.select("label", "exemplar")
-    features = source.features.join(F.broadcast(exemplars), F.col("id") == F.col("exemplar"))
+    exemplars = broadcast_if_small(found.exemplars.select("label", "exemplar"), found.summary.n_clusters)
+    features = source.features.join(exemplars, F.col("id") == F.col("exemplar"))
     return replace(
         found,
         exemplar_features=features.select("label", "exemplar", "features"),

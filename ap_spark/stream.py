@@ -13,7 +13,8 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from os import PathLike, fspath
@@ -24,7 +25,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
 from ap_spark._spark import classic
-from ap_spark.errors import InputError, OutputError, SettingError
+from ap_spark.errors import InputError, OutputError, SettingError, errors_from_tasks
+from ap_spark.foreign_names import explains_keywords
 from ap_spark.io.formats import format_paths
 from ap_spark.io.frames import as_points
 from ap_spark.io.paths import Place, conflict
@@ -77,6 +79,7 @@ class Batch:
     seconds: float
 
 
+@explains_keywords
 def assign_stream(
     points: DataFrame,
     exemplars: Clustering | str | PathLike[str] | Points,
@@ -210,15 +213,13 @@ def start(
         if found is None or found[0].isEmpty():
             return
         points, source = found
-        try:
+        with _naming(f"batch {number}" + (f": {source}" if source else "")):
             table = assigned(points, exemplars, chosen.min_similarity)[0].persist()
-        except InputError as error:
-            raise InputError(f"{error} (batch {number}{f': {source}' if source else ''})") from None
-        try:
-            totals = totals_of(table)
-            write_batch(table, f"{store}/assigned/batch={number}", output_format, totals.n_points)
-        finally:
-            table.unpersist()
+            try:
+                totals = totals_of(table)
+                write_batch(table, f"{store}/assigned/batch={number}", output_format, totals.n_points)
+            finally:
+                table.unpersist()
         at, seconds = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter() - began
         record = Batch(number, at, **asdict(totals), seconds=round(seconds, 3))
         store.write_text(f"batches/{number}.json", json.dumps(asdict(record), allow_nan=False) + "\n")
@@ -229,6 +230,16 @@ def start(
     if chosen.once:
         return writer.trigger(availableNow=True).start()
     return writer.trigger(processingTime=f"{chosen.every} seconds").start()
+
+
+@contextmanager
+def _naming(batch: str) -> Iterator[None]:
+    """Add to an InputError which batch it is of, and which files."""
+    try:
+        with errors_from_tasks():
+            yield
+    except InputError as error:
+        raise InputError(f"{error} ({batch})") from None
 
 
 def _opened(
