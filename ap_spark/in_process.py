@@ -20,6 +20,7 @@ from ap_spark.io.frames import arrow_table
 from ap_spark.run import LocalSource, refuse_more_clusters
 from ap_spark.settings import Settings, Similarity
 from ap_spark.similarity.knn_exact import nearest, nearest_by_function
+from ap_spark.similarity.members import LocalMembers
 from ap_spark.similarity.metrics import Metric, between, metric_of
 from ap_spark.similarity.vectors import are_undefined, check_range
 
@@ -63,10 +64,12 @@ def source_of_points(points: Any, preferences: Any, similarity: Similarity, sett
         by_point = _values_of(table["preference"])[order]
     if settings.clusters is not None:
         refuse_more_clusters(settings.clusters, len(ids))
-    i, k, s, about = _similarities(vectors, similarity)
+    i, k, s, about, members = _similarities(vectors, ids, similarity)
     _require(np.isfinite(s).all(), "similarities")
     seconds = {"similarities": round(time.perf_counter() - started, 3)}
-    return LocalSource(i, k, s, ids, by_point, vectors, options=asdict(similarity), neighbors=about, seconds=seconds)
+    return LocalSource(
+        i, k, s, ids, by_point, vectors, members, options=asdict(similarity), neighbors=about, seconds=seconds
+    )
 
 
 def source_of_similarities(similarities: Any, points: Any, preferences: Any, settings: Settings) -> LocalSource:
@@ -158,21 +161,23 @@ def _by_id(preferences: Any, ids: pa.Array) -> Floats | None:
     return _values_of(table["preference"])[order]
 
 
-def _similarities(x: Floats, similarity: Similarity) -> tuple[Integers, Integers, Floats, dict[str, Any] | None]:
-    """Return the similarities (i, k, s) of points, and how neighbours were found."""
+def _similarities(
+    x: Floats, ids: pa.Array, similarity: Similarity
+) -> tuple[Integers, Integers, Floats, dict[str, Any] | None, LocalMembers]:
+    """Return the similarities (i, k, s) of points, how neighbours were found, and the points as they are compared."""
     metric = metric_of(similarity.metric, similarity.width)
     if isinstance(metric, Metric):
         _require(not are_undefined(metric.undefined_for, x).any(), "vectors without similarities")
         check_range(metric, float(np.abs(x).max()), x.shape[1])
         x = metric.prepare(x)
-    n = len(x)
+    n, members = len(x), LocalMembers(ids, x, metric)
     if similarity.neighbors is None:
         s = np.concatenate([between(metric, x[start : start + _PORTION], x) for start in range(0, n, _PORTION)])
         i, k = np.nonzero(~np.eye(n, dtype=bool))
-        return i, k, s[i, k], None
+        return i, k, s[i, k], None, members
     if isinstance(metric, Metric):
         i, k, closeness = nearest(x, x, np.arange(n), similarity.neighbors, metric)
         s = metric.similarity(closeness)
     else:
         i, k, s = nearest_by_function(metric, x, x, np.arange(n), similarity.neighbors)
-    return i, k, s, {"neighbors": similarity.neighbors, "search": "exact", "recall": 1.0}
+    return i, k, s, {"neighbors": similarity.neighbors, "search": "exact", "recall": 1.0}, members

@@ -26,7 +26,7 @@ from ap_spark.io.writer import OutputDirectory
 from ap_spark.result import Clustering
 from ap_spark.schema import check_unique
 from ap_spark.settings import NewPoints, Similarity, TablesOutput, check_values
-from ap_spark.similarity.assignment import Exemplars, collect_exemplars, with_nearest
+from ap_spark.similarity.assignment import NO_EXEMPLARS, Exemplars, collect_exemplars, with_nearest
 from ap_spark.similarity.metrics import METRICS, metric_of
 from ap_spark.similarity.scaling import Scaling
 from ap_spark.similarity.vectors import check_vectors
@@ -135,6 +135,8 @@ def exemplars_of(
             )
         features = _labelled(as_points(to_spark(exemplars, "points")))
         return collect_exemplars(features, metric_of(chosen.metric, chosen.width), None)
+    if not exemplars.summary.n_clusters:
+        raise InputError(NO_EXEMPLARS)
     if exemplars.exemplar_features is None:
         raise InputError(
             "new points are compared with the features of exemplars, but this result has none: it is one of "

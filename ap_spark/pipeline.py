@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import asdict, replace
 from functools import partial
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,12 +29,15 @@ from ap_spark.graph.build import engine_of
 from ap_spark.graph.describe import Description, describe_graph
 from ap_spark.graph.numbering import WrongInput, broadcast_if_small, number_points
 from ap_spark.io.frames import as_points, is_local, to_spark
+from ap_spark.levels import cluster_in_levels
 from ap_spark.propagation import Watch
 from ap_spark.result import Clustering
-from ap_spark.run import LocalSource, Source, cluster, opened_graph, refuse_more_clusters, warn_if_not_converged
+from ap_spark.run import LocalSource, Source, opened_graph, refuse_more_clusters, warn_if_not_converged
 from ap_spark.schema import check_unique, require_columns
-from ap_spark.settings import Execution, Quality, Settings, Similarity, Snapshots, Sparsification
+from ap_spark.settings import Execution, Levels, Quality, Settings, Similarity, Snapshots, Sparsification
 from ap_spark.similarity.all_pairs import all_pairs
+from ap_spark.similarity.members import SparkMembers
+from ap_spark.similarity.metrics import metric_of
 from ap_spark.similarity.neighbors import find_neighbors
 from ap_spark.similarity.pairs import Pairs
 from ap_spark.similarity.scaling import fit_scaling
@@ -64,6 +67,7 @@ def cluster_points(
     max_iter: int = Settings.max_iter,
     convergence_iter: int | None = Settings.convergence_iter,
     seed: int | None = Settings.seed,
+    levels: int | Literal["auto"] | Levels = Levels(),
     sparsification: Sparsification = Sparsification(),
     quality: Quality = Quality(),
     execution: Execution = Execution(),
@@ -83,7 +87,7 @@ def cluster_points(
         neighbours, pairs are stored in both directions unless ``sparsification`` says otherwise.
     preference, preference_quantile, clusters, damping, max_iter, convergence_iter, seed
         See `affinity_propagation`.
-    sparsification, quality, execution, checkpoint, callback
+    levels, sparsification, quality, execution, checkpoint, callback
         See `affinity_propagation`.
 
     Returns
@@ -115,6 +119,7 @@ def cluster_points(
         sparsification,
         execution,
         quality,
+        levels,
         preference=preference,
         preference_quantile=preference_quantile,
         clusters=clusters,
@@ -150,6 +155,7 @@ def affinity_propagation(
     max_iter: int = Settings.max_iter,
     convergence_iter: int | None = Settings.convergence_iter,
     seed: int | None = Settings.seed,
+    levels: int | Literal["auto"] | Levels = Levels(),
     sparsification: Sparsification = Sparsification(),
     quality: Quality = Quality(),
     execution: Execution = Execution(),
@@ -184,6 +190,10 @@ def affinity_propagation(
         15 and 5 / (1 - damping): 15 at 0.5, 100 at 0.95. With both given, the run is scikit-learn's.
     seed : int, optional
         Exact ties are broken by a relative 1e-10, a function of the seed and the ids; None leaves ties as they are.
+    levels : int, "auto" or Levels
+        Whether clusters are clustered again, where more points are to share an exemplar than similarities are stored
+        to it: never (1), until there are so many levels, or ("auto") where the number of clusters or the preference
+        asked for wants that.
     sparsification : Sparsification
         Which of the similarities are stored: how a pair given more than once is merged, the smallest similarity, how
         many of the largest of each point, and whether pairs are stored in both directions.
@@ -240,6 +250,7 @@ def affinity_propagation(
         sparsification,
         execution,
         quality,
+        levels,
         preference=preference,
         preference_quantile=preference_quantile,
         clusters=clusters,
@@ -275,7 +286,7 @@ def _clustered_here(
     try:
         with _stage(callback, "similarities", None):
             made = source()
-        found = cluster(made, settings, replace(watch, callback=noting))
+        found = cluster_in_levels(made, settings, replace(watch, callback=noting))
     except (InputError, WrongInput):
         if has_begun:  # it is the callback's
             raise
@@ -286,7 +297,7 @@ def _clustered_here(
 
 def _clustered(source: Source, settings: Settings, snapshots: Snapshots, callback: _Callback | None) -> Clustering:
     """Cluster on Spark, and warn where the run has not converged."""
-    found = cluster(source, settings, _watch(source.spark, settings, snapshots, callback))
+    found = cluster_in_levels(source, settings, _watch(source.spark, settings, snapshots, callback))
     warn_if_not_converged(found.summary)
     return found
 
@@ -431,6 +442,7 @@ def _settings(
     sparsification: Sparsification,
     execution: Execution,
     quality: Quality = Quality(),
+    levels: int | Literal["auto"] | Levels = Levels(),
     *,
     preference: float | Table | None,
     seed: int | None = Settings.seed,
@@ -440,6 +452,8 @@ def _settings(
     _require(Sparsification, sparsification=sparsification)
     _require(Execution, execution=execution)
     _require(Quality, quality=quality)
+    if not isinstance(levels, Levels):
+        levels = Levels(levels=levels)  # type: ignore[arg-type]
     by_point = None
     if preference is not None and not isinstance(preference, Real):
         if not (isinstance(preference, DataFrame) or hasattr(preference, "columns")):
@@ -451,7 +465,7 @@ def _settings(
         by_point = preference
     others["preference"] = preference if by_point is None else None
     others |= {"jitter": False} if seed is None else {"seed": seed}
-    settings = Settings(**others, **asdict(sparsification), **asdict(quality), **asdict(execution))
+    settings = Settings(**others, **asdict(sparsification), **asdict(quality), **asdict(levels), **asdict(execution))
     if by_point is not None and (settings.preference_quantile, settings.clusters) != (None, None):
         raise SettingError("give the preference in one way: a table, preference_quantile or clusters")
     return settings, by_point
@@ -514,8 +528,12 @@ def _source_of_points(
                     raise
             else:
                 check_unique(table, "id", "the points")
+            members = None
             if similarity.neighbors is not None:
                 named = persisted(named)  # the search reads it more than once
+                if settings.levels != 1:
+                    metric = metric_of(similarity.metric, similarity.width)
+                    members = SparkMembers(persisted(table.select("id", "features")), metric)
             try:
                 pairs, about = _similarities(named, similarity)
             except InputError:
@@ -525,14 +543,23 @@ def _source_of_points(
         seconds = {"similarities": round(time.perf_counter() - started, 3)}
         options, features = asdict(similarity), given.select("id", "features")
         source = Source(
-            pairs, table.select("id"), preferences, numbering, options, about, features, scaling, seconds=seconds
+            pairs,
+            table.select("id"),
+            preferences,
+            numbering,
+            options,
+            about,
+            features,
+            members,
+            scaling,
+            seconds=seconds,
         )
         yield source
 
 
 def _with_features_here(found: Clustering, source: LocalSource) -> Clustering:
     """Return a clustering of points with what new points are compared with; one of similarities as it is."""
-    if source.features is None:
+    if source.features is None or not found.summary.n_clusters:
         return found
     place = pc.index_in(pa.array(found.exemplars["exemplar"], source.ids.type), source.ids).to_numpy()
     features = found.exemplars[["label", "exemplar"]].assign(features=list(source.features[place]))

@@ -78,6 +78,9 @@ class Summary:
     scaling : dict or None
         Where features were scaled: for each of them what was subtracted (``shift``), and by what the rest was divided
         (``width``).
+    levels : list of dict
+        Where clusters were clustered again, each level (see `levels.Climb`). Then n_edges, n_iter and unsettled are
+        those of the first level, and no bound is known.
     """
 
     settings: dict[str, Any]
@@ -102,6 +105,7 @@ class Summary:
     tried: list[dict[str, Any]] = field(default_factory=list)
     neighbors: dict[str, Any] | None = None
     scaling: dict[str, list[float]] | None = None
+    levels: list[dict[str, Any]] = field(default_factory=list)
 
     def __str__(self) -> str:
         """Return the run in a few lines, for a person."""
@@ -173,6 +177,9 @@ class Clustering:
         read from the points when they are used; `save` keeps them too.
     similarity : Similarity, optional
         Of points: how they were compared. None for a result that was loaded, if its metric was a function.
+    levels : DataFrame, optional
+        Where clusters were clustered again: (level, id, exemplar), of all points at level 0, and above it of the
+        exemplars of the level below.
     """
 
     assignments: Any
@@ -183,6 +190,7 @@ class Clustering:
     loaded_from: str | None = None
     exemplar_features: Any = None
     similarity: Similarity | None = None
+    levels: Any = None
 
     @property
     def converged(self) -> bool:

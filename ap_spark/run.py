@@ -39,6 +39,7 @@ from ap_spark.propagation import EndedEarly, Propagation, Watch, propagate, with
 from ap_spark.quality.improve import Goal
 from ap_spark.result import Clustering, Summary
 from ap_spark.settings import Settings
+from ap_spark.similarity.members import Members
 from ap_spark.similarity.pairs import Pairs
 from ap_spark.similarity.scaling import Scaling
 from ap_spark.version import __version__
@@ -81,6 +82,8 @@ class Source:
         How neighbours were found.
     features : DataFrame, optional
         (id, features) of all points, as they were given.
+    members : Members, optional
+        The same as they are compared, where the clusters may be clustered again.
     scaling : Scaling, optional
         How the features were scaled.
     seconds : dict
@@ -94,6 +97,7 @@ class Source:
     options: dict[str, Any] = field(default_factory=dict)
     neighbors: dict[str, Any] | None = None
     features: DataFrame | None = None
+    members: Members | None = None
     scaling: Scaling | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -125,6 +129,8 @@ class LocalSource:
     preferences : float64, shape (n_points,), optional
     features : float64, shape (n_points, n_features), optional
         Of points, as they were given.
+    members : Members, optional
+        The same as they are compared.
     is_given_as_pairs : bool
         Whether the user gave the similarities.
     options, neighbors, seconds
@@ -137,6 +143,7 @@ class LocalSource:
     ids: pa.Array
     preferences: Floats | None = None
     features: Floats | None = None
+    members: Members | None = None
     is_given_as_pairs: bool = False
     options: dict[str, Any] = field(default_factory=dict)
     neighbors: dict[str, Any] | None = None
@@ -170,13 +177,16 @@ class LocalSource:
         return with_chosen_preference(graph, settings, self.preferences)
 
 
-def cluster(source: Source | LocalSource, settings: Settings, watch: Watch) -> Clustering:
-    """Cluster: once, or once for each preference that is tried for a number of clusters."""
+def cluster(source: Source | LocalSource, settings: Settings, watch: Watch, *, warns: bool = True) -> Clustering:
+    """Cluster: once, or once for each preference that is tried for a number of clusters.
+
+    ``warns`` of what looks like a mistake in the graph.
+    """
     if watch.checkpoint:
         watch.checkpoint.open()
     settings = settings.with_window()
     build = source.build
-    inspect = partial(_warn_of_mistakes, source=source, settings=settings)
+    inspect = partial(_warn_of_mistakes, source=source, settings=settings) if warns else _pass_by
     if settings.clusters is None:
         found = _cluster_once(build, settings, watch, inspect)
     else:
@@ -200,6 +210,10 @@ def opened_graph(source: Source, settings: Settings) -> Iterator[EdgeGraph | Blo
         yield graph
     finally:
         graph.release()
+
+
+def _pass_by(graph: EdgeGraph | ArrayGraph) -> None:
+    pass
 
 
 def _warn_of_mistakes(graph: EdgeGraph | ArrayGraph, source: Source | LocalSource, settings: Settings) -> None:

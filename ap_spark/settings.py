@@ -33,6 +33,7 @@ __all__ = [
     "Execution",
     "GraphOutput",
     "Input",
+    "Levels",
     "MetricName",
     "NewPoints",
     "OnDuplicate",
@@ -251,6 +252,40 @@ class Quality(Checked):
 
 @_documented
 @dataclass(frozen=True, kw_only=True)
+class Levels(Checked):
+    """Whether clusters are clustered again, where they are to be larger than a graph of near neighbours permits.
+
+    Raises
+    ------
+    SettingError
+        If a value breaks its rule.
+
+    Examples
+    --------
+    >>> Levels(levels="auto").levels is None, Levels(levels=2).levels
+    (True, 2)
+    """
+
+    levels: int | None = _parameter(
+        None,
+        "cluster the exemplars again, with the sums of their clusters, until there are so many levels; 1: never; auto: "
+        "where the K or the preference asked for wants larger clusters than the stored similarities permit",
+        metavar="N|auto",
+        rule="at least 1, or auto",
+        holds=_positive,
+        none="auto",
+    )
+    missing_similarity: float | None = _parameter(
+        None,
+        "with similarities that are given: what a pair counts that is not among them, once clusters are clustered; "
+        "without it they are not",
+        rule="a finite number",
+        holds=math.isfinite,
+    )
+
+
+@_documented
+@dataclass(frozen=True, kw_only=True)
 class Sparsification(Checked):
     """Which of the given similarities are stored: pairs given more than once, two cuts, both directions.
 
@@ -316,7 +351,7 @@ class Execution(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(Execution, Sparsification, Quality, _MessagePassing):
+class Settings(Execution, Sparsification, Levels, Quality, _MessagePassing):
     """All parameters of a run on similarities.
 
     Raises
@@ -723,6 +758,7 @@ GROUPS: dict[str, type[Checked]] = {
     "Input": Input,
     "Similarities of points": Similarity,
     "Clusters": _MessagePassing,
+    "Levels": Levels,
     "Quality": Quality,
     "Stored similarities": Sparsification,
     "Output": Output,

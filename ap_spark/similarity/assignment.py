@@ -27,7 +27,9 @@ from ap_spark.similarity.scaling import Scaling
 from ap_spark.similarity.vectors import are_undefined, matrix
 from ap_spark.wording import format_count, is_are
 
-__all__ = ["Exemplars", "collect_exemplars", "exemplars_in", "with_nearest"]
+__all__ = ["NO_EXEMPLARS", "Exemplars", "collect_exemplars", "exemplars_in", "with_nearest"]
+
+NO_EXEMPLARS = "new points are given to exemplars, but this result has none: it has no clusters"
 
 _PIECE_BYTES = 2**26  # of the vectors of the exemplars that a task holds at once
 
@@ -167,7 +169,7 @@ def collect_exemplars(features: DataFrame, metric: Metric | PairFunction, scalin
     assert found is not None
     count, dimensions = found
     if not count:
-        raise InputError("new points are given to exemplars, but this result has none: it has no clusters")
+        raise InputError(NO_EXEMPLARS)
 
     step = max(1, _PIECE_BYTES // (8 * dimensions))
     in_portions = (features.where(F.col("label").between(n, n + step - 1)).toArrow() for n in range(0, count, step))

@@ -19,11 +19,23 @@ from ap_spark.errors import SettingError
 from ap_spark.settings import PairFunction, Similarity
 from ap_spark.wording import format_reason
 
-__all__ = ["METRICS", "Floats", "Metric", "PairFunction", "UndefinedFor", "between", "metric_of", "pairwise"]
+__all__ = [
+    "METRICS",
+    "Floats",
+    "Metric",
+    "PairFunction",
+    "UndefinedFor",
+    "between",
+    "metric_of",
+    "of_pairs",
+    "pairwise",
+    "products",
+]
 
 Floats = NDArray[np.float64]
 _Space = Literal["l2", "l1", "dot"]
 UndefinedFor = Literal["none", "zero", "constant"]
+_Sums = Literal["squares", "products", "unknown"]
 
 
 def _unchanged(x: Floats) -> Floats:
@@ -51,6 +63,9 @@ class Metric:
         those whose elements are all equal.
     unit_vectors : bool
         Whether prepared vectors have length 1: only directions count, and closeness is a product in [-1, 1].
+    sums : {"squares", "products", "unknown"}
+        How the sum of the similarities of many vectors to one follows from the sum of these vectors: as that of minus
+        squared distances, as that of products, or not at all.
     """
 
     closeness: PairFunction
@@ -59,6 +74,7 @@ class Metric:
     space: _Space = "l2"
     undefined_for: UndefinedFor = "none"
     unit_vectors: bool = False
+    sums: _Sums = "unknown"
 
 
 def _minus_squares(x: Floats, y: Floats) -> Floats:
@@ -80,7 +96,7 @@ def _minus_absolutes(x: Floats, y: Floats) -> Floats:
     return total
 
 
-def _products(x: Floats, y: Floats) -> Floats:
+def products(x: Floats, y: Floats) -> Floats:
     """Return the products x·y."""
     total: Floats = np.zeros(np.broadcast_shapes(x.shape[1:], y.shape[1:]))
     for a, b in zip(x, y, strict=True):
@@ -90,7 +106,7 @@ def _products(x: Floats, y: Floats) -> Floats:
 
 def _cosines(x: Floats, y: Floats) -> Floats:
     """Return the products of unit vectors, which rounding may have moved beyond 1 or -1."""
-    return np.clip(_products(x, y), -1.0, 1.0)
+    return np.clip(products(x, y), -1.0, 1.0)
 
 
 def _minus_root(closeness: Floats) -> Floats:
@@ -110,7 +126,7 @@ def _unit_length(x: Floats) -> Floats:
     It is divided by its largest element first, so that no square overflows or vanishes.
     """
     x = x / np.abs(x).max(axis=1, keepdims=True)
-    return np.asarray(x / np.sqrt(_products(x.T, x.T))[:, None])
+    return np.asarray(x / np.sqrt(products(x.T, x.T))[:, None])
 
 
 def _standard_score(x: Floats) -> Floats:
@@ -126,18 +142,20 @@ def _standard_score(x: Floats) -> Floats:
 
 
 METRICS: dict[str, Metric] = {
-    "sqeuclidean": Metric(_minus_squares),
+    "sqeuclidean": Metric(_minus_squares, sums="squares"),
     "euclidean": Metric(_minus_squares, _minus_root),
     "manhattan": Metric(_minus_absolutes, space="l1"),
-    "cosine": Metric(_cosines, prepare=_unit_length, undefined_for="zero", unit_vectors=True),
-    "correlation": Metric(_cosines, prepare=_standard_score, undefined_for="constant", unit_vectors=True),
+    "cosine": Metric(_cosines, prepare=_unit_length, undefined_for="zero", unit_vectors=True, sums="products"),
+    "correlation": Metric(
+        _cosines, prepare=_standard_score, undefined_for="constant", unit_vectors=True, sums="products"
+    ),
     "gaussian": Metric(_minus_squares, partial(_gaussian, width=math.nan)),  # metric_of sets the width
-    "dot": Metric(_products, space="dot"),
+    "dot": Metric(products, space="dot", sums="products"),
 }
 
 
-def metric_of(metric: str | PairFunction, width: float | None = None) -> Metric | PairFunction:
-    """Return the metric of a name; return a function as it is.
+def metric_of(metric: str | Metric | PairFunction, width: float | None = None) -> Metric | PairFunction:
+    """Return the metric of a name; return a metric, or a function, as it is.
 
     Raises
     ------
@@ -145,6 +163,8 @@ def metric_of(metric: str | PairFunction, width: float | None = None) -> Metric 
         If there is no metric of that name, or the width is missing, too small, or given for another metric than
         "gaussian".
     """
+    if isinstance(metric, Metric):
+        return metric
     chosen = Similarity(metric=metric, width=width)  # type: ignore[arg-type]
     if not isinstance(chosen.metric, str):
         return chosen.metric
@@ -207,6 +227,13 @@ def between(metric: Metric | PairFunction, x: Floats, y: Floats) -> Floats:
     return metric.similarity(
         metric.closeness(np.ascontiguousarray(x.T)[:, :, None], np.ascontiguousarray(y.T)[:, None, :])
     )
+
+
+def of_pairs(metric: Metric | PairFunction, x: Floats, y: Floats) -> Floats:
+    """Return the similarity of each row of x to the same row of y, both prepared; shapes (n, d), (n, d) and (n,)."""
+    if isinstance(metric, Metric):
+        return metric.similarity(metric.closeness(x.T, y.T))
+    return np.array([_by_function(metric, one[None], other[None])[0, 0] for one, other in zip(x, y, strict=True)])
 
 
 def _by_function(function: PairFunction, x: Floats, y: Floats) -> Floats:

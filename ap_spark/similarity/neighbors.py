@@ -105,7 +105,7 @@ def nearest_neighbors(
 def find_neighbors(
     points: DataFrame,
     neighbors: int,
-    metric: MetricName | PairFunction,
+    metric: MetricName | Metric | PairFunction,
     width: float | None,
     search: Search,
     recall: float,

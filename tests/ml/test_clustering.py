@@ -196,7 +196,7 @@ def test_points_without_ids_are_numbered(points: DataFrame) -> None:
     found = AffinityPropagation(preferenceQuantile=0.1).fit(points)
     exemplars = [row.exemplar for row in found.exemplars().orderBy("label").collect()]
     known = cluster_points(X, preference_quantile=0.1)
-    assert exemplars == [row.exemplar for row in known.exemplars.orderBy("label").collect()]
+    assert exemplars == known.exemplars.sort_values("label")["exemplar"].tolist()
     assert not points.sparkSession.sparkContext._jsc.sc().getPersistentRDDs().size()
 
 

@@ -1,0 +1,484 @@
+"""Few clusters from many points: clusters of clusters, then all points to the exemplars that are left (docs/levels.md).
+
+level 0      points ──► graph ──► clusters
+level 1, …   clusters as items, with the sums of their members ──► neighbours ──► graph ──► clusters of clusters
+down         all points to the most similar exemplar of the last level ──► best members ──► polished on a sample
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyspark.sql.functions as F
+from pyspark.sql import DataFrame, SparkSession
+
+from ap_spark._spark import classic
+from ap_spark.blocks.store import sent
+from ap_spark.graph.local_graph import local_graph
+from ap_spark.propagation import Watch
+from ap_spark.quality.polish import polish
+from ap_spark.quality.problem import problem_of
+from ap_spark.quality.solution import evaluate
+from ap_spark.result import Clustering
+from ap_spark.run import LocalSource, Source, cluster
+from ap_spark.settings import Search, Settings
+from ap_spark.similarity.items import Items
+from ap_spark.similarity.knn_exact import Positions, nearest, nearest_by_function
+from ap_spark.similarity.members import Heads, Members, Under
+from ap_spark.similarity.metrics import Metric
+from ap_spark.similarity.neighbors import find_neighbors
+
+__all__ = ["Climb", "cluster_in_levels"]
+
+logger = logging.getLogger(__name__)
+
+_SHARE = 4  # clusters are to have at most one in so many of the neighbours that a point stores
+_ALL_PAIRS = 2_000  # items, up to which all pairs of them are stored
+_SEARCHED_HERE = 10_000  # items whose neighbours are found in this process
+_CLUSTERED_HERE = 10_000_000  # pairs of items that are clustered in this process
+_TESTED = 1_000  # items that show whether clusters would rather be joined
+_WOULD_JOIN = 0.05  # share of them
+_RECALL = 0.95  # of an approximate search for the neighbours of items
+_ROUNDS = 2  # of moving exemplars to the best member
+_SAMPLE_EDGES, _SAMPLE_POINTS = 5_000_000, 3_000  # of the sample on which exemplars are polished: at most, at least
+_POINTS_A_CLUSTER = 50  # of the sample, at least
+# Of the candidates, so many times as many as there are exemplars, a sampled point knows those nearest to it: as many as
+# hold some _EXEMPLARS_AMONG exemplars, and between these numbers.
+_EXEMPLARS_AMONG = 5
+_SAMPLE_CANDIDATES, _FEWEST_CANDIDATES, _MOST_CANDIDATES = 50_000, 50, 2_000
+
+
+@dataclass(frozen=True)
+class Climb:
+    """One level, for a summary.
+
+    Attributes
+    ----------
+    n_items, n_edges, n_clusters : int
+        Points, or clusters of the level below; stored pairs of them; clusters of this level.
+    n_iter : int
+    ending : str
+    preference : float or None
+    netsim : float
+        The net similarity of all points if each stays with its cluster, at this level's preference.
+    seconds : float
+    """
+
+    n_items: int
+    n_edges: int
+    n_clusters: int
+    n_iter: int
+    ending: str
+    preference: float | None
+    netsim: float
+    seconds: float
+
+
+def cluster_in_levels(source: Source | LocalSource, settings: Settings, watch: Watch) -> Clustering:
+    """Cluster points on one level, or on several where that is asked for.
+
+    Parameters
+    ----------
+    source, settings, watch
+        As for `run.cluster`.
+    """
+    started = time.perf_counter()
+    members = source.members
+    reach = None if source.neighbors is None else source.neighbors["neighbors"] / _SHARE
+    if members is None or reach is None or settings.levels == 1 or settings.min_similarity is not None:
+        return cluster(source, settings, watch)
+    target = settings.clusters
+    if target is None:
+        if settings.levels is None and (settings.preference, settings.preference_quantile) == (None, None):
+            return cluster(source, settings, watch)
+        below = settings
+    elif settings.levels is None and members.n_points <= reach * target:
+        return cluster(source, settings, watch)
+    else:
+        below = replace(settings, clusters=None, gap=None, exact=False)
+    first = cluster(source, below, watch)
+    if not first.summary.n_clusters or first.summary.preference is None:
+        return first
+    if target is not None and first.summary.n_clusters <= target:
+        return first if first.summary.n_clusters == target else cluster(source, settings, watch)
+    climber = _Climber(source, settings, replace(watch, checkpoint=None), members, reach, first)
+    if settings.levels is None and target is None and not climber.would_join():
+        return first
+    climber.climb()
+    return climber.result(started)
+
+
+@dataclass
+class _Climber:
+    """A run from its first level on: up, and down again.
+
+    Attributes
+    ----------
+    reach : float
+        Members that a cluster may have on average without being kept small by the graph.
+    first : Clustering
+        Of the points.
+    items : Items
+        The clusters of the highest level.
+    heads : Heads
+        Their exemplars.
+    above : list of int64 arrays
+        For each level above the first one: the cluster of each of its items, by number.
+    found : list of Climb
+    """
+
+    source: Source | LocalSource
+    settings: Settings
+    watch: Watch
+    members: Members
+    reach: float
+    first: Clustering
+    items: Items = field(init=False)
+    heads: Heads = field(init=False)
+    ids: list[pa.Array] = field(default_factory=list)
+    above: list[Positions] = field(default_factory=list)
+    found: list[Climb] = field(default_factory=list)
+    tried: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        about = self.first.summary
+        assert about.preference is not None
+        self.preference = about.preference
+        self.heads = self.members.heads_of(_exemplar_ids(self.first))
+        with self.watch.stage("levels"):
+            under = self.members.as_assigned(self.heads, self.first.assignments)
+            self.items = under.items
+            under.release()
+        self.ids.append(self.heads.ids)
+        self._note(about.n_points, self.first, sum(about.seconds.values()))
+
+    def _note(self, n_items: int, found: Clustering, seconds: float) -> None:
+        about = found.summary
+        preference = about.preference if about.preference is not None else self.preference
+        netsim = math.fsum(self.items.similarity) + preference * len(self.items)
+        level = Climb(
+            n_items, about.n_edges, about.n_clusters, about.n_iter, about.ending, preference, netsim, round(seconds, 3)
+        )
+        self.found.append(level)
+        logger.info("level %d: %s clusters of %s", len(self.found) - 1, f"{level.n_clusters:,}", f"{n_items:,}")
+
+    def would_join(self) -> bool:
+        """Return whether many clusters would rather be joined to a near one, to which their points store no edge."""
+        if len(self.items) < 2:
+            return False
+        some = np.unique(np.arange(min(_TESTED, len(self.items))) * len(self.items) // min(_TESTED, len(self.items)))
+        i, k = _nearest(self.items, some, 1)
+        return bool(np.mean(self.items.gains(some[i], k) > self.preference) > _WOULD_JOIN)
+
+    def climb(self) -> None:
+        """Cluster the clusters until there are as many as were asked for, or none would be joined."""
+        target, most = self.settings.clusters, self.settings.levels
+        while len(self.items) > (target or 1) and (most is None or len(self.found) < most):
+            started, n_items = time.perf_counter(), len(self.items)
+            is_last = n_items <= _ALL_PAIRS or len(self.found) + 1 == most
+            if target is not None and (is_last or n_items <= self.reach * target):
+                asked = replace(self.settings, clusters=target)
+                is_last = True
+            elif target is not None:
+                asked = replace(self.settings, clusters=None, gap=None, exact=False)
+            else:
+                asked = replace(self.settings, preference=self.preference, preference_quantile=None)
+            with _level_source(self.items, self.source) as source:
+                found = cluster(source, _of_level(asked), self.watch, warns=False).to_pandas()
+            if not found.summary.n_clusters or found.summary.n_clusters == n_items:
+                break
+            exemplar = found.assignments.sort_values("id")["exemplar"].to_numpy(np.int64)
+            self.items, joined = self.items.joined(exemplar)
+            self.heads = self.heads.take(np.unique(exemplar))
+            self.above.append(joined)
+            self.ids.append(self.heads.ids)
+            self.tried = found.summary.tried
+            if target is not None:
+                self.preference = found.summary.preference or self.preference
+            self._note(n_items, found, time.perf_counter() - started)
+            if is_last:
+                break
+
+    def result(self, started: float) -> Clustering:
+        """Go down again, and return what came out."""
+        going_down = time.perf_counter()
+        with self.watch.stage("members"):
+            under = self._down()
+            try:
+                return self._tables(under, started, going_down)
+            finally:
+                under.release()
+
+    def _value(self, under: Under) -> float:
+        """Return the net similarity of all points."""
+        return math.fsum(under.items.similarity) + self.preference * len(under.heads)
+
+    def _down(self) -> Under:
+        """Give all points to the exemplars of the highest level, and move these where that is better."""
+        best = self._with_best_members(self.members.under(self.heads))
+        polished = _polished_on_sample(self.members, best.heads, self.preference, self.settings)
+        if polished is None:
+            return best
+        return self._better(best, self._with_best_members(self.members.under(polished)))
+
+    def _with_best_members(self, under: Under) -> Under:
+        for _ in range(_ROUNDS):
+            heads = under.best()
+            if heads.ids.equals(under.heads.ids):
+                break
+            under = self._better(under, moved := self.members.under(heads))
+            if under is not moved:
+                break
+        return under
+
+    def _better(self, before: Under, after: Under) -> Under:
+        """Return the better of two, and release the other."""
+        kept, other = (after, before) if self._value(after) > self._value(before) else (before, after)
+        other.release()
+        return kept
+
+    def _tables(self, under: Under, started: float, going_down: float) -> Clustering:
+        about, items, ids = self.first.summary, under.items, under.heads.ids
+        members, is_alone = items.size - 1, items.size == 1
+        mean = np.where(is_alone, np.nan, items.similarity / np.maximum(members, 1))
+        exemplars = pa.table(
+            {
+                "label": np.arange(len(ids)),
+                "exemplar": ids,
+                "size": items.size,
+                "preference": np.full(len(ids), self.preference),
+                "mean_similarity": pa.array(mean, mask=is_alone),
+            }
+        )
+        levels = self._levels()
+        assignments = self._assignments(under.rows(), ids)
+        dpsim, expref = math.fsum(items.similarity), self.preference * len(ids)
+        seconds = {"levels": going_down - started - sum(about.seconds.values()), "members": _since(going_down)}
+        summary = replace(
+            about,
+            settings=about.settings | asdict(self.settings),
+            n_clusters=len(ids),
+            converged=all(level.ending == "converged" for level in self.found),
+            ending=next(
+                ending
+                for ending in ("stopped", "settled", "converged")
+                if ending in {level.ending for level in self.found}
+            ),
+            dpsim=dpsim,
+            expref=expref,
+            netsim=dpsim + expref,
+            preference=self.preference,
+            upper_bound=None,
+            gap=None,
+            tried=self.tried,
+            levels=[asdict(level) for level in self.found],
+            seconds=about.seconds | {name: round(value, 3) for name, value in seconds.items()},
+        )
+        spark = self.source.spark
+        return replace(
+            self.first,
+            assignments=assignments,
+            exemplars=spark.createDataFrame(exemplars) if spark else exemplars.to_pandas(),
+            summary=summary,
+            levels=levels,
+        )
+
+    def _names(self) -> pa.Table:
+        """Return the exemplar of each cluster of the first level, at all levels: level_0, level_1, …"""
+        place = np.arange(len(self.ids[0]))
+        names = {"level_0": self.ids[0]}
+        for number, (joined, ids) in enumerate(zip(self.above, self.ids[1:], strict=True), start=1):
+            place = joined[place]
+            names[f"level_{number}"] = ids.take(pa.array(place))
+        return pa.table(names)
+
+    def _levels(self) -> Any:
+        """Return (level, id, exemplar): of all points at level 0, and above it of the exemplars of the level below."""
+        upper = [
+            pa.table({"level": pa.array([number] * len(ids), pa.int32()), "id": ids, "exemplar": above.take(joined)})
+            for number, (ids, joined, above) in enumerate(
+                zip(self.ids[:-1], map(pa.array, self.above), self.ids[1:], strict=True), start=1
+            )
+        ]
+        points, spark = self.first.assignments, self.source.spark
+        if spark is None:
+            first = points.assign(level=np.int32(0))[["level", "id", "exemplar"]]
+            lowest = pa.Table.from_pandas(first, preserve_index=False)
+            return pa.concat_tables([lowest, *(table.cast(lowest.schema) for table in upper)]).to_pandas()
+        first = points.select(F.lit(0).alias("level"), "id", "exemplar")
+        return first.union(spark.createDataFrame(pa.concat_tables(upper))) if upper else first
+
+    def _assignments(self, rows: Any, ids: pa.Array) -> Any:
+        """Return (id, exemplar, label, similarity, level_0, …) of all points."""
+        names, first = self._names(), self.first.assignments
+        if not isinstance(rows, DataFrame):
+            columns = {"id": rows["id"], "exemplar": ids.take(rows["label"].combine_chunks())}
+            table = pa.table(columns | {name: rows[name] for name in ("label", "similarity")}).to_pandas()
+            named = first.sort_values("id")[["exemplar"]].merge(
+                names.to_pandas(), left_on="exemplar", right_on="level_0", how="left"
+            )
+            return table.assign(**{name: named[name].to_numpy() for name in names.column_names})
+        spark = rows.sparkSession
+        exemplars = spark.createDataFrame(pa.table({"label": np.arange(len(ids)), "exemplar": ids}))
+        lowest = first.select("id", F.col("exemplar").alias("level_0"))
+        joined = (
+            rows.join(F.broadcast(exemplars), "label").join(lowest, "id").join(spark.createDataFrame(names), "level_0")
+        )
+        return classic.replicated_checkpoint(
+            joined.select("id", "exemplar", "label", "similarity", *names.column_names)
+        )
+
+
+def _since(started: float) -> float:
+    return time.perf_counter() - started
+
+
+def _exemplar_ids(found: Clustering) -> pa.Array:
+    """Return the exemplars of a clustering, in the order of their ids."""
+    table = found.exemplars
+    if isinstance(table, DataFrame):
+        return table.orderBy("label").select("exemplar").toArrow()["exemplar"].combine_chunks()
+    return pa.array(table.sort_values("label")["exemplar"])
+
+
+def _of_level(settings: Settings) -> Settings:
+    """Return the settings of a level above the first: its similarities are made in both directions, each once."""
+    return replace(settings, levels=1, engine="auto", partitions=None, top=None, on_duplicate="max", symmetrize="none")
+
+
+def _nearest(items: Items, rows: Positions, n: int) -> tuple[Positions, Positions]:
+    """Return the n nearest other items of some items, in this process: places in ``rows``, and items."""
+    centers = items.centers
+    if isinstance(items.metric, Metric):
+        i, k, _ = nearest(centers[rows], centers, rows, n, items.metric)
+    else:
+        i, k, _ = nearest_by_function(items.metric, centers[rows], centers, rows, n)
+    return i, k
+
+
+@contextmanager
+def _level_source(items: Items, below: Source | LocalSource) -> Iterator[Source | LocalSource]:
+    """Return the problem of a level: items by number, with what it brings to move them to near ones."""
+    count, spark, about = len(items), below.spark, below.neighbors
+    assert about is not None
+    wanted = min(about["neighbors"], count - 1)
+    everybody = np.arange(count)
+    if count <= _ALL_PAIRS:
+        i, k = np.nonzero(~np.eye(count, dtype=bool))
+    elif spark is None or count <= _SEARCHED_HERE:
+        i, k = _in_both_directions(*_nearest(items, everybody, wanted), count)
+    else:
+        with _searched(items, wanted, about["search"], spark) as pairs:
+            if count * wanted > _CLUSTERED_HERE and not classic.is_connect(spark):
+                with _computed(pairs, items, spark) as similarities:
+                    yield Source(similarities, spark.range(count), None)
+                    return
+            found = pairs.toArrow()
+        i, k = _in_both_directions(found["i"].to_numpy(), found["k"].to_numpy(), count)
+    yield LocalSource(i, k, items.gains(i, k), pa.array(everybody))
+
+
+def _in_both_directions(i: Positions, k: Positions, count: int) -> tuple[Positions, Positions]:
+    """Return pairs and their other directions, each once."""
+    pairs = np.unique(np.concatenate([i * count + k, k * count + i]))
+    return pairs // count, pairs % count
+
+
+@contextmanager
+def _searched(items: Items, wanted: int, search: Search, spark: SparkSession) -> Iterator[DataFrame]:
+    """Return the nearest items of each item, found by Spark: (i, k)."""
+    centers = np.ascontiguousarray(items.centers)
+    starts = pa.array(np.arange(0, centers.size + 1, centers.shape[1]), pa.int32())
+    features = pa.ListArray.from_arrays(starts, pa.array(centers.ravel()))
+    points = spark.createDataFrame(pa.table({"id": np.arange(len(items)), "features": features})).persist()
+    try:
+        pairs, _, _ = find_neighbors(points, wanted, items.metric, None, search, _RECALL)
+        yield pairs.frame.select("i", "k")
+    finally:
+        points.unpersist()
+
+
+@contextmanager
+def _computed(pairs: DataFrame, items: Items, spark: SparkSession) -> Iterator[DataFrame]:
+    """Return what is gained along pairs (i, k) of items, in both directions: (i, k, s), some of them twice."""
+    arrays = (items.vectors, items.size, items.similarity, items.shift)
+    with sent(spark, *arrays) as (vectors, size, similarity, shift):
+        metric = items.metric
+
+        def gains(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            known = Items(metric, vectors.value, size.value, similarity.value, shift.value)
+            for batch in batches:
+                i, k = batch["i"].to_numpy(), batch["k"].to_numpy()
+                i, k = np.append(i, k), np.append(k, i)
+                yield pa.RecordBatch.from_arrays([i, k, known.gains(i, k)], names=["i", "k", "s"])
+
+        yield pairs.mapInArrow(gains, "i bigint, k bigint, s double")
+
+
+def _polished_on_sample(members: Members, heads: Heads, preference: float, settings: Settings) -> Heads | None:
+    """Open, close and swap exemplars while that is better for a sample of the points; None where that shows little.
+
+    Every sampled point knows its similarities to the nearest of some candidates, which are points of the sample, and
+    to its exemplar. A preference counts for a sample by its share of the points.
+    """
+    count, metric = len(heads), members.metric
+    if not settings.polish or not isinstance(metric, Metric):
+        return None
+    nearest_candidates = min(max(_SAMPLE_CANDIDATES // count, _FEWEST_CANDIDATES), _MOST_CANDIDATES)
+    wanted = min(members.n_points, max(_SAMPLE_EDGES // nearest_candidates, _SAMPLE_POINTS))
+    if wanted < min(members.n_points, _POINTS_A_CLUSTER * count):
+        return None
+    sample = members.sample(wanted)
+    candidates = nearest_candidates * count // _EXEMPLARS_AMONG
+    step = max(1, len(sample) // candidates)
+    return _polished(sample, np.arange(0, len(sample), step), heads, nearest_candidates, preference, members, settings)
+
+
+def _polished(
+    sample: Heads,
+    candidates: Positions,
+    heads: Heads,
+    n: int,
+    preference: float,
+    members: Members,
+    settings: Settings,
+) -> Heads:
+    """Polish exemplars on a sample, of which some points are candidates; see `_polished_on_sample`."""
+    metric = members.metric
+    assert isinstance(metric, Metric)
+    own = pc.index_in(heads.ids, sample.ids)
+    extra = np.flatnonzero(own.is_null().to_numpy(zero_copy_only=False))
+    ids = pa.concat_arrays([sample.ids, heads.ids.take(pa.array(extra))])
+    x = np.concatenate([sample.vectors, heads.vectors[extra]])
+    head = pc.index_in(heads.ids, ids).to_numpy().astype(np.int64)
+    columns = np.union1d(candidates, head)
+    place = np.full(len(x), -1)
+    place[columns] = np.arange(len(columns))
+    i, k, closeness = nearest(x, x[columns], place, min(n, len(columns) - 1), metric)
+    exemplar, similarity = heads.nearest(ids, x, metric)
+    (member,) = np.nonzero(~np.isnan(similarity))
+    i, k = np.append(i, member), np.append(columns[k], head[exemplar[member]])
+    s = np.append(metric.similarity(closeness), similarity[member])
+    _, once = np.unique(i * len(x) + k, return_index=True)
+    i, k, s = i[once], k[once], s[once]
+    s[i >= len(sample)] = 0.0  # exemplars that are not in the sample do not count
+    graph, _ = local_graph(i, k, s, ids, np.arange(len(x)))
+    share = len(sample) / members.n_points
+    is_exemplar = np.zeros(len(x), bool)
+    is_exemplar[head] = True
+    keep_count = settings.clusters is not None
+    with problem_of(graph.with_preference(preference * share)) as problem:
+        found = polish(problem, evaluate(problem, is_exemplar, keep_count=True), keep_count=keep_count)
+    chosen = np.flatnonzero(found.is_exemplar)
+    names = ids.take(pa.array(chosen))
+    order = pc.sort_indices(names).to_numpy()
+    return Heads(names.take(pa.array(order)), x[chosen[order]])

@@ -1,0 +1,125 @@
+"""Clusters as the items of the next level: what the similarities of all their members add up to (docs/levels.md).
+
+An item e stands for the points x of the cluster around e. If all of them moved to another exemplar f, the net
+similarity would grow by
+
+    gain(e, f) = sum over x of s(x, f) - D(e),    D(e) = sum over x != e of s(x, e)
+
+and by -p for the exemplar that is no longer one. So a clustering of the items with the similarities gain(e, f) and the
+preference p has the net similarity of the points, less the sum of all D(e), which does not depend on it.
+
+With S(e) = sum of x - e over the members, n of them, and s itself for pairs of exemplars:
+
+    squared Euclidean         gain(e, f) = n s(e, f) - 2 S(e)·(e - f)              exactly
+    cosine, correlation, dot  gain(e, f) = n s(e, f) + S(e)·f - D(e)               exactly
+    others                    gain(e, f) = n s(e, f) - (n - 1) s(e, e)             as if every x were as far from f as e
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ap_spark.similarity.knn_exact import Positions
+from ap_spark.similarity.metrics import Floats, Metric, PairFunction, of_pairs, products
+
+__all__ = ["Items"]
+
+_AT_ONCE = 4_000_000  # numbers that are worked on together
+
+
+@dataclass(frozen=True)
+class Items:
+    """Clusters, by what is known of all their members.
+
+    Attributes
+    ----------
+    metric : Metric or callable
+    vectors : float64, shape (m, d)
+        The exemplars, prepared by the metric.
+    size : int64, shape (m,)
+        Members, with the exemplar.
+    similarity : float64, shape (m,)
+        D: the sum of the similarities of the members to the exemplar, itself not counted.
+    shift : float64, shape (m, d)
+        S: the sum of the members, less so many times the exemplar.
+    """
+
+    metric: Metric | PairFunction
+    vectors: Floats
+    size: Positions
+    similarity: Floats
+    shift: Floats
+
+    def __len__(self) -> int:
+        return len(self.size)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether gains are exact, and not estimates."""
+        return isinstance(self.metric, Metric) and self.metric.sums != "unknown"
+
+    @property
+    def centers(self) -> Floats:
+        """Among which neighbours are looked for: the means of the members, for other metrics the exemplars."""
+        if not self.is_exact:
+            return self.vectors
+        return np.asarray(self.vectors + self.shift / self.size[:, None])
+
+    def gains(self, i: Positions, k: Positions) -> Floats:
+        """Return what is gained if items i move to the exemplars of items k; 0 where these are the same.
+
+        Parameters
+        ----------
+        i, k : int64, shape (n,)
+
+        Examples
+        --------
+        >>> from ap_spark.similarity.metrics import METRICS
+        >>> items = Items(
+        ...     METRICS["sqeuclidean"],
+        ...     vectors=np.array([[0.0], [10.0]]),
+        ...     size=np.array([2, 1]),
+        ...     similarity=np.array([-1.0, 0.0]),
+        ...     shift=np.array([[1.0], [0.0]]),
+        ... )
+        >>> items.gains(np.array([0, 1]), np.array([1, 0]))  # 0 and 1 to 10: -181, was -1
+        array([-180., -100.])
+        """
+        portions = np.array_split(np.arange(len(i)), max(1, len(i) * self.vectors.shape[1] // _AT_ONCE))
+        return np.where(i == k, 0.0, np.concatenate([self._gains(i[some], k[some]) for some in portions]))
+
+    def _gains(self, i: Positions, k: Positions) -> Floats:
+        own, other, size = self.vectors[i], self.vectors[k], self.size[i]
+        moved = size * of_pairs(self.metric, own, other)
+        if not self.is_exact:
+            return np.asarray(moved - (size - 1) * of_pairs(self.metric, own, own))
+        assert isinstance(self.metric, Metric)
+        if self.metric.sums == "squares":
+            return np.asarray(moved - 2.0 * products(self.shift[i].T, (own - other).T))
+        return np.asarray(moved + products(self.shift[i].T, other.T) - self.similarity[i])
+
+    def joined(self, exemplar: Positions) -> tuple[Items, Positions]:
+        """Return clusters of items as items of the next level.
+
+        Parameters
+        ----------
+        exemplar : int64, shape (m,)
+            The item whose exemplar each item has now.
+
+        Returns
+        -------
+        Items
+            In the order of their exemplars.
+        int64, shape (m,)
+            The new item of each item.
+        """
+        heads, joined = np.unique(exemplar, return_inverse=True)
+        difference = self.vectors - self.vectors[exemplar]
+        shift = np.zeros((len(heads), self.vectors.shape[1]))
+        np.add.at(shift, joined, self.shift + self.size[:, None] * difference)
+        size, similarity = np.zeros(len(heads), np.int64), np.zeros(len(heads))
+        np.add.at(size, joined, self.size)
+        np.add.at(similarity, joined, self.similarity + self.gains(np.arange(len(self)), exemplar))
+        return Items(self.metric, self.vectors[heads], size, similarity, shift), joined
