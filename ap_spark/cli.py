@@ -59,6 +59,7 @@ from ap_spark.settings import (
     Execution,
     GraphOutput,
     Input,
+    Levels,
     NewPoints,
     Output,
     PointsInput,
@@ -198,7 +199,7 @@ def _cluster(given: argparse.Namespace, interrupts: Interrupts) -> None:
     output, run, settings = record(Output, given), record(Run, given), record(Settings, given)
     passing = {name: getattr(settings, name) for name in ("damping", "max_iter", "convergence_iter")}
     passing["seed"] = settings.seed if settings.jitter else None
-    passing["quality"] = record(Quality, given)
+    passing |= {"quality": record(Quality, given), "levels": record(Levels, given)}
     snapshots = record(Snapshots, given)
     with _job(given, output, interrupts, snapshots.checkpoint) as work:
         choices = work.choices | passing | {"checkpoint": snapshots, "callback": work.watcher}
@@ -534,7 +535,8 @@ def _format_result(clustering: Clustering, output: Output) -> str:
     lines = [*str(summary).splitlines(), f"{summary.seconds['all']:.1f} s in all"]
     if largest := clustering.largest():
         lines.append("largest clusters: " + ", ".join(f"{size:,} around {exemplar}" for exemplar, size, _ in largest))
-    lines.append(f"written to {output.output}: assignments, exemplars, trace, summary.json")
+    levels = "".join(f"{name}, " for name in ("levels", "tree") if getattr(clustering, name) is not None)
+    lines.append(f"written to {output.output}: assignments, exemplars, trace, {levels}summary.json")
     return "\n".join(map(printable, lines))
 
 

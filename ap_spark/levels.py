@@ -50,6 +50,7 @@ _WOULD_JOIN = 0.05  # share of them
 _RECALL = 0.95  # of an approximate search for the neighbours of items
 _ROUNDS = 2  # of moving exemplars to the best member
 _SAMPLE_EDGES, _SAMPLE_POINTS = 5_000_000, 3_000  # of the sample on which exemplars are polished: at most, at least
+_MOST_IN_A_TREE = 1_000  # clusters
 _POINTS_A_CLUSTER = 50  # of the sample, at least
 # Of the candidates, so many times as many as there are exemplars, a sampled point knows those nearest to it: as many as
 # hold some _EXEMPLARS_AMONG exemplars, and between these numbers.
@@ -290,6 +291,7 @@ class _Climber:
             exemplars=spark.createDataFrame(exemplars) if spark else exemplars.to_pandas(),
             summary=summary,
             levels=levels,
+            tree=_tree(items, spark),
         )
 
     def _names(self) -> pa.Table:
@@ -336,6 +338,15 @@ class _Climber:
         return classic.replicated_checkpoint(
             joined.select("id", "exemplar", "label", "similarity", *names.column_names)
         )
+
+
+def _tree(items: Items, spark: SparkSession | None) -> Any:
+    """Return the joins of the clusters (left, right, height, size); None where they are too many."""
+    if not 1 < len(items) <= _MOST_IN_A_TREE:
+        return None
+    joins, height, size = items.tree()
+    table = pa.table({"left": joins[:, 0], "right": joins[:, 1], "height": height, "size": size})
+    return spark.createDataFrame(table) if spark else table.to_pandas()
 
 
 def _since(started: float) -> float:

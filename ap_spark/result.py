@@ -9,8 +9,10 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from os import PathLike, fspath
 from typing import Any, get_args
 
+import numpy as np
 import pyarrow as pa
 import pyspark.sql.functions as F
+from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark._spark import classic
@@ -31,6 +33,7 @@ _LARGE_GAP = 0.01
 _LARGEST = 5  # clusters that are shown
 _ENGINES = {"none": "no iterations needed", "in-process": "in this process"}
 _FEATURES = "exemplar_features"  # a table of the output where points were clustered
+_OF_LEVELS = ("levels", "tree")  # tables of the output where clusters were clustered again
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,11 @@ class Summary:
             "preference: each point its own" if self.preference is None else f"preference {self.preference:.6g}"
         )
         lines.insert(1, preference + (f", the best of {len(self.tried)} tried" if self.tried else ""))
+        if self.levels:
+            numbers = [self.n_points, *(level["n_clusters"] for level in self.levels)]
+            ending = f": at last {self.n_clusters:,}" if numbers[-1] != self.n_clusters else ""
+            lines.insert(1, f"levels: {' → '.join(f'{number:,}' for number in numbers)}{ending}")
+            lines.append("no bound is known across levels: the best possible may use pairs that no level stores")
         if self.neighbors:
             lines.insert(1, format_neighbors(self.neighbors))
         if self.promoted:
@@ -180,6 +188,9 @@ class Clustering:
     levels : DataFrame, optional
         Where clusters were clustered again: (level, id, exemplar), of all points at level 0, and above it of the
         exemplars of the level below.
+    tree : DataFrame, optional
+        Where clusters were clustered again and there are at most 1,000: (left, right, height, size), a row for each
+        join of two clusters. See `linkage`.
     """
 
     assignments: Any
@@ -191,6 +202,7 @@ class Clustering:
     exemplar_features: Any = None
     similarity: Similarity | None = None
     levels: Any = None
+    tree: Any = None
 
     @property
     def converged(self) -> bool:
@@ -246,10 +258,41 @@ class Clustering:
         assignments, exemplars, trace = (
             table.orderBy(table.columns[0]).toArrow().to_pandas() for table in self.tables.values()
         )
-        features = self.exemplar_features
-        if features is not None:
-            features = features.orderBy("label").toArrow().to_pandas()
-        return replace(self, assignments=assignments, exemplars=exemplars, trace=trace, exemplar_features=features)
+        others: dict[str, Any] = {
+            name: table if table is None else table.orderBy(*order).toArrow().to_pandas()
+            for name, table, order in (
+                (_FEATURES, self.exemplar_features, ["label"]),
+                ("levels", self.levels, ["level", "id"]),
+                ("tree", self.tree, ["height", "size", "left"]),
+            )
+        }
+        return replace(self, assignments=assignments, exemplars=exemplars, trace=trace, **others)
+
+    def linkage(self) -> NDArray[np.float64]:
+        """Return the joins of clusters, for ``scipy.cluster.hierarchy.dendrogram``.
+
+        Clusters are joined two by two, those first that lose the least similarity by sharing one exemplar, as
+        R's aggExCluster does with exemplars (Bodenhofer, Kothmeier & Hochreiter, Bioinformatics 27, 2011).
+
+        Returns
+        -------
+        float64, shape (K - 1, 4)
+            As SciPy has it: the numbers of two clusters, the height of their join, and the number of exemplars under
+            it. Clusters 0..K-1 are the labels. The height is the similarity lost by the join or by one below it, the
+            largest of these.
+
+        Raises
+        ------
+        InputError
+            If the result has no tree: it has one level, or more than 1,000 clusters.
+        """
+        if self.tree is None:
+            raise InputError(
+                "there is a tree where clusters were clustered again (levels) and are at most 1,000: this result has "
+                f"{len(self.summary.levels) or 1} levels and {self.summary.n_clusters:,} clusters"
+            )
+        tree = self.to_pandas().tree
+        return np.asarray(tree[["left", "right", "height", "size"]], np.float64)
 
     def in_order_of(self, points: Any) -> Clustering:
         """Return the same result, in tables of pandas, with the assignments in the order of the points.
@@ -313,8 +356,9 @@ class Clustering:
         with claimed(spark, output.output, output.if_exists, read) as directory:
             assignments, exemplars, trace = (to_spark(table, name) for name, table in self.tables.items())
             whole = replace(self, assignments=assignments, exemplars=exemplars, trace=trace)
-            if self.exemplar_features is not None:
-                whole = replace(whole, exemplar_features=to_spark(self.exemplar_features, "exemplar features"))
+            others: dict[str, Any] = {name: getattr(self, name) for name in (_FEATURES, *_OF_LEVELS)}
+            others = {name: to_spark(table, name) for name, table in others.items() if table is not None}
+            whole = replace(whole, **others)
             publish(whole, directory, output.output_format)
 
     @classmethod
@@ -351,7 +395,11 @@ class Clustering:
             read_written(spark, path, name, summary) for name in ("assignments", "exemplars", "trace")
         )
         is_of_points = _FEATURES in summary["tables"]
-        features = read_written(spark, path, _FEATURES, summary) if is_of_points else None
+        others: dict[str, Any] = {
+            name: read_written(spark, path, name, summary)
+            for name in (_FEATURES, *_OF_LEVELS)
+            if name in summary["tables"]
+        }
         summary = {"ending": "converged" if summary["converged"] else "stopped", "unsettled": 0} | summary
         known = {name: summary[name] for name in names if name in summary}
         similarity = _similarity_of(summary["settings"]) if is_of_points else None
@@ -361,8 +409,8 @@ class Clustering:
             trace,
             Summary(**known),
             loaded_from=path,
-            exemplar_features=features,
             similarity=similarity,
+            **others,
         )
 
 
@@ -407,6 +455,10 @@ def publish(
     tables = {name: (table, counts[name]) for name, table in clustering.tables.items()}
     if clustering.exemplar_features is not None:
         tables[_FEATURES] = (clustering.exemplar_features, summary.n_clusters)
+    if clustering.levels is not None:
+        tables["levels"] = (clustering.levels, summary.n_points + sum(level["n_items"] for level in summary.levels[1:]))
+    if clustering.tree is not None:
+        tables["tree"] = (clustering.tree, summary.n_clusters)
     directory.publish(
         tables,
         output_format,

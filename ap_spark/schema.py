@@ -9,6 +9,7 @@ What is written is in `OUTPUTS`. An id is a bigint or a string, the same through
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import product
 from typing import NoReturn
@@ -63,9 +64,13 @@ OUTPUTS: dict[str, dict[str, str]] = {
         "unsettled": "bigint",
         "seconds": "double",
     },
+    "levels": {"level": "int", "id": _ID, "exemplar": _ID},
+    "tree": {"left": "bigint", "right": "bigint", "height": "double", "size": "bigint"},
     "similarities": {"i": _ID, "k": _ID, "s": "double"},
     "assigned": {"id": _ID, "exemplar": _EXEMPLAR_ID, "label": "bigint", "similarity": "double"},
 }
+
+_LEVEL = re.compile(r"level_\d+")  # columns that assignments have besides, of the type of the ids
 
 _INTEGERS = (ByteType, ShortType, IntegerType, LongType)
 
@@ -137,12 +142,14 @@ def _how_to_rename(table: DataFrame, names: Sequence[str], missing: Sequence[str
 def check_output(name: str, table: DataFrame) -> None:
     """Check that a table has the columns of an output, in order, and that all ids of a kind have one type.
 
+    Assignments may have the exemplars of levels besides.
+
     Raises
     ------
     ApSparkError
         If it has not: a fault of ours, and nothing is to be written.
     """
-    found = dict(table.dtypes)
+    found = {column: kind for column, kind in table.dtypes if name != "assignments" or not _LEVEL.fullmatch(column)}
     for ids, exemplar_ids in product(("bigint", "string"), repeat=2):
         types = {_ID: ids, _EXEMPLAR_ID: exemplar_ids}
         if list(found.items()) == [(column, types.get(kind, kind)) for column, kind in OUTPUTS[name].items()]:

@@ -123,3 +123,56 @@ class Items:
         np.add.at(size, joined, self.size)
         np.add.at(similarity, joined, self.similarity + self.gains(np.arange(len(self)), exemplar))
         return Items(self.metric, self.vectors[heads], size, similarity, shift), joined
+
+    def tree(self) -> tuple[Positions, Floats, Positions]:
+        """Join items two by two, those first that lose the least similarity by sharing one exemplar.
+
+        The exemplar of a join is that of one of the two: where it has the larger sum.
+
+        Returns
+        -------
+        int64, shape (m - 1, 2)
+            Which items, or joins: the join in row r is number m + r. The smaller number comes first.
+        float64, shape (m - 1,)
+            The similarity lost: the largest up to here, so that it never falls.
+        int64, shape (m - 1,)
+            The number of items under the join.
+        """
+        m = len(self)
+        i, k = np.nonzero(np.ones((m, m), bool))
+        moved = self.gains(i, k).reshape(m, m)  # of all members of a row, to the exemplar of a column
+        value, number, count = np.zeros(m), np.arange(m), np.ones(m, np.int64)
+        loss = np.full((m, m), np.inf)
+        for row in range(m):
+            loss[row, row + 1 :] = _losses(moved, value, row)[row + 1 :]
+        joins, heights, sizes = np.empty((max(m - 1, 0), 2), np.int64), np.empty(max(m - 1, 0)), count[1:].copy()
+        nearest = loss.argmin(axis=1)
+        for step in range(m - 1):
+            a = int(loss[np.arange(m), nearest].argmin())
+            b = int(nearest[a])
+            heights[step], joins[step] = loss[a, b], sorted((number[a], number[b]))
+            both = moved[a] + moved[b]
+            if both[b] > both[a]:
+                moved[:, a] = moved[:, b]
+            moved[a], value[a] = both, max(both[a], both[b])
+            moved[a, a] = value[a]
+            count[a] += count[b]
+            number[a], sizes[step] = m + step, count[a]
+            loss[b, :] = loss[:, b] = np.inf
+            changed = _losses(moved, value, a)
+            alive = np.isfinite(loss).any(axis=1) | np.isfinite(loss).any(axis=0)
+            alive[b] = False
+            loss[a, a + 1 :] = np.where(alive[a + 1 :], changed[a + 1 :], np.inf)
+            loss[:a, a] = np.where(alive[:a], changed[:a], np.inf)
+            stale = (nearest == a) | (nearest == b)
+            stale[a] = True
+            stale[:a] |= loss[:a, a] < loss[np.arange(a), nearest[:a]]
+            nearest[stale] = loss[stale].argmin(axis=1)
+        return joins, np.maximum.accumulate(heights), sizes
+
+
+def _losses(moved: Floats, value: Floats, row: int) -> Floats:
+    """Return what is lost by joining one item with each."""
+    to_own = moved[row, row] + moved[:, row]
+    to_other = moved[row] + moved.diagonal()
+    return np.asarray(value[row] + value - np.maximum(to_own, to_other))
