@@ -20,9 +20,9 @@ from pyspark.sql import Column, DataFrame
 
 from ap_spark._spark import classic
 from ap_spark.blocks import passes
-from ap_spark.blocks.kernel import Flags, Floats, Integers, in_floats, in_units, summed
+from ap_spark.blocks.kernel import Flags, Floats, Integers
 from ap_spark.blocks.store import sent
-from ap_spark.exact_sum import exact_sum, sum_in_units
+from ap_spark.exact_sum import exact_sum, in_floats, in_units, sum_in_units, summed
 from ap_spark.graph.array_graph import ArrayGraph
 from ap_spark.graph.block_graph import BlockGraph
 from ap_spark.graph.edge_graph import EdgeGraph

@@ -13,12 +13,24 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
 import pyspark.sql.functions as F
+from numpy.typing import NDArray
 from pyspark.sql import Column
 
 from ap_spark.errors import InputError
 
-__all__ = ["Units", "exact_sum", "sum_in_units", "unit_of", "units_of", "words_of"]
+__all__ = [
+    "Units",
+    "exact_sum",
+    "in_floats",
+    "in_units",
+    "sum_in_units",
+    "summed",
+    "unit_of",
+    "units_of",
+    "words_of",
+]
 
 _MIN_EXPONENT = -1022  # of a unit: the inverse of a smaller one is no finite double
 _MIN_LARGEST = 2.0**-960  # of the largest addend: the unit of a smaller one would be below 2^_MIN_EXPONENT
@@ -142,3 +154,25 @@ def sum_in_units(value: Column, units: Units) -> Column:
     if len(sums) == 1:
         return sums[0]
     return sums[0].cast("decimal(38,0)") * F.lit(round(units.coarse / units.fine)) + sums[1]
+
+
+def in_units(values: NDArray[np.float64], units: Units) -> list[NDArray[np.int64]]:
+    """Return numbers as multiples of units, one array for each word; the same as `words_of` in SQL."""
+    if units.words == 1:
+        return [_rounded(values, units.coarse)]
+    high = (values * (1.0 / units.coarse)).astype(np.int64)
+    return [high, _rounded(values - high * units.coarse, units.fine)]
+
+
+def _rounded(values: NDArray[np.float64], unit: float) -> NDArray[np.int64]:
+    return np.rint(values * (1.0 / unit)).astype(np.int64)
+
+
+def in_floats(words: NDArray[np.int64], units: Units) -> NDArray[np.float64]:
+    """Return the sums whose words are given."""
+    return np.asarray(sum(word.astype(np.float64) * unit for word, unit in zip(words, units, strict=False)))
+
+
+def summed(values: NDArray[np.float64], units: Units) -> float:
+    """Return the exact sum of some values."""
+    return float(in_floats(np.array([word.sum(keepdims=True) for word in in_units(values, units)]), units)[0])

@@ -23,24 +23,33 @@ from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark._spark import classic
 from ap_spark.blocks.store import sent
+from ap_spark.errors import SettingError
 from ap_spark.graph.local_graph import local_graph
 from ap_spark.propagation import Watch
 from ap_spark.quality.polish import polish
 from ap_spark.quality.problem import problem_of
 from ap_spark.quality.solution import evaluate
 from ap_spark.result import Clustering
-from ap_spark.run import LocalSource, Source, cluster
+from ap_spark.run import LocalSource, Source, TooFewClusters, cluster, opened_graph
 from ap_spark.settings import Search, Settings
+from ap_spark.similarity.given_items import Given as GivenUnder
+from ap_spark.similarity.given_items import GivenItems, LocalGiven, SparkGiven
 from ap_spark.similarity.items import Items
 from ap_spark.similarity.knn_exact import Positions, nearest, nearest_by_function
-from ap_spark.similarity.members import Heads, Members, Under
+from ap_spark.similarity.members import Heads, LocalMembers, Members, SparkMembers, Under
 from ap_spark.similarity.metrics import Metric
 from ap_spark.similarity.neighbors import find_neighbors
 
 __all__ = ["Climb", "cluster_in_levels"]
 
+_AnyMembers = LocalMembers | SparkMembers | LocalGiven | SparkGiven
+_AnyUnder = Under | GivenUnder
 logger = logging.getLogger(__name__)
 
+_NEEDS_MISSING = (
+    "levels of similarities that are given need missing_similarity: what a pair counts that is not among them, got "
+    "levels {} without it"
+)
 _SHARE = 4  # clusters are to have at most one in so many of the neighbours that a point stores
 _ALL_PAIRS = 2_000  # items, up to which all pairs of them are stored
 _SEARCHED_HERE = 10_000  # items whose neighbours are found in this process
@@ -93,29 +102,75 @@ def cluster_in_levels(source: Source | LocalSource, settings: Settings, watch: W
         As for `run.cluster`.
     """
     started = time.perf_counter()
-    members = source.members
-    reach = None if source.neighbors is None else source.neighbors["neighbors"] / _SHARE
-    if members is None or reach is None or settings.levels == 1 or settings.min_similarity is not None:
+    if settings.levels == 1 or (settings.min_similarity is not None and not source.is_given_as_pairs):
         return cluster(source, settings, watch)
+    if source.is_given_as_pairs:
+        if settings.missing_similarity is None:
+            if settings.levels is not None:
+                raise SettingError(_NEEDS_MISSING.format(settings.levels))
+            return cluster(source, settings, watch)
+        with _given(source, settings) as given:
+            return _cluster(source, settings, watch, given, 0.0, started)
+    if settings.missing_similarity is not None:
+        raise SettingError(
+            "missing_similarity is for similarities that are given: those of points are computed from their features, "
+            f"got {settings.missing_similarity:g}"
+        )
+    if source.members is None or source.neighbors is None:
+        return cluster(source, settings, watch)
+    return _cluster(source, settings, watch, source.members, source.neighbors["neighbors"] / _SHARE, started)
+
+
+def _cluster(
+    source: Source | LocalSource, settings: Settings, watch: Watch, members: _AnyMembers, reach: float, started: float
+) -> Clustering:
+    """Cluster where levels are possible; see `_Climber`."""
     target = settings.clusters
     if target is None:
-        if settings.levels is None and (settings.preference, settings.preference_quantile) == (None, None):
+        has_default = (settings.preference, settings.preference_quantile) == (None, None)
+        if settings.levels is None and has_default:
             return cluster(source, settings, watch)
         below = settings
-    elif settings.levels is None and members.n_points <= reach * target:
+    elif (
+        settings.levels is None
+        and isinstance(members, (LocalMembers, SparkMembers))
+        and members.n_points <= reach * target
+    ):
         return cluster(source, settings, watch)
     else:
-        below = replace(settings, clusters=None, gap=None, exact=False)
+        below = _halfway(settings)
     first = cluster(source, below, watch)
     if not first.summary.n_clusters or first.summary.preference is None:
         return first
     if target is not None and first.summary.n_clusters <= target:
-        return first if first.summary.n_clusters == target else cluster(source, settings, watch)
+        return cluster(source, settings, watch)
     climber = _Climber(source, settings, replace(watch, checkpoint=None), members, reach, first)
     if settings.levels is None and target is None and not climber.would_join():
         return first
     climber.climb()
     return climber.result(started)
+
+
+def _n_points(members: _AnyMembers) -> float:
+    """Return the number of points; for given similarities, infinity: only their graph shows how far they reach."""
+    return members.n_points if isinstance(members, (LocalMembers, SparkMembers)) else math.inf
+
+
+@contextmanager
+def _given(source: Source | LocalSource, settings: Settings) -> Iterator[LocalGiven | SparkGiven]:
+    """Return all points with the similarities that are stored."""
+    assert settings.missing_similarity is not None
+    plain = replace(settings, clusters=None)
+    if isinstance(source, LocalSource):
+        i, k, s = source.build(plain).blocks.pairs()
+        yield LocalGiven(source.ids, i, k, s, settings.missing_similarity)
+        return
+    with opened_graph(source, plain) as graph:
+        edges = graph.similarities().persist()
+        try:
+            yield SparkGiven(edges, settings.missing_similarity)
+        finally:
+            edges.unpersist()
 
 
 @dataclass
@@ -140,10 +195,10 @@ class _Climber:
     source: Source | LocalSource
     settings: Settings
     watch: Watch
-    members: Members
+    members: _AnyMembers
     reach: float
     first: Clustering
-    items: Items = field(init=False)
+    items: Items | GivenItems = field(init=False)
     heads: Heads = field(init=False)
     ids: list[pa.Array] = field(default_factory=list)
     above: list[Positions] = field(default_factory=list)
@@ -157,7 +212,7 @@ class _Climber:
         self.heads = self.members.heads_of(_exemplar_ids(self.first))
         with self.watch.stage("levels"):
             under = self.members.as_assigned(self.heads, self.first.assignments)
-            self.items = under.items
+            self.items, self.assigned = under.items, under.rows()
             under.release()
         self.ids.append(self.heads.ids)
         self._note(about.n_points, self.first, sum(about.seconds.values()))
@@ -176,6 +231,10 @@ class _Climber:
         """Return whether many clusters would rather be joined to a near one, to which their points store no edge."""
         if len(self.items) < 2:
             return False
+        if isinstance(self.items, GivenItems):
+            i, k = self.items.pairs()
+            would = np.unique(i[self.items.gains(i, k) > self.preference])
+            return len(would) > _WOULD_JOIN * len(self.items)
         some = np.unique(np.arange(min(_TESTED, len(self.items))) * len(self.items) // min(_TESTED, len(self.items)))
         i, k = _nearest(self.items, some, 1)
         return bool(np.mean(self.items.gains(some[i], k) > self.preference) > _WOULD_JOIN)
@@ -185,16 +244,16 @@ class _Climber:
         target, most = self.settings.clusters, self.settings.levels
         while len(self.items) > (target or 1) and (most is None or len(self.found) < most):
             started, n_items = time.perf_counter(), len(self.items)
-            is_last = n_items <= _ALL_PAIRS or len(self.found) + 1 == most
-            if target is not None and (is_last or n_items <= self.reach * target):
-                asked = replace(self.settings, clusters=target)
-                is_last = True
-            elif target is not None:
-                asked = replace(self.settings, clusters=None, gap=None, exact=False)
-            else:
-                asked = replace(self.settings, preference=self.preference, preference_quantile=None)
+            is_given = isinstance(self.items, GivenItems)
+            is_last = (n_items <= _ALL_PAIRS and not is_given) or len(self.found) + 1 == most
             with _level_source(self.items, self.source) as source:
-                found = cluster(source, _of_level(asked), self.watch, warns=False).to_pandas()
+                if target is None:
+                    asked = replace(self.settings, preference=self.preference, preference_quantile=None)
+                    found = self._cluster(source, asked)
+                elif is_last or is_given or n_items <= self.reach * target:
+                    found, is_last = self._at_target(source, is_last=is_last)
+                else:
+                    found = self._cluster(source, _halfway(self.settings))
             if not found.summary.n_clusters or found.summary.n_clusters == n_items:
                 break
             exemplar = found.assignments.sort_values("id")["exemplar"].to_numpy(np.int64)
@@ -209,6 +268,27 @@ class _Climber:
             if is_last:
                 break
 
+    def _cluster(self, source: Source | LocalSource, settings: Settings) -> Clustering:
+        return cluster(source, _of_level(settings), self.watch, warns=False).to_pandas()
+
+    def _at_target(self, source: Source | LocalSource, *, is_last: bool) -> tuple[Clustering, bool]:
+        """Return so many clusters as were asked for, and whether there are: given similarities may not permit so few.
+
+        Raises
+        ------
+        TooFewClusters
+            If no level permits so few.
+        """
+        try:
+            return self._cluster(source, self.settings), True
+        except TooFewClusters:
+            if is_last or not isinstance(self.items, GivenItems):
+                raise
+            found = self._cluster(source, _halfway(self.settings))
+            if found.summary.n_clusters == len(self.items):
+                raise
+            return found, False
+
     def result(self, started: float) -> Clustering:
         """Go down again, and return what came out."""
         going_down = time.perf_counter()
@@ -219,24 +299,29 @@ class _Climber:
             finally:
                 under.release()
 
-    def _value(self, under: Under) -> float:
+    def _value(self, under: _AnyUnder) -> float:
         """Return the net similarity of all points."""
         return math.fsum(under.items.similarity) + self.preference * len(under.heads)
 
-    def _down(self) -> Under:
+    def _down(self) -> _AnyUnder:
         """Give all points to the exemplars of the highest level, and move these where that is better."""
-        best = self._with_best_members(self.members.under(self.heads))
+        if not isinstance(self.members, (LocalMembers, SparkMembers)):
+            fallback = np.arange(len(self.ids[0]))
+            for joined in self.above:
+                fallback = joined[fallback]
+            return self.members.under(self.heads, self.assigned, fallback)
+        best = self._with_best_members(self.members, self.members.under(self.heads))
         polished = _polished_on_sample(self.members, best.heads, self.preference, self.settings)
         if polished is None:
             return best
-        return self._better(best, self._with_best_members(self.members.under(polished)))
+        return self._better(best, self._with_best_members(self.members, self.members.under(polished)))
 
-    def _with_best_members(self, under: Under) -> Under:
+    def _with_best_members(self, members: Members, under: Under) -> Under:
         for _ in range(_ROUNDS):
             heads = under.best()
             if heads.ids.equals(under.heads.ids):
                 break
-            under = self._better(under, moved := self.members.under(heads))
+            under = self._better(under, moved := members.under(heads))
             if under is not moved:
                 break
         return under
@@ -247,7 +332,7 @@ class _Climber:
         other.release()
         return kept
 
-    def _tables(self, under: Under, started: float, going_down: float) -> Clustering:
+    def _tables(self, under: _AnyUnder, started: float, going_down: float) -> Clustering:
         about, items, ids = self.first.summary, under.items, under.heads.ids
         members, is_alone = items.size - 1, items.size == 1
         mean = np.where(is_alone, np.nan, items.similarity / np.maximum(members, 1))
@@ -340,9 +425,9 @@ class _Climber:
         )
 
 
-def _tree(items: Items, spark: SparkSession | None) -> Any:
+def _tree(items: Items | GivenItems, spark: SparkSession | None) -> Any:
     """Return the joins of the clusters (left, right, height, size); None where they are too many."""
-    if not 1 < len(items) <= _MOST_IN_A_TREE:
+    if not (isinstance(items, Items) and 1 < len(items) <= _MOST_IN_A_TREE):
         return None
     joins, height, size = items.tree()
     table = pa.table({"left": joins[:, 0], "right": joins[:, 1], "height": height, "size": size})
@@ -361,6 +446,11 @@ def _exemplar_ids(found: Clustering) -> pa.Array:
     return pa.array(table.sort_values("label")["exemplar"])
 
 
+def _halfway(settings: Settings) -> Settings:
+    """Return the settings of a level that is not the last: clusters as the median preference has them."""
+    return replace(settings, clusters=None, gap=None, exact=False)
+
+
 def _of_level(settings: Settings) -> Settings:
     """Return the settings of a level above the first: its similarities are made in both directions, each once."""
     return replace(settings, levels=1, engine="auto", partitions=None, top=None, on_duplicate="max", symmetrize="none")
@@ -377,9 +467,13 @@ def _nearest(items: Items, rows: Positions, n: int) -> tuple[Positions, Position
 
 
 @contextmanager
-def _level_source(items: Items, below: Source | LocalSource) -> Iterator[Source | LocalSource]:
+def _level_source(items: Items | GivenItems, below: Source | LocalSource) -> Iterator[Source | LocalSource]:
     """Return the problem of a level: items by number, with what it brings to move them to near ones."""
     count, spark, about = len(items), below.spark, below.neighbors
+    if isinstance(items, GivenItems):
+        i, k = items.pairs()
+        yield LocalSource(i, k, items.gains(i, k), pa.array(np.arange(count)))
+        return
     assert about is not None
     wanted = min(about["neighbors"], count - 1)
     everybody = np.arange(count)

@@ -39,7 +39,7 @@ from ap_spark.propagation import EndedEarly, Propagation, Watch, propagate, with
 from ap_spark.quality.improve import Goal
 from ap_spark.result import Clustering, Summary
 from ap_spark.settings import Settings
-from ap_spark.similarity.members import Members
+from ap_spark.similarity.members import LocalMembers, SparkMembers
 from ap_spark.similarity.pairs import Pairs
 from ap_spark.similarity.scaling import Scaling
 from ap_spark.version import __version__
@@ -48,6 +48,7 @@ from ap_spark.wording import format_count
 __all__ = [
     "LocalSource",
     "Source",
+    "TooFewClusters",
     "cluster",
     "format_not_converged",
     "opened_graph",
@@ -58,6 +59,11 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _ENOUGH = 0.05  # share of a number of clusters: polishing makes up for so much
+
+
+class TooFewClusters(SettingError):
+    """No clustering of the graph has so few clusters."""
+
 
 _Outcome = tuple[Clustering, Clusters, list[Iteration]]
 _Build = Callable[[Settings], EdgeGraph | ArrayGraph]
@@ -82,7 +88,7 @@ class Source:
         How neighbours were found.
     features : DataFrame, optional
         (id, features) of all points, as they were given.
-    members : Members, optional
+    members : SparkMembers, optional
         The same as they are compared, where the clusters may be clustered again.
     scaling : Scaling, optional
         How the features were scaled.
@@ -97,7 +103,7 @@ class Source:
     options: dict[str, Any] = field(default_factory=dict)
     neighbors: dict[str, Any] | None = None
     features: DataFrame | None = None
-    members: Members | None = None
+    members: SparkMembers | None = None
     scaling: Scaling | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -129,7 +135,7 @@ class LocalSource:
     preferences : float64, shape (n_points,), optional
     features : float64, shape (n_points, n_features), optional
         Of points, as they were given.
-    members : Members, optional
+    members : LocalMembers, optional
         The same as they are compared.
     is_given_as_pairs : bool
         Whether the user gave the similarities.
@@ -143,7 +149,7 @@ class LocalSource:
     ids: pa.Array
     preferences: Floats | None = None
     features: Floats | None = None
-    members: Members | None = None
+    members: LocalMembers | None = None
     is_given_as_pairs: bool = False
     options: dict[str, Any] = field(default_factory=dict)
     neighbors: dict[str, Any] | None = None
@@ -379,10 +385,11 @@ def _check_target(target: int, graph: EdgeGraph | ArrayGraph) -> None:
         )
     least = least_clusters(graph)
     if target < least:
-        raise SettingError(
+        raise TooFewClusters(
             f"clusters must be at least {least:,} in this graph, got {target:,}: a cluster lies in one connected "
             "component and has at most as many points as are similar to its exemplar, and it (`ap-spark graph` shows "
-            "both; more neighbours join components)"
+            "both; more neighbours join components). Clusters of clusters (levels) can be fewer: of points with "
+            "neighbors by themselves, of similarities that are given with a missing_similarity for the other pairs"
         )
 
 

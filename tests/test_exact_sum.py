@@ -11,7 +11,7 @@ import pytest
 from ap_spark.blocks import compiled_kernel as compiled
 from ap_spark.blocks import kernel
 from ap_spark.errors import InputError
-from ap_spark.exact_sum import Units, unit_of, units_of
+from ap_spark.exact_sum import Units, in_units, unit_of, units_of
 from tests import oracle
 
 Floats = oracle.Floats
@@ -103,6 +103,6 @@ def test_sums_of_the_largest_addends_do_not_overflow(count: int) -> None:
     units = units_of(1.0, count)
     for sign in (1.0, -1.0):
         for value in (2.0, np.nextafter(2.0, 0.0)):
-            words = kernel.in_units(np.array([sign * value]), units)
+            words = in_units(np.array([sign * value]), units)
             assert all(abs(int(word[0])) * (count + 1) < 2**63 for word in words)
             assert words[0][0] * units.coarse + words[1][0] * units.fine == sign * value

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from ap_spark.blocks.hashing import jittered
 from ap_spark.damping import DAMPINGS, Damping, Levels
-from ap_spark.exact_sum import Units
+from ap_spark.exact_sum import Units, in_units
 
 __all__ = [
     "Block",
@@ -41,12 +41,9 @@ __all__ = [
     "entry_damping",
     "entry_levels",
     "first_similarities",
-    "in_floats",
-    "in_units",
     "iterate",
     "make_block",
     "responsibilities",
-    "summed",
     "unserved",
 ]
 
@@ -439,28 +436,6 @@ def unserved(block: Block, serving: Flags) -> int:
     (0, 2)
     """
     return int(np.count_nonzero(~np.logical_or.reduceat(serving[block.columns], block.starts[:-1])))
-
-
-def in_units(values: Floats, units: Units) -> list[Integers]:
-    """Return numbers as multiples of units, one array for each word; the same as `exact_sum.words_of` in SQL."""
-    if units.words == 1:
-        return [_round(values, units.coarse)]
-    high = (values * (1.0 / units.coarse)).astype(np.int64)
-    return [high, _round(values - high * units.coarse, units.fine)]
-
-
-def _round(values: Floats, unit: float) -> Integers:
-    return np.rint(values * (1.0 / unit)).astype(np.int64)
-
-
-def in_floats(words: Integers, units: Units) -> Floats:
-    """Return the sums whose words are given."""
-    return np.asarray(sum(word.astype(np.float64) * unit for word, unit in zip(words, units, strict=False)))
-
-
-def summed(values: Floats, units: Units) -> float:
-    """Return the exact sum of some values."""
-    return float(in_floats(np.array([word.sum(keepdims=True) for word in in_units(values, units)]), units)[0])
 
 
 def _scratch_of(block: Block, scratch: Floats | None) -> Floats:

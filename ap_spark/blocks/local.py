@@ -35,6 +35,13 @@ class LocalBlocks:
         r, a = np.zeros(len(s)), np.zeros(len(s))
         return Block(self._rows, self._starts, self._diagonal, self._columns, s, r, a)
 
+    def pairs(self) -> tuple[Integers, Integers, Floats]:
+        """Return the stored pairs (i, k) of different points, and their similarities."""
+        i = np.repeat(self._rows, np.diff(self._starts))
+        apart = np.ones(len(i), bool)
+        apart[self._diagonal] = False
+        return i[apart], self._columns[apart].astype(np.int64), self.similarity[apart]
+
     def visit(self, kernel: Callable[..., Any], *of_points: Any) -> list[Any]:
         """Run a pass; return what ``kernel(parts, *of_points)`` returns."""
         return [kernel(self._parts(), *of_points)]

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from ap_spark.blocks import kernel
 from ap_spark.blocks.files import column_type
-from ap_spark.blocks.kernel import Block, Flags, Floats, Integers, in_units
-from ap_spark.exact_sum import Units
+from ap_spark.blocks.kernel import Block, Flags, Floats, Integers
+from ap_spark.exact_sum import Units, in_units
 
 __all__ = [
     "AT_ONCE",

@@ -13,8 +13,8 @@ import pyspark.sql.functions as F
 
 from ap_spark._spark import classic
 from ap_spark.blocks import passes
-from ap_spark.blocks.kernel import Integers, in_floats, summed
-from ap_spark.exact_sum import units_of
+from ap_spark.blocks.kernel import Integers
+from ap_spark.exact_sum import in_floats, summed, units_of
 from ap_spark.graph.array_graph import ArrayGraph
 from ap_spark.graph.block_graph import BlockGraph
 from ap_spark.graph.build import engine_of

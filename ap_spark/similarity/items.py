@@ -134,7 +134,7 @@ class Items:
         int64, shape (m - 1, 2)
             Which items, or joins: the join in row r is number m + r. The smaller number comes first.
         float64, shape (m - 1,)
-            The similarity lost: the largest up to here, so that it never falls.
+            The similarity lost, at least 0: the largest up to here, so that it never falls.
         int64, shape (m - 1,)
             The number of items under the join.
         """
@@ -168,7 +168,7 @@ class Items:
             stale[a] = True
             stale[:a] |= loss[:a, a] < loss[np.arange(a), nearest[:a]]
             nearest[stale] = loss[stale].argmin(axis=1)
-        return joins, np.maximum.accumulate(heights), sizes
+        return joins, np.maximum.accumulate(np.maximum(heights, 0.0)), sizes
 
 
 def _losses(moved: Floats, value: Floats, row: int) -> Floats:

@@ -16,8 +16,7 @@ import pyarrow.compute as pc
 import pyspark.sql.functions as F
 from pyspark.sql import DataFrame
 
-from ap_spark.blocks.kernel import in_floats, in_units
-from ap_spark.exact_sum import Units, exact_sum, units_of
+from ap_spark.exact_sum import Units, exact_sum, in_floats, in_units, units_of
 from ap_spark.similarity.items import Items
 from ap_spark.similarity.knn_exact import Positions, nearest_by_function, nearest_one
 from ap_spark.similarity.metrics import Floats, Metric, PairFunction, products
@@ -210,10 +209,10 @@ class LocalMembers:
     def heads_of(self, ids: pa.Array) -> Heads:
         return Heads(ids, self.vectors[pc.index_in(ids, self.ids).to_numpy()])
 
-    def under(self, heads: Heads) -> Under:
+    def under(self, heads: Heads) -> _LocalUnder:
         return _LocalUnder(self, heads, *heads.nearest(self.ids, self.vectors, self.metric))
 
-    def as_assigned(self, heads: Heads, assignments: Any) -> Under:
+    def as_assigned(self, heads: Heads, assignments: Any) -> _LocalUnder:
         in_order = assignments.sort_values("id")
         return _LocalUnder(self, heads, in_order["label"].to_numpy(), in_order["similarity"].to_numpy(np.float64))
 
