@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ap_spark.progress import Progress
     from ap_spark.quality.improve import Step
     from ap_spark.result import Clustering, Summary
-    from ap_spark.settings import Execution, Quality, Similarity, Snapshots, Sparsification
+    from ap_spark.settings import Execution, Levels, Quality, Similarity, Snapshots, Sparsification
     from ap_spark.similarity.all_pairs import similarities
     from ap_spark.similarity.neighbors import Neighbors, nearest_neighbors
     from ap_spark.similarity.scaling import scale
@@ -54,6 +54,7 @@ __all__ = [
     "Interrupted",
     "Iteration",
     "JavaNotFound",
+    "Levels",
     "Neighbors",
     "NotConverged",
     "OutputError",
@@ -132,6 +133,7 @@ _HOMES = {
     ),
     "settings": (
         "Execution",
+        "Levels",
         "Quality",
         "Similarity",
         "Snapshots",

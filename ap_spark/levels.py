@@ -30,7 +30,7 @@ from ap_spark.quality.polish import polish
 from ap_spark.quality.problem import problem_of
 from ap_spark.quality.solution import evaluate
 from ap_spark.result import Clustering
-from ap_spark.run import LocalSource, Source, TooFewClusters, cluster, opened_graph
+from ap_spark.run import LocalSource, Source, TooFewClusters, cluster, opened_graph, warn_of_another_number
 from ap_spark.settings import Search, Settings
 from ap_spark.similarity.given_items import Given as GivenUnder
 from ap_spark.similarity.given_items import GivenItems, LocalGiven, SparkGiven
@@ -130,7 +130,7 @@ def _cluster(
         has_default = (settings.preference, settings.preference_quantile) == (None, None)
         if settings.levels is None and has_default:
             return cluster(source, settings, watch)
-        below = settings
+        below = settings if settings.levels is None else replace(settings, gap=None, exact=False)
     elif (
         settings.levels is None
         and isinstance(members, (LocalMembers, SparkMembers))
@@ -148,7 +148,10 @@ def _cluster(
     if settings.levels is None and target is None and not climber.would_join():
         return first
     climber.climb()
-    return climber.result(started)
+    found = climber.result(started)
+    if target is not None and found.summary.n_clusters != target:
+        warn_of_another_number(target, found.summary)
+    return found
 
 
 def _n_points(members: _AnyMembers) -> float:
@@ -272,7 +275,7 @@ class _Climber:
         return cluster(source, _of_level(settings), self.watch, warns=False).to_pandas()
 
     def _at_target(self, source: Source | LocalSource, *, is_last: bool) -> tuple[Clustering, bool]:
-        """Return so many clusters as were asked for, and whether there are: given similarities may not permit so few.
+        """Return so many clusters as were asked for, or more, and whether there are not more.
 
         Raises
         ------
@@ -280,7 +283,8 @@ class _Climber:
             If no level permits so few.
         """
         try:
-            return self._cluster(source, self.settings), True
+            found = self._cluster(source, self.settings)
+            return found, found.summary.n_clusters <= (self.settings.clusters or 1)
         except TooFewClusters:
             if is_last or not isinstance(self.items, GivenItems):
                 raise

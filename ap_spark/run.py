@@ -54,6 +54,7 @@ __all__ = [
     "opened_graph",
     "refuse_more_clusters",
     "warn_if_not_converged",
+    "warn_of_another_number",
 ]
 
 logger = logging.getLogger(__name__)
@@ -186,7 +187,7 @@ class LocalSource:
 def cluster(source: Source | LocalSource, settings: Settings, watch: Watch, *, warns: bool = True) -> Clustering:
     """Cluster: once, or once for each preference that is tried for a number of clusters.
 
-    ``warns`` of what looks like a mistake in the graph.
+    ``warns`` of what looks like a mistake in the graph, and of another number of clusters than was asked for.
     """
     if watch.checkpoint:
         watch.checkpoint.open()
@@ -197,6 +198,8 @@ def cluster(source: Source | LocalSource, settings: Settings, watch: Watch, *, w
         found = _cluster_once(build, settings, watch, inspect)
     else:
         found = _search_for_clusters(build, settings, watch, inspect)
+        if warns and found.summary.n_clusters != settings.clusters:
+            warn_of_another_number(settings.clusters, found.summary)
     about = found.summary
     options = {name: value if not callable(value) else repr(value) for name, value in source.options.items()}
     summary = replace(
@@ -298,13 +301,6 @@ def _search_for_clusters(
             if best.summary.n_clusters == target or not trials.enough:
                 break
             trials.enough = 0.0  # polishing has not come to the target from here: search on
-    if best.summary.n_clusters != target:
-        logger.warning(
-            "%s clusters were asked for, the nearest number in %d trials is %s",
-            f"{target:,}",
-            len(trials.tried),
-            f"{best.summary.n_clusters:,}",
-        )
     summary = replace(
         best.summary,
         settings=asdict(settings),
@@ -535,6 +531,16 @@ def _trace_table(trace: Sequence[Iteration]) -> pa.Table:
     columns = zip(*trace, strict=True) if trace else ([],) * len(TRACE)
     return pa.Table.from_arrays(
         [pa.array(column, kind) for column, kind in zip(columns, TRACE.types, strict=True)], schema=TRACE
+    )
+
+
+def warn_of_another_number(asked: int, summary: Summary) -> None:
+    """Log a warning that there are more or fewer clusters than were asked for."""
+    logger.warning(
+        "%s clusters were asked for, the nearest number in %d trials is %s",
+        f"{asked:,}",
+        len(summary.tried),
+        f"{summary.n_clusters:,}",
     )
 
 

@@ -51,11 +51,12 @@ MODULES = sorted(module.name for module in pkgutil.walk_packages(ap_spark.__path
 def test_exported_names() -> None:
     assert sorted(ap_spark.__all__) == [
         "ApSparkError", "CheckpointError", "Clustering", "Degrees", "Description", "Execution", "InputError",
-        "Interrupted", "Iteration", "JavaNotFound", "Neighbors", "NotConverged", "OutputError", "OutputInUse",
-        "PreferenceRange", "Progress", "Quality", "SettingError", "Similarity", "Snapshots", "Sparsification", "Step",
-        "StorageError", "Summary", "__version__", "affinity_propagation", "assign", "assign_stream", "cluster_points",
-        "describe", "describe_points", "make_points", "nearest_neighbors", "preference_quantile", "preference_range",
-        "read_points", "read_similarities", "scale", "similarities", "sparsify",
+        "Interrupted", "Iteration", "JavaNotFound", "Levels", "Neighbors", "NotConverged", "OutputError",
+        "OutputInUse", "PreferenceRange", "Progress", "Quality", "SettingError", "Similarity", "Snapshots",
+        "Sparsification", "Step", "StorageError", "Summary", "__version__", "affinity_propagation", "assign",
+        "assign_stream", "cluster_points", "describe", "describe_points", "make_points", "nearest_neighbors",
+        "preference_quantile", "preference_range", "read_points", "read_similarities", "scale",
+        "similarities", "sparsify",
     ]  # fmt: skip
     for name in ap_spark.__all__:
         assert hasattr(ap_spark, name)

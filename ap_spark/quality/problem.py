@@ -141,11 +141,10 @@ def problem_of(graph: ArrayGraph) -> Iterator[Problem]:
     Up to 10 million edges are fetched to the driver, 120 MB: there a pass costs its arithmetic alone. More stay where
     they are, and a pass is a job.
     """
-    if graph.n_edges <= _FETCHED_EDGES:
+    if graph.n_edges <= _FETCHED_EDGES or not isinstance(graph, BlockGraph):
         fetched = [_as_block(*arrays) for arrays in graph.blocks.visit(_whole)] if graph.n_edges else []
         yield local_problem(fetched, graph.preferences)
         return
-    assert isinstance(graph, BlockGraph)
     unit = unit_of(max(map(abs, graph.range)), graph.n_points)
     preference = in_whole_units(graph.preferences, unit)
     sent_preference = broadcast(graph.spark, preference)
