@@ -215,5 +215,6 @@ def check_together(settings: Settings, source: Input, similarity: Similarity) ->
         raise SettingError("--recall is for the approximate search of --neighbors N: the exact one finds all")
     if source.preference_column and settings.has_preference:
         raise SettingError(
-            "give the preference in one way: --preference, --preference-quantile, --clusters or --preference-column"
+            "give the preference in one way: --preference, --preference-quantile, --clusters, --cluster-size or "
+            "--preference-column"
         )

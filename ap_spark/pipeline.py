@@ -63,6 +63,7 @@ def cluster_points(
     preference: float | Table | None = Settings.preference,
     preference_quantile: float | None = Settings.preference_quantile,
     clusters: int | None = Settings.clusters,
+    cluster_size: float | None = Settings.cluster_size,
     damping: float | None = Settings.damping,
     max_iter: int = Settings.max_iter,
     convergence_iter: int | None = Settings.convergence_iter,
@@ -85,7 +86,7 @@ def cluster_points(
     similarity : Similarity
         The metric, the scaling of features, and whether all pairs are stored or nearest neighbours alone. With
         neighbours, pairs are stored in both directions unless ``sparsification`` says otherwise.
-    preference, preference_quantile, clusters, damping, max_iter, convergence_iter, seed
+    preference, preference_quantile, clusters, cluster_size, damping, max_iter, convergence_iter, seed
         See `affinity_propagation`.
     levels, sparsification, quality, execution, checkpoint, callback
         See `affinity_propagation`.
@@ -123,6 +124,7 @@ def cluster_points(
         preference=preference,
         preference_quantile=preference_quantile,
         clusters=clusters,
+        cluster_size=cluster_size,
         damping=damping,
         max_iter=max_iter,
         convergence_iter=convergence_iter,
@@ -151,6 +153,7 @@ def affinity_propagation(
     preference: float | Table | None = Settings.preference,
     preference_quantile: float | None = Settings.preference_quantile,
     clusters: int | None = Settings.clusters,
+    cluster_size: float | None = Settings.cluster_size,
     damping: float | None = Settings.damping,
     max_iter: int = Settings.max_iter,
     convergence_iter: int | None = Settings.convergence_iter,
@@ -180,6 +183,8 @@ def affinity_propagation(
     clusters : int, optional
         Search for the preference that gives so many clusters, at least 1, by clustering up to 20 times. The nearest
         number that was found is returned, with a warning if it is another one.
+    cluster_size : float, optional
+        The same with the number of clusters that gives them this many points on average, at least 1.
     damping : float, optional
         A fixed damping, in [0.5, 1). By default each point has a damping of its own, from 0.5, which is raised where
         exemplars keep changing.
@@ -254,6 +259,7 @@ def affinity_propagation(
         preference=preference,
         preference_quantile=preference_quantile,
         clusters=clusters,
+        cluster_size=cluster_size,
         damping=damping,
         max_iter=max_iter,
         convergence_iter=convergence_iter,
@@ -286,6 +292,8 @@ def _clustered_here(
     try:
         with _stage(callback, "similarities", None):
             made = source()
+        if settings.cluster_size is not None:
+            settings = settings.with_clusters(made.n_points)
         found = cluster_in_levels(made, settings, replace(watch, callback=noting))
     except (InputError, WrongInput):
         if has_begun:  # it is the callback's
@@ -297,6 +305,8 @@ def _clustered_here(
 
 def _clustered(source: Source, settings: Settings, snapshots: Snapshots, callback: _Callback | None) -> Clustering:
     """Cluster on Spark, and warn where the run has not converged."""
+    if settings.cluster_size is not None:
+        settings = settings.with_clusters(source.n_points)
     found = cluster_in_levels(source, settings, _watch(source.spark, settings, snapshots, callback))
     warn_if_not_converged(found.summary)
     return found
@@ -466,8 +476,8 @@ def _settings(
     others["preference"] = preference if by_point is None else None
     others |= {"jitter": False} if seed is None else {"seed": seed}
     settings = Settings(**others, **asdict(sparsification), **asdict(quality), **asdict(levels), **asdict(execution))
-    if by_point is not None and (settings.preference_quantile, settings.clusters) != (None, None):
-        raise SettingError("give the preference in one way: a table, preference_quantile or clusters")
+    if by_point is not None and settings.has_preference:
+        raise SettingError("give the preference in one way: a table, preference_quantile, clusters or cluster_size")
     return settings, by_point
 
 
@@ -586,7 +596,7 @@ def _chosen_preferences(points: DataFrame, preferences: DataFrame | None, settin
     if preferences is not None or settings.has_preference:
         raise SettingError(
             "give the preference in one way: the column 'preference' of the points, or preference, "
-            "preference_quantile or clusters"
+            "preference_quantile, clusters or cluster_size"
         )
     return points.select("id", "preference")
 

@@ -114,6 +114,16 @@ class Source:
         return self.similarities.sparkSession
 
     @property
+    def n_points(self) -> int:
+        """The number of points."""
+        if self.numbering is not None:
+            return self.numbering.n_points
+        if self.points is not None:
+            return self.points.count()
+        assert isinstance(self.similarities, DataFrame)
+        return self.similarities.select(F.explode(F.array("i", "k"))).distinct().count()
+
+    @property
     def is_given_as_pairs(self) -> bool:
         """Whether the user gave the similarities."""
         return self.numbering is None and isinstance(self.similarities, DataFrame)
@@ -159,6 +169,11 @@ class LocalSource:
     @property
     def spark(self) -> None:
         """There is no session."""
+
+    @property
+    def n_points(self) -> int:
+        """The number of points."""
+        return len(self.ids)
 
     def build(self, settings: Settings) -> LocalGraph:
         """Build the graph by some settings.

@@ -105,6 +105,7 @@ def _is_directory_path(path: str) -> bool:
     return bool(path.strip()) and ":" not in name and not path.startswith("//")
 
 
+_PREFERENCES = ("preference", "preference_quantile", "clusters", "cluster_size")  # one of them says it
 _DIRECTORY = "the path of a directory, without ':' in its last part or a second '/' at its beginning"
 _INTERVAL = re.compile(r"\d+|\d+(\.\d+)?min")
 MIN_INTERVAL_FACTOR = 12  # by the clock, a snapshot waits at least so many times what the last one took
@@ -181,6 +182,13 @@ class _MessagePassing(Checked):
         metavar="K",
         rule="at least 1",
         holds=_positive,
+    )
+    cluster_size: float | None = _parameter(
+        None,
+        "search as for K clusters, with the K that gives clusters this many points on average",
+        metavar="N",
+        rule="a finite number of at least 1",
+        holds=lambda size: 1 <= size < math.inf,
     )
     damping: float | None = _parameter(
         None,
@@ -387,12 +395,17 @@ class Settings(Execution, Sparsification, Levels, Quality, _MessagePassing):
 
     @property
     def has_preference(self) -> bool:
-        """Whether a preference, a quantile of the similarities or a number of clusters is given."""
-        return (self.preference, self.preference_quantile, self.clusters) != (None, None, None)
+        """Whether a preference, a quantile of the similarities, a number of clusters or their size is given."""
+        return any(getattr(self, name) is not None for name in _PREFERENCES)
+
+    def with_clusters(self, n_points: int) -> Self:
+        """Return these settings with a number of clusters in place of their size."""
+        assert self.cluster_size is not None
+        return replace(self, cluster_size=None, clusters=max(1, round(n_points / self.cluster_size)))
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        ways = [name for name in ("preference", "preference_quantile", "clusters") if getattr(self, name) is not None]
+        ways = [name for name in _PREFERENCES if getattr(self, name) is not None]
         if len(ways) > 1:
             raise SettingError(f"give either {' or '.join(ways)}, not both")
 

@@ -177,6 +177,29 @@ def metrics(spark: SparkSession) -> Figure:
     return figure
 
 
+def levels(spark: SparkSession) -> Figure:
+    """Draw one data set at three levels: points, the exemplars of a level, and to which each belongs."""
+    x = clustered_points(20_000, 2, a_cluster=800, spread=6.0, seed=4)
+    found = cluster_points(x, similarity=Similarity(neighbors=30), clusters=25).to_pandas()
+    figure, axes = plt.subplots(1, 3, figsize=(10, 3.6))
+    numbers = np.linspace(0, len(found.summary.levels) - 1, 3).round().astype(int)
+    for axis, number in zip(axes, numbers, strict=True):
+        level = found.summary.levels[number]
+        exemplars = found.assignments[f"level_{number}"].to_numpy()
+        last = number == numbers[-1]
+        exemplars = found.assignments["exemplar"].to_numpy() if last else exemplars
+        heads, place = np.unique(exemplars, return_inverse=True)
+        color = np.random.default_rng(1).permutation(len(heads))[place]
+        axis.scatter(*x.T, c=color, s=0.5, cmap="turbo", alpha=0.5, rasterized=True)
+        axis.scatter(*x[heads].T, s=14 if last else 1, color="black")
+        name = "all points to the last exemplars" if last else f"level {number}"
+        axis.set_title(f"{name}: {level['n_clusters']:,} clusters", fontsize=9)
+        axis.set_xticks([])
+        axis.set_yticks([])
+    figure.suptitle("20,000 points, 30 neighbours each, 25 clusters asked for", fontsize=10)
+    return figure
+
+
 PICTURES = {
     "iris": iris,
     "bound": bound,
@@ -184,6 +207,7 @@ PICTURES = {
     "neighbors": neighbors,
     "preferences": preferences,
     "metrics": metrics,
+    "levels": levels,
 }
 
 

@@ -89,6 +89,16 @@ def test_as_many_clusters_as_asked_for(clusters: int) -> None:
         assert sum_of(found) == pytest.approx(pairwise(X, X).sum(axis=0).max())
 
 
+def test_clusters_of_a_size() -> None:
+    found = cluster_points(POINTS, similarity=NEAREST, cluster_size=59.0)
+    assert (found.summary.n_clusters, found.summary.settings["clusters"]) == (8, 8)
+    assert cluster_points(POINTS[:20], cluster_size=1000.0).summary.n_clusters == 1
+    with pytest.raises(SettingError, match="give either clusters or cluster_size, not both"):
+        cluster_points(POINTS, clusters=8, cluster_size=60.0)
+    with pytest.raises(SettingError, match="cluster_size must be a finite number of at least 1, got 0"):
+        affinity_propagation(given(), cluster_size=0.5)
+
+
 def test_one_preference_at_all_levels() -> None:
     quick = Quality(gap=None)
     flat = cluster_points(POINTS, similarity=NEAREST, preference=-500.0, levels=1, quality=quick)

@@ -83,7 +83,9 @@ def test_the_arguments_are_those_of_a_run(spark: SparkSession, frame: Frame) -> 
     assert found.engine == "dataframe"
     assert describe(edges, preference=0.25).preference == 0.25
     assert describe(edges, preference_quantile=0.25).preference == -4.5
-    with pytest.raises(SettingError, match="give the preference in one way: a table, preference_quantile or clusters"):
+    with pytest.raises(
+        SettingError, match="give the preference in one way: a table, preference_quantile, clusters or cluster_size"
+    ):
         describe(edges, preference=preference, preference_quantile=0.5)
     with pytest.raises(SettingError, match="give either preference or clusters, not both"):
         describe(edges, preference=-1.0, clusters=2)
