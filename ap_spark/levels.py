@@ -131,15 +131,13 @@ def _cluster(
         if settings.levels is None and has_default:
             return cluster(source, settings, watch)
         below = settings if settings.levels is None else replace(settings, gap=None, exact=False)
-    elif (
-        settings.levels is None
-        and isinstance(members, (LocalMembers, SparkMembers))
-        and members.n_points <= reach * target
-    ):
+    elif settings.levels is None and reach and source.n_points <= reach * target:
         return cluster(source, settings, watch)
     else:
         below = _halfway(settings)
     first = cluster(source, below, watch)
+    if first.summary.preference is None and settings.levels is not None:
+        raise SettingError(f"levels need one preference for all points, got levels {settings.levels} with many")
     if not first.summary.n_clusters or first.summary.preference is None:
         return first
     if target is not None and first.summary.n_clusters <= target:
@@ -152,11 +150,6 @@ def _cluster(
     if target is not None and found.summary.n_clusters != target:
         warn_of_another_number(target, found.summary)
     return found
-
-
-def _n_points(members: _AnyMembers) -> float:
-    """Return the number of points; for given similarities, infinity: only their graph shows how far they reach."""
-    return members.n_points if isinstance(members, (LocalMembers, SparkMembers)) else math.inf
 
 
 @contextmanager

@@ -83,6 +83,7 @@ def test_single_files_json_and_quiet(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert json.loads(capsys.readouterr().out)["graph"]["n_points"] == 6
 
 
+@pytest.mark.long
 def test_several_inputs_are_one_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = POINTS.splitlines(keepends=True)
     (tmp_path / "more.csv").write_text(lines[0] + "".join(lines[4:]))

@@ -87,7 +87,7 @@ def mistake(path: Path, older: bytes) -> None:
 @pytest.mark.parametrize(
     ("spoil", "blocks"),
     [
-        (mistake, 2),
+        pytest.param(mistake, 2, marks=LONG),
         (delete, 1),
         pytest.param(truncate, 2, marks=LONG),
         pytest.param(swap, 2, marks=LONG),

@@ -110,7 +110,7 @@ def test_no_spark_is_started() -> None:
     [
         (POINTS.assign(x=np.nan), {}),
         (pd.DataFrame({"id": [1, 1, 2], "x": [1.0, 2.0, 3.0]}), {}),
-        (POINTS, {"preference": OWN.head(10)}),
+        pytest.param(POINTS, {"preference": OWN.head(10)}, marks=LONG),
         pytest.param(POINTS * 0, {"similarity": Similarity(metric="cosine")}, marks=LONG),
         pytest.param(POINTS.assign(preference=-1.0), {"preference": -2.0}, marks=LONG),
         pytest.param(POINTS, {"clusters": 61}, marks=LONG),

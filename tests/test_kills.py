@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from ap_spark.cli import main
 from tests.conftest import INTERPRETING, ROOT, random_edges
 from tests.outputs import result, summary
-from tests.test_jobs import finish, start
+from tests.test_jobs import ENVIRONMENT, finish, start
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("spark")]
 
@@ -129,3 +130,44 @@ def test_a_killed_driver_is_made_up_for_by_the_next(
     assert seen.pop("partial", 0) == 0, seen
     assert any(str(summary(tmp_path / "out")["netsim"]) in found for found in seen), f"the result was seen: {seen}"
     print(f"killed {moment}: {'in time' if ended is None else 'too late'}, seen {seen}")
+
+
+@pytest.mark.parametrize("moment", ["graph:", "level 0:", "level 1:"])
+def test_a_driver_killed_at_any_level_is_made_up_for_by_the_next(tmp_path: Path, moment: str) -> None:
+    """The first level resumes from its snapshots; what comes after it is computed again."""
+    rng = np.random.default_rng(31)
+    x = 6.0 * rng.normal(size=(30, 3))[rng.integers(0, 30, 3000)] + rng.normal(size=(3000, 3))
+    pd.DataFrame(x, columns=["x", "y", "z"]).to_parquet(tmp_path / "points.parquet")
+    given = [
+        "cluster",
+        "points.parquet",
+        "--neighbors",
+        "20",
+        "--clusters",
+        "10",
+        "--verbose",
+        "--checkpoint",
+        "checkpoint",
+    ]
+    given += ["--checkpoint-every", "10", *INTERPRETING]
+    finish(["ap-spark", *given, "--output", "expected"], cwd=tmp_path)
+    log = tmp_path / "log"
+    with log.open("w") as told:
+        command = ["ap-spark", *given, "--output", "out"]
+        process = subprocess.Popen(
+            command, cwd=tmp_path, env=ENVIRONMENT, stdout=told, stderr=told, start_new_session=True
+        )
+        deadline = time.monotonic() + 200
+        while f" {moment}" not in log.read_text() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        assert process.poll() is None, log.read_text()
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(60)
+    assert not (tmp_path / "out").exists()
+    finish(["ap-spark", *given, "--output", "out"], cwd=tmp_path)
+    assert result(tmp_path / "out") == result(tmp_path / "expected")
+    for name in ("levels", "tree"):
+        first, again = (pq.read_table(tmp_path / output / name).to_pandas() for output in ("expected", "out"))
+        order = list(first.columns)
+        assert first.sort_values(order).to_numpy().tolist() == again.sort_values(order).to_numpy().tolist()
+    assert not list((tmp_path / "checkpoint").iterdir())

@@ -219,7 +219,7 @@ def test_a_run_that_is_stopped_at_any_level_resumes_to_the_same_bits(spark: Spar
     points = spark.createDataFrame(POINTS.assign(id=POINTS.index))
     options: dict[str, Any] = {"similarity": NEAREST, "clusters": 8}
     whole = cluster_points(points, **options).to_pandas()
-    for level in range(len(whole.summary.levels)):
+    for level in (0, 1):  # the first, and the last
         seen: list[int] = []
 
         def stops(done: Iteration, level: int = level, seen: list[int] = seen) -> bool:
@@ -257,6 +257,8 @@ def test_given_similarities_need_a_value_for_the_others() -> None:
         cluster_points(POINTS, similarity=NEAREST, levels=Levels(missing_similarity=-50.0))
     with pytest.raises(SettingError, match="levels must be at least 1, or auto, got 0"):
         cluster_points(POINTS, levels=0)
+    with pytest.raises(SettingError, match="levels need one preference for all points, got levels 2 with many"):
+        cluster_points(POINTS.assign(preference=-np.arange(480.0)), similarity=NEAREST, levels=2)
 
 
 @pytest.mark.parametrize("options", [{"clusters": 8}, pytest.param({"preference": -500.0}, marks=LONG)])

@@ -92,6 +92,7 @@ def test_points_of_the_run_are_where_the_run_has_put_them(clustering: Clustering
         assert similarity == (0.0 if name == exemplar else known[name].similarity)
 
 
+@pytest.mark.long
 def test_exemplars_in_pieces_give_the_same_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Copies among them: the first of equally near ones is taken, also where the next is in another piece."""
     y = np.repeat(RNG.integers(0, 9, (9, 2)).astype(float), 2, axis=0)

@@ -74,7 +74,8 @@ def test_approximate_neighbours(spark: SparkSession, monkeypatch: pytest.MonkeyP
     assert (again.recall, sorted(rows_of(again.edges))) == (found.recall, sorted(rows))
 
 
-@pytest.mark.parametrize("metric", ["manhattan", pytest.param("correlation", marks=LONG)])
+@pytest.mark.long
+@pytest.mark.parametrize("metric", ["manhattan", "correlation"])
 def test_approximate_neighbours_by_other_metrics_are_all_found(spark: SparkSession, metric: MetricName) -> None:
     x = DATA["random"]
     found = nearest_neighbors(make_frame(spark, x), 10, metric=metric, search="approximate", recall=1.0)
