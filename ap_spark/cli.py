@@ -197,7 +197,7 @@ class _Job:
 def _cluster(given: argparse.Namespace, interrupts: Interrupts) -> None:
     """Read, cluster, publish, print the result."""
     output, run, settings = record(Output, given), record(Run, given), record(Settings, given)
-    passing = {name: getattr(settings, name) for name in ("cluster_size", "damping", "max_iter", "convergence_iter")}
+    passing = {name: getattr(settings, name) for name in ("damping", "max_iter", "convergence_iter")}
     passing["seed"] = settings.seed if settings.jitter else None
     passing |= {"quality": record(Quality, given), "levels": record(Levels, given)}
     snapshots = record(Snapshots, given)
@@ -426,6 +426,7 @@ def _job(
             "preference": preference,
             "preference_quantile": settings.preference_quantile,
             "clusters": settings.clusters,
+            "cluster_size": settings.cluster_size,
             "sparsification": record(Sparsification, given),
             "execution": record(Execution, given),
         }

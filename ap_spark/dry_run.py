@@ -150,6 +150,7 @@ def foresee_points(rows: DataFrame, similarity: Similarity, settings: Settings) 
     """
     metric = metric_of(similarity.metric, similarity.width)
     _, n_points, dimensions = check_vectors(scale(as_points(rows), similarity.scale), metric)
+    settings = _with_clusters(settings, n_points)
     pairing: Pairing = "all"
     neighbors, where = n_points - 1, "of all pairs"
     if similarity.neighbors is not None:
@@ -191,6 +192,7 @@ def foresee_similarities(rows: DataFrame, points: DataFrame | None, settings: Se
         check_pairs(edges, merged, collect_pair_stats(merged), settings.on_duplicate)  # raises the error
     n_pairs, one_way = (round(found.stored * share) for share in (sample.distinct, sample.one_way))
     n_points = _count_points(edges, points)
+    settings = _with_clusters(settings, n_points)
     n_edges, is_certain = n_stored(n_pairs, n_points, settings, one_way=one_way)
     return DryRun(
         work=_workload(rows.sparkSession, n_points, n_edges, 0, "given", settings),
@@ -200,6 +202,11 @@ def foresee_similarities(rows: DataFrame, points: DataFrame | None, settings: Se
         free=_free(rows.sparkSession),
         unchecked=_UNCHECKED["points without a preference"] if sample.is_all else _UNCHECKED["all pairs"],
     )
+
+
+def _with_clusters(settings: Settings, n_points: int) -> Settings:
+    """Return settings with a number of clusters in place of their size."""
+    return settings if settings.cluster_size is None else settings.with_clusters(n_points)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -23,8 +23,11 @@ from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark._spark import classic
 from ap_spark.blocks.store import sent
-from ap_spark.errors import SettingError
+from ap_spark.checkpoint import Checkpoint
+from ap_spark.convergence import Ending
+from ap_spark.errors import InputError, Interrupted, SettingError
 from ap_spark.graph.local_graph import local_graph
+from ap_spark.graph.numbering import WrongInput
 from ap_spark.propagation import Watch
 from ap_spark.quality.polish import polish
 from ap_spark.quality.problem import problem_of
@@ -50,6 +53,8 @@ _NEEDS_MISSING = (
     "levels of similarities that are given need missing_similarity: what a pair counts that is not among them, got "
     "levels {} without it"
 )
+_ONE_PREFERENCE = "levels need one preference for all points, got levels {} with many"
+_WORST_FIRST: tuple[Ending, ...] = ("stopped", "settled", "converged")
 _SHARE = 4  # clusters are to have at most one in so many of the neighbours that a point stores
 _ALL_PAIRS = 2_000  # items, up to which all pairs of them are stored
 _SEARCHED_HERE = 10_000  # items whose neighbours are found in this process
@@ -102,8 +107,16 @@ def cluster_in_levels(source: Source | LocalSource, settings: Settings, watch: W
         As for `run.cluster`.
     """
     started = time.perf_counter()
-    if settings.levels == 1 or (settings.min_similarity is not None and not source.is_given_as_pairs):
+    several = settings.levels is not None and settings.levels > 1
+    if settings.missing_similarity is not None and not source.is_given_as_pairs:
+        raise SettingError(
+            "missing_similarity is for similarities that are given: those of points are computed from their features, "
+            f"got {settings.missing_similarity:g}"
+        )
+    if settings.levels == 1:
         return cluster(source, settings, watch)
+    if several and source.preferences is not None:
+        raise SettingError(_ONE_PREFERENCE.format(settings.levels))
     if source.is_given_as_pairs:
         if settings.missing_similarity is None:
             if settings.levels is not None:
@@ -111,14 +124,17 @@ def cluster_in_levels(source: Source | LocalSource, settings: Settings, watch: W
             return cluster(source, settings, watch)
         with _given(source, settings) as given:
             return _cluster(source, settings, watch, given, 0.0, started)
-    if settings.missing_similarity is not None:
-        raise SettingError(
-            "missing_similarity is for similarities that are given: those of points are computed from their features, "
-            f"got {settings.missing_similarity:g}"
-        )
-    if source.members is None or source.neighbors is None:
+    if settings.min_similarity is not None:
+        if several:
+            raise SettingError(
+                "levels of points need all similarities to the exemplars, so leave out min_similarity, got "
+                f"{settings.min_similarity:g}"
+            )
         return cluster(source, settings, watch)
-    return _cluster(source, settings, watch, source.members, source.neighbors["neighbors"] / _SHARE, started)
+    neighbors = 0 if source.neighbors is None else source.neighbors["neighbors"]
+    if source.members is None or not 0 < neighbors < source.n_points - 1:
+        return cluster(source, settings, watch)
+    return _cluster(source, settings, watch, source.members, neighbors / _SHARE, started)
 
 
 def _cluster(
@@ -131,21 +147,28 @@ def _cluster(
         if settings.levels is None and has_default:
             return cluster(source, settings, watch)
         below = settings if settings.levels is None else replace(settings, gap=None, exact=False)
-    elif settings.levels is None and reach and source.n_points <= reach * target:
-        return cluster(source, settings, watch)
     else:
+        if settings.levels is None and reach and source.n_points <= reach * target:
+            with suppress(TooFewClusters):
+                return cluster(source, settings, watch)
+        if watch.checkpoint:
+            watch.checkpoint.open()
+            if watch.checkpoint.tried:  # a run before this one had come to a search on one level
+                return cluster(source, settings, watch)
         below = _halfway(settings)
     first = cluster(source, below, watch)
     if first.summary.preference is None and settings.levels is not None:
-        raise SettingError(f"levels need one preference for all points, got levels {settings.levels} with many")
+        raise SettingError(_ONE_PREFERENCE.format(settings.levels))
     if not first.summary.n_clusters or first.summary.preference is None:
         return first
     if target is not None and first.summary.n_clusters <= target:
         return cluster(source, settings, watch)
-    climber = _Climber(source, settings, replace(watch, checkpoint=None), members, reach, first)
+    climber = _Climber(source, settings, watch, members, reach, first)
     if settings.levels is None and target is None and not climber.would_join():
         return first
     climber.climb()
+    if target is None and len(climber.found) == 1:
+        return first
     found = climber.result(started)
     if target is not None and found.summary.n_clusters != target:
         warn_of_another_number(target, found.summary)
@@ -200,9 +223,12 @@ class _Climber:
     above: list[Positions] = field(default_factory=list)
     found: list[Climb] = field(default_factory=list)
     tried: list[dict[str, Any]] = field(default_factory=list)
+    stopped: bool = False
+    checkpoint: Checkpoint | None = None
 
     def __post_init__(self) -> None:
         about = self.first.summary
+        self.watch, self.checkpoint = replace(self.watch, checkpoint=None), self.watch.checkpoint
         assert about.preference is not None
         self.preference = about.preference
         self.heads = self.members.heads_of(_exemplar_ids(self.first))
@@ -250,7 +276,9 @@ class _Climber:
                     found, is_last = self._at_target(source, is_last=is_last)
                 else:
                     found = self._cluster(source, _halfway(self.settings))
-            if not found.summary.n_clusters or found.summary.n_clusters == n_items:
+            if not found.summary.n_clusters:
+                self.stopped = True
+            if found.summary.n_clusters in (0, n_items):
                 break
             exemplar = found.assignments.sort_values("id")["exemplar"].to_numpy(np.int64)
             self.items, joined = self.items.joined(exemplar)
@@ -259,13 +287,25 @@ class _Climber:
             self.ids.append(self.heads.ids)
             self.tried = found.summary.tried
             if target is not None:
-                self.preference = found.summary.preference or self.preference
+                assert found.summary.preference is not None
+                self.preference = found.summary.preference
             self._note(n_items, found, time.perf_counter() - started)
             if is_last:
                 break
 
     def _cluster(self, source: Source | LocalSource, settings: Settings) -> Clustering:
-        return cluster(source, _of_level(settings), self.watch, warns=False).to_pandas()
+        try:
+            return cluster(source, _of_level(settings), self.watch, warns=False).to_pandas()
+        except WrongInput as error:
+            raise InputError(
+                f"clusters must have similarities that can be added, but on level {len(self.found)} there are {error}: "
+                "levels=1 keeps one level"
+            ) from error
+        except Interrupted as stopped:
+            reason = f"stopped on level {len(self.found)}, of which no snapshots are taken"
+            if self.checkpoint is None:
+                raise
+            raise Interrupted(f"{reason}; {self.checkpoint.format_saved()}") from stopped
 
     def _at_target(self, source: Source | LocalSource, *, is_last: bool) -> tuple[Clustering, bool]:
         """Return so many clusters as were asked for, or more, and whether there are not more.
@@ -344,18 +384,16 @@ class _Climber:
         )
         levels = self._levels()
         assignments = self._assignments(under.rows(), ids)
+        endings = {level.ending for level in self.found} | ({"stopped"} if self.stopped else set())
         dpsim, expref = math.fsum(items.similarity), self.preference * len(ids)
-        seconds = {"levels": going_down - started - sum(about.seconds.values()), "members": _since(going_down)}
+        below = sum(value for name, value in about.seconds.items() if name not in self.source.seconds)
+        seconds = {"levels": going_down - started - below, "members": _since(going_down)}
         summary = replace(
             about,
             settings=about.settings | asdict(self.settings),
             n_clusters=len(ids),
-            converged=all(level.ending == "converged" for level in self.found),
-            ending=next(
-                ending
-                for ending in ("stopped", "settled", "converged")
-                if ending in {level.ending for level in self.found}
-            ),
+            converged=endings == {"converged"},
+            ending=next(ending for ending in _WORST_FIRST if ending in endings),
             dpsim=dpsim,
             expref=expref,
             netsim=dpsim + expref,
@@ -423,11 +461,12 @@ class _Climber:
 
 
 def _tree(items: Items | GivenItems, spark: SparkSession | None) -> Any:
-    """Return the joins of the clusters (left, right, height, size); None where they are too many."""
+    """Return the joins of the clusters (join, left, right, height, size); None where they are too many."""
     if not (isinstance(items, Items) and 1 < len(items) <= _MOST_IN_A_TREE):
         return None
     joins, height, size = items.tree()
-    table = pa.table({"left": joins[:, 0], "right": joins[:, 1], "height": height, "size": size})
+    number = np.arange(len(items), 2 * len(items) - 1)
+    table = pa.table({"join": number, "left": joins[:, 0], "right": joins[:, 1], "height": height, "size": size})
     return spark.createDataFrame(table) if spark else table.to_pandas()
 
 
@@ -449,8 +488,23 @@ def _halfway(settings: Settings) -> Settings:
 
 
 def _of_level(settings: Settings) -> Settings:
-    """Return the settings of a level above the first: its similarities are made in both directions, each once."""
-    return replace(settings, levels=1, engine="auto", partitions=None, top=None, on_duplicate="max", symmetrize="none")
+    """Return the settings of a level above the first: its similarities are made as they are to be stored.
+
+    No bound is computed, since it would hold for this level alone.
+    """
+    return replace(
+        settings,
+        levels=1,
+        missing_similarity=None,
+        engine="auto",
+        partitions=None,
+        top=None,
+        min_similarity=None,
+        on_duplicate="max",
+        symmetrize="none",
+        gap=None,
+        exact=False,
+    )
 
 
 def _nearest(items: Items, rows: Positions, n: int) -> tuple[Positions, Positions]:

@@ -441,6 +441,8 @@ def described(
                 settings = replace(settings, symmetrize="union")
             source = held.enter_context(_source_of_points(rows, _table(preferences), similarity, settings, callback))
         started = time.perf_counter()
+        if settings.cluster_size is not None:
+            settings = settings.with_clusters(source.n_points)
         with _stage(callback, "graph", source.spark):
             graph = held.enter_context(opened_graph(source, settings))
             description = replace(describe_graph(graph, settings), neighbors=source.neighbors)

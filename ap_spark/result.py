@@ -25,7 +25,7 @@ from ap_spark.io.paths import places_read
 from ap_spark.io.stores import SUCCESS, Store
 from ap_spark.io.writer import SUMMARY, OutputDirectory, claimed, read_written
 from ap_spark.settings import MetricName, Output, OutputFormat, Similarity
-from ap_spark.wording import format_rounded_up, printable
+from ap_spark.wording import format_count, format_rounded_up, printable
 
 __all__ = ["Clustering", "Summary", "publish"]
 
@@ -189,8 +189,8 @@ class Clustering:
         Where clusters were clustered again: (level, id, exemplar), of all points at level 0, and above it of the
         exemplars of the level below.
     tree : DataFrame, optional
-        Where clusters were clustered again and there are at most 1,000: (left, right, height, size), a row for each
-        join of two clusters. See `linkage`.
+        Where clusters were clustered again and there are at most 1,000: (join, left, right, height, size), a row for
+        each join of two clusters. See `linkage`.
     """
 
     assignments: Any
@@ -263,7 +263,7 @@ class Clustering:
             for name, table, order in (
                 (_FEATURES, self.exemplar_features, ["label"]),
                 ("levels", self.levels, ["level", "id"]),
-                ("tree", self.tree, ["height", "size", "left"]),
+                ("tree", self.tree, ["join"]),
             )
         }
         return replace(self, assignments=assignments, exemplars=exemplars, trace=trace, **others)
@@ -284,12 +284,14 @@ class Clustering:
         Raises
         ------
         InputError
-            If the result has no tree: it has one level, or more than 1,000 clusters.
+            If the result has no tree: it has one level, more than 1,000 clusters, or is one of given similarities.
         """
         if self.tree is None:
             raise InputError(
-                "there is a tree where clusters were clustered again (levels) and are at most 1,000: this result has "
-                f"{len(self.summary.levels) or 1} levels and {self.summary.n_clusters:,} clusters"
+                "there is a tree where clusters of points were clustered again (levels) and are at most 1,000; this "
+                f"result has {format_count(len(self.summary.levels) or 1, 'level')} and "
+                f"{format_count(self.summary.n_clusters, 'cluster')}, of "
+                f"{'points' if self.exemplar_features is not None else 'given similarities'}"
             )
         tree = self.to_pandas().tree
         return np.asarray(tree[["left", "right", "height", "size"]], np.float64)

@@ -6,7 +6,7 @@ import logging
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -229,7 +229,8 @@ def opened_graph(source: Source, settings: Settings) -> Iterator[EdgeGraph | Blo
     graph = source.build(settings)
     try:
         if settings.clusters is not None:
-            _check_target(settings.clusters, graph)
+            with suppress(*([TooFewClusters] if source.members else [])):  # points go up to further levels
+                _check_target(settings.clusters, graph)
         _warn_of_mistakes(graph, source, settings)
         yield graph
     finally:
@@ -399,8 +400,9 @@ def _check_target(target: int, graph: EdgeGraph | ArrayGraph) -> None:
         raise TooFewClusters(
             f"clusters must be at least {least:,} in this graph, got {target:,}: a cluster lies in one connected "
             "component and has at most as many points as are similar to its exemplar, and it (`ap-spark graph` shows "
-            "both; more neighbours join components). Clusters of clusters (levels) can be fewer: of points with "
-            "neighbors by themselves, of similarities that are given with a missing_similarity for the other pairs"
+            "both; more neighbours join components). Clusters of clusters can be fewer: of points with neighbors, "
+            "unless levels is 1 or there is a min_similarity; of given similarities with a missing_similarity for the "
+            "other pairs"
         )
 
 

@@ -65,7 +65,7 @@ OUTPUTS: dict[str, dict[str, str]] = {
         "seconds": "double",
     },
     "levels": {"level": "int", "id": _ID, "exemplar": _ID},
-    "tree": {"left": "bigint", "right": "bigint", "height": "double", "size": "bigint"},
+    "tree": {"join": "bigint", "left": "bigint", "right": "bigint", "height": "double", "size": "bigint"},
     "similarities": {"i": _ID, "k": _ID, "s": "double"},
     "assigned": {"id": _ID, "exemplar": _EXEMPLAR_ID, "label": "bigint", "similarity": "double"},
 }

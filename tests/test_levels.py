@@ -117,7 +117,7 @@ def test_what_is_large_enough_has_one_level() -> None:
     for options in ({}, {"clusters": 200}, {"preference": flat.summary.preference}):
         found = cluster_points(POINTS, similarity=NEAREST, **options)
         assert (found.summary.levels, found.levels, found.tree) == ([], None, None)
-    with pytest.raises(InputError, match="this result has 1 levels and"):
+    with pytest.raises(InputError, match="this result has 1 level and"):
         flat.linkage()
     whole = cluster_points(POINTS, clusters=8, levels=3)  # all pairs are stored: there is nothing to go up for
     assert whole.summary.levels == []
@@ -137,6 +137,9 @@ def test_exemplars_are_joined_to_a_tree() -> None:
     tree = found.linkage()
     assert is_valid_linkage(tree)
     assert tree.shape == (15, 4)
+    products = cluster_points(POINTS, similarity=Similarity(neighbors=10, metric="cosine"), clusters=16).linkage()
+    assert is_valid_linkage(products)
+    assert np.count_nonzero(products[:, 2]) >= 12
     label = fcluster(tree, 8, "maxclust")[found.assignments.sort_values("id")["label"]]
     assert (pd.crosstab(label, TRUTH) > 0).to_numpy().sum() <= 16  # of 64: clusters are those that were made, nearly
 
@@ -178,6 +181,12 @@ def test_spark_gives_the_same_bits(spark: SparkSession, here: Clustering, partit
     assert (found.linkage() == here.linkage()).all()
     about, known = found.summary, here.summary
     assert [about.dpsim, about.netsim, about.preference] == [known.dpsim, known.netsim, known.preference]
+
+
+def test_scores_that_no_sum_holds() -> None:
+    far = np.concatenate([RNG.normal(size=(60, 2)), RNG.normal(size=(60, 2)) + 1e15])
+    with pytest.raises(InputError, match="on level 1 there are similarities of very different size: levels=1"):
+        cluster_points(far, similarity=Similarity(neighbors=8), preference=-100.0)
 
 
 @pytest.mark.long
@@ -287,6 +296,15 @@ def test_given_similarities(spark: SparkSession, options: dict[str, Any]) -> Non
             if name != "exemplars":
                 ours = ours.sort_values([column for column in ("level", "id") if column in ours]).reset_index(drop=True)
             pd.testing.assert_frame_equal(getattr(there, name), ours, check_exact=True, check_dtype=False)
+
+
+def test_a_threshold_is_for_pairs_and_not_for_sums() -> None:
+    options: dict[str, Any] = {"clusters": 8, "levels": Levels(missing_similarity=-60.0)}
+    cut = Sparsification(symmetrize="union", min_similarity=-40.0)
+    found = affinity_propagation(given(), **options, sparsification=cut)
+    assert found.summary.n_clusters == 8
+    with pytest.raises(SettingError, match="so leave out min_similarity, got -40"):
+        cluster_points(POINTS, similarity=NEAREST, levels=2, sparsification=Sparsification(min_similarity=-40.0))
 
 
 def test_a_number_that_no_level_permits_is_refused() -> None:

@@ -102,7 +102,7 @@ class Checkpoint:
     def open(self) -> None:
         """Open the directory, and find the newest snapshot that is whole.
 
-        To be called once, before the run begins. With ``resume=False`` nothing is read.
+        To be called before the run begins, once or more. With ``resume=False`` nothing is read.
 
         Raises
         ------

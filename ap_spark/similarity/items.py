@@ -12,20 +12,22 @@ With S(e) = sum of x - e over the members, n of them, and s itself for pairs of 
 
     squared Euclidean         gain(e, f) = n s(e, f) - 2 S(e)·(e - f)              exactly
     cosine, correlation, dot  gain(e, f) = n s(e, f) + S(e)·f - D(e)               exactly
-    others                    gain(e, f) = n s(e, f) - (n - 1) s(e, e)             as if every x were as far from f as e
+    others                    gain(e, f) = n s(e, f) - (n - 1) s(e, e)             as if every x were where e is
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from ap_spark.similarity.knn_exact import Positions
-from ap_spark.similarity.metrics import Floats, Metric, PairFunction, of_pairs, products
+from ap_spark.similarity.metrics import Floats, Metric, PairFunction, between, of_pairs, products
 
 __all__ = ["Items"]
 
+_SHORTEST = 1e-9  # mean of unit vectors that has a direction
 _AT_ONCE = 4_000_000  # numbers that are worked on together
 
 
@@ -62,10 +64,18 @@ class Items:
 
     @property
     def centers(self) -> Floats:
-        """Among which neighbours are looked for: the means of the members, for other metrics the exemplars."""
+        """Among which neighbours are looked for: the means of the members, for other metrics the exemplars.
+
+        Of unit vectors they are the directions of the means.
+        """
         if not self.is_exact:
             return self.vectors
-        return np.asarray(self.vectors + self.shift / self.size[:, None])
+        means = np.asarray(self.vectors + self.shift / self.size[:, None])
+        assert isinstance(self.metric, Metric)
+        if not self.metric.unit_vectors:
+            return means
+        length = np.sqrt(products(means.T, means.T))[:, None]
+        return np.where(length > _SHORTEST, means / np.maximum(length, _SHORTEST), self.vectors)
 
     def gains(self, i: Positions, k: Positions) -> Floats:
         """Return what is gained if items i move to the exemplars of items k; 0 where these are the same.
@@ -92,13 +102,29 @@ class Items:
 
     def _gains(self, i: Positions, k: Positions) -> Floats:
         own, other, size = self.vectors[i], self.vectors[k], self.size[i]
-        moved = size * of_pairs(self.metric, own, other)
         if not self.is_exact:
-            return np.asarray(moved - (size - 1) * of_pairs(self.metric, own, own))
+            return np.asarray(size * self._similarities(i, k) - (size - 1) * self._own[i])
         assert isinstance(self.metric, Metric)
+        moved = size * of_pairs(self.metric, own, other)
         if self.metric.sums == "squares":
             return np.asarray(moved - 2.0 * products(self.shift[i].T, (own - other).T))
         return np.asarray(moved + products(self.shift[i].T, other.T) - self.similarity[i])
+
+    def _similarities(self, i: Positions, k: Positions) -> Floats:
+        """Return the similarities of pairs of exemplars; a function is called once for each row, not for each pair."""
+        if isinstance(self.metric, Metric):
+            return of_pairs(self.metric, self.vectors[i], self.vectors[k])
+        order = np.argsort(i, kind="stable")
+        found = np.empty(len(i))
+        for some in np.split(order, np.flatnonzero(np.diff(i[order])) + 1):
+            if len(some):
+                found[some] = between(self.metric, self.vectors[i[some[:1]]], self.vectors[k[some]])[0]
+        return found
+
+    @cached_property
+    def _own(self) -> Floats:
+        """The similarity of each exemplar to itself."""
+        return self._similarities(np.arange(len(self)), np.arange(len(self)))
 
     def joined(self, exemplar: Positions) -> tuple[Items, Positions]:
         """Return clusters of items as items of the next level.
@@ -141,7 +167,8 @@ class Items:
         m = len(self)
         i, k = np.nonzero(np.ones((m, m), bool))
         moved = self.gains(i, k).reshape(m, m)  # of all members of a row, to the exemplar of a column
-        value, number, count = np.zeros(m), np.arange(m), np.ones(m, np.int64)
+        moved[np.arange(m), np.arange(m)] = self._own  # an exemplar is a member of its cluster, too
+        value, number, count = self._own.copy(), np.arange(m), np.ones(m, np.int64)
         loss = np.full((m, m), np.inf)
         for row in range(m):
             loss[row, row + 1 :] = _losses(moved, value, row)[row + 1 :]

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyspark.sql.functions as F
 from pyspark.sql import DataFrame
 
+from ap_spark.errors import SettingError
 from ap_spark.exact_sum import Units, exact_sum, in_floats, in_units, units_of
 from ap_spark.similarity.items import Items
 from ap_spark.similarity.knn_exact import Positions, nearest_by_function, nearest_one
@@ -71,6 +72,11 @@ class Heads:
             similarity = metric.similarity(closeness)
         else:
             _, place, similarity = nearest_by_function(metric, x, self.vectors, np.full(len(x), -1), 1)
+            if len(place) < len(x):
+                raise SettingError(
+                    "levels need a metric with a finite similarity of every point to some exemplar, but it gives "
+                    f"-infinity for {len(x) - len(place):,} of {len(x):,} points: levels=1 keeps one level"
+                )
         own = pc.fill_null(pc.index_in(ids, self.ids), -1).to_numpy(zero_copy_only=False)
         return np.where(own < 0, place, own).astype(np.int64), np.where(own < 0, similarity, np.nan)
 
@@ -163,6 +169,10 @@ def _shift_units(largest: float, count: int) -> Units:
     return units_of(2.0 * max(largest, _SMALL), count)
 
 
+def _has_unit_vectors(metric: Metric | PairFunction) -> bool:
+    return isinstance(metric, Metric) and metric.unit_vectors
+
+
 def _target_of(items: Items) -> Floats:
     """Return what the best member of each cluster is the closest to."""
     assert isinstance(items.metric, Metric)
@@ -227,7 +237,8 @@ class _LocalUnder:
     @cached_property
     def items(self) -> Items:
         members, heads = self.members, self.heads
-        units = _shift_units(float(np.abs(members.vectors).max()), members.n_points)
+        largest = 1.0 if _has_unit_vectors(members.metric) else float(np.abs(members.vectors).max())
+        units = _shift_units(largest, members.n_points)
         sums = _Sums.of(self.label, members.vectors - heads.vectors[self.label], units)
         is_member = ~np.isnan(self.similarity)
         size = np.abs(self.similarity[is_member])
@@ -279,7 +290,7 @@ class SparkMembers:
     @cached_property
     def largest(self) -> float:
         """The largest element of prepared vectors in size, about."""
-        if isinstance(self.metric, Metric) and self.metric.unit_vectors:
+        if _has_unit_vectors(self.metric):
             return 1.0
         found = self.table.agg(F.max(F.abs(F.array_max("features"))), F.max(F.abs(F.array_min("features")))).first()
         assert found is not None

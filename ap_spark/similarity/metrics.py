@@ -229,11 +229,9 @@ def between(metric: Metric | PairFunction, x: Floats, y: Floats) -> Floats:
     )
 
 
-def of_pairs(metric: Metric | PairFunction, x: Floats, y: Floats) -> Floats:
+def of_pairs(metric: Metric, x: Floats, y: Floats) -> Floats:
     """Return the similarity of each row of x to the same row of y, both prepared; shapes (n, d), (n, d) and (n,)."""
-    if isinstance(metric, Metric):
-        return metric.similarity(metric.closeness(x.T, y.T))
-    return np.array([_by_function(metric, one[None], other[None])[0, 0] for one, other in zip(x, y, strict=True)])
+    return metric.similarity(metric.closeness(x.T, y.T))
 
 
 def _by_function(function: PairFunction, x: Floats, y: Floats) -> Floats:
