@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyspark.sql.functions as F
 from pyspark.sql import DataFrame, SparkSession
 
@@ -26,12 +25,9 @@ from ap_spark.blocks.store import sent
 from ap_spark.checkpoint import Checkpoint
 from ap_spark.convergence import Ending
 from ap_spark.errors import InputError, Interrupted, SettingError
-from ap_spark.graph.local_graph import local_graph
 from ap_spark.graph.numbering import WrongInput
 from ap_spark.propagation import Watch
-from ap_spark.quality.polish import polish
-from ap_spark.quality.problem import problem_of
-from ap_spark.quality.solution import evaluate
+from ap_spark.quality.sample import polished_on_sample
 from ap_spark.result import Clustering
 from ap_spark.run import LocalSource, Source, TooFewClusters, cluster, opened_graph, warn_of_another_number
 from ap_spark.settings import Search, Settings
@@ -62,14 +58,9 @@ _CLUSTERED_HERE = 10_000_000  # pairs of items that are clustered in this proces
 _TESTED = 1_000  # items that show whether clusters would rather be joined
 _WOULD_JOIN = 0.05  # share of them
 _RECALL = 0.95  # of an approximate search for the neighbours of items
+_MOST_CENTERS, _LEAST_GAIN = 10, 0.002  # rounds of centers; what one has to gain for the next, as a share
 _ROUNDS = 2  # of moving exemplars to the best member
-_SAMPLE_EDGES, _SAMPLE_POINTS = 5_000_000, 3_000  # of the sample on which exemplars are polished: at most, at least
 _MOST_IN_A_TREE = 1_000  # clusters
-_POINTS_A_CLUSTER = 50  # of the sample, at least
-# Of the candidates, so many times as many as there are exemplars, a sampled point knows those nearest to it: as many as
-# hold some _EXEMPLARS_AMONG exemplars, and between these numbers.
-_EXEMPLARS_AMONG = 5
-_SAMPLE_CANDIDATES, _FEWEST_CANDIDATES, _MOST_CANDIDATES = 50_000, 50, 2_000
 
 
 @dataclass(frozen=True)
@@ -347,11 +338,38 @@ class _Climber:
             for joined in self.above:
                 fallback = joined[fallback]
             return self.members.under(self.heads, self.assigned, fallback)
-        best = self._with_best_members(self.members, self.members.under(self.heads))
-        polished = _polished_on_sample(self.members, best.heads, self.preference, self.settings)
+        best = self._around_centers(self.members, self.members.under(self.heads))
+        best = self._with_best_members(self.members, best)
+        polished = None
+        if self.settings.polish:
+            keep_count = self.settings.clusters is not None
+            polished = polished_on_sample(self.members, best.heads, self.preference, keep_count=keep_count)
         if polished is None:
             return best
         return self._better(best, self._with_best_members(self.members, self.members.under(polished)))
+
+    def _around_centers(self, members: Members, under: Under) -> Under:
+        """Give points to the nearest centers of clusters, again and again, as k-means does; then take their members.
+
+        Exemplars move in steps, from point to point, and come to rest early; centers do not.
+        """
+        if not under.items.has_centers:
+            return under
+        now = under
+        for _ in range(_MOST_CENTERS):
+            after = members.under(Heads(None, now.items.centers))
+            gained = after.items.compactness - now.items.compactness
+            is_over = gained <= _LEAST_GAIN * abs(now.items.compactness)
+            kept, other = (after, now) if gained > 0.0 else (now, after)
+            if other is not under:
+                other.release()
+            now = kept
+            if is_over:
+                break
+        heads = now.best()
+        if now is not under:
+            now.release()
+        return self._better(under, members.under(heads)) if len(heads) == len(under.heads) else under
 
     def _with_best_members(self, members: Members, under: Under) -> Under:
         for _ in range(_ROUNDS):
@@ -578,63 +596,3 @@ def _computed(pairs: DataFrame, items: Items, spark: SparkSession) -> Iterator[D
                 yield pa.RecordBatch.from_arrays([i, k, known.gains(i, k)], names=["i", "k", "s"])
 
         yield pairs.mapInArrow(gains, "i bigint, k bigint, s double")
-
-
-def _polished_on_sample(members: Members, heads: Heads, preference: float, settings: Settings) -> Heads | None:
-    """Open, close and swap exemplars while that is better for a sample of the points; None where that shows little.
-
-    Every sampled point knows its similarities to the nearest of some candidates, which are points of the sample, and
-    to its exemplar. A preference counts for a sample by its share of the points.
-    """
-    count, metric = len(heads), members.metric
-    if not settings.polish or not isinstance(metric, Metric):
-        return None
-    nearest_candidates = min(max(_SAMPLE_CANDIDATES // count, _FEWEST_CANDIDATES), _MOST_CANDIDATES)
-    wanted = min(members.n_points, max(_SAMPLE_EDGES // nearest_candidates, _SAMPLE_POINTS))
-    if wanted < min(members.n_points, _POINTS_A_CLUSTER * count):
-        return None
-    sample = members.sample(wanted)
-    candidates = nearest_candidates * count // _EXEMPLARS_AMONG
-    step = max(1, len(sample) // candidates)
-    return _polished(sample, np.arange(0, len(sample), step), heads, nearest_candidates, preference, members, settings)
-
-
-def _polished(
-    sample: Heads,
-    candidates: Positions,
-    heads: Heads,
-    n: int,
-    preference: float,
-    members: Members,
-    settings: Settings,
-) -> Heads:
-    """Polish exemplars on a sample, of which some points are candidates; see `_polished_on_sample`."""
-    metric = members.metric
-    assert isinstance(metric, Metric)
-    own = pc.index_in(heads.ids, sample.ids)
-    extra = np.flatnonzero(own.is_null().to_numpy(zero_copy_only=False))
-    ids = pa.concat_arrays([sample.ids, heads.ids.take(pa.array(extra))])
-    x = np.concatenate([sample.vectors, heads.vectors[extra]])
-    head = pc.index_in(heads.ids, ids).to_numpy().astype(np.int64)
-    columns = np.union1d(candidates, head)
-    place = np.full(len(x), -1)
-    place[columns] = np.arange(len(columns))
-    i, k, closeness = nearest(x, x[columns], place, min(n, len(columns) - 1), metric)
-    exemplar, similarity = heads.nearest(ids, x, metric)
-    (member,) = np.nonzero(~np.isnan(similarity))
-    i, k = np.append(i, member), np.append(columns[k], head[exemplar[member]])
-    s = np.append(metric.similarity(closeness), similarity[member])
-    _, once = np.unique(i * len(x) + k, return_index=True)
-    i, k, s = i[once], k[once], s[once]
-    s[i >= len(sample)] = 0.0  # exemplars that are not in the sample do not count
-    graph, _ = local_graph(i, k, s, ids, np.arange(len(x)))
-    share = len(sample) / members.n_points
-    is_exemplar = np.zeros(len(x), bool)
-    is_exemplar[head] = True
-    keep_count = settings.clusters is not None
-    with problem_of(graph.with_preference(preference * share)) as problem:
-        found = polish(problem, evaluate(problem, is_exemplar, keep_count=True), keep_count=keep_count)
-    chosen = np.flatnonzero(found.is_exemplar)
-    names = ids.take(pa.array(chosen))
-    order = pc.sort_indices(names).to_numpy()
-    return Heads(names.take(pa.array(order)), x[chosen[order]])

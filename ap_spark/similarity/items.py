@@ -17,6 +17,7 @@ With S(e) = sum of x - e over the members, n of them, and s itself for pairs of 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -70,12 +71,31 @@ class Items:
         """
         if not self.is_exact:
             return self.vectors
-        means = np.asarray(self.vectors + self.shift / self.size[:, None])
+        means = np.asarray(self.vectors + self.shift / np.maximum(self.size, 1)[:, None])
         assert isinstance(self.metric, Metric)
         if not self.metric.unit_vectors:
             return means
         length = np.sqrt(products(means.T, means.T))[:, None]
         return np.where(length > _SHORTEST, means / np.maximum(length, _SHORTEST), self.vectors)
+
+    @property
+    def has_centers(self) -> bool:
+        """Whether the sum of the similarities of all members to their center is known."""
+        return (
+            self.is_exact
+            and isinstance(self.metric, Metric)
+            and (self.metric.sums == "squares" or self.metric.unit_vectors)
+        )
+
+    @property
+    def compactness(self) -> float:
+        """The sum of the similarities of all members to the centers of their clusters."""
+        assert isinstance(self.metric, Metric)
+        if self.metric.sums == "squares":
+            moved = products(self.shift.T, self.shift.T) / np.maximum(self.size, 1)
+            return math.fsum(self.similarity + moved)
+        total = self.size[:, None] * self.vectors + self.shift
+        return math.fsum(np.sqrt(products(total.T, total.T)))
 
     def gains(self, i: Positions, k: Positions) -> Floats:
         """Return what is gained if items i move to the exemplars of items k; 0 where these are the same.

@@ -31,11 +31,12 @@ _CROWDED = 100  # members of a cluster on average, from which on a batch adds up
 
 @dataclass(frozen=True)
 class Heads:
-    """Exemplars, in the order of their ids.
+    """Exemplars, in the order of their ids; or centers, which are no points.
 
     Attributes
     ----------
     ids : Arrow array of length m
+        None for centers.
     vectors : float64, shape (m, d)
         Prepared by the metric.
     """
@@ -44,7 +45,7 @@ class Heads:
     vectors: Floats
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.vectors)
 
     def take(self, places: Positions) -> Heads:
         """Return some of them; ``places`` are in order."""
@@ -77,6 +78,8 @@ class Heads:
                     "levels need a metric with a finite similarity of every point to some exemplar, but it gives "
                     f"-infinity for {len(x) - len(place):,} of {len(x):,} points: levels=1 keeps one level"
                 )
+        if self.ids is None:
+            return place.astype(np.int64), similarity
         own = pc.fill_null(pc.index_in(ids, self.ids), -1).to_numpy(zero_copy_only=False)
         return np.where(own < 0, place, own).astype(np.int64), np.where(own < 0, similarity, np.nan)
 
@@ -95,7 +98,7 @@ class Under(Protocol):
     def best(self) -> Heads:
         """Return the member of each cluster with the largest sum of similarities from the others.
 
-        For metrics whose sums are unknown these are the exemplars that there are.
+        For metrics whose sums are unknown these are the exemplars that there are. Clusters without members have none.
         """
 
     def rows(self) -> Any:

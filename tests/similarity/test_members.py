@@ -11,7 +11,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from ap_spark.similarity.given_items import GivenItems, LocalGiven, SparkGiven
-from ap_spark.similarity.members import LocalMembers, SparkMembers
+from ap_spark.similarity.members import Heads, LocalMembers, SparkMembers
 from ap_spark.similarity.metrics import METRICS, between
 from tests.conftest import LONG
 
@@ -142,3 +142,19 @@ def assert_same(ours: GivenItems, theirs: GivenItems) -> None:
     assert ours.similarity.tobytes() == theirs.similarity.tobytes()
     for name in ("sums", "counts", "links"):
         assert (getattr(ours, name).toarray() == getattr(theirs, name).toarray()).all()
+
+
+@pytest.mark.parametrize("metric", ["sqeuclidean", "cosine"])
+def test_centers_are_no_points_and_have_all_members(metric: str) -> None:
+    prepared = METRICS[metric].prepare(X)
+    members = LocalMembers(IDS, prepared, METRICS[metric])
+    now = members.under(members.heads_of(IDS.take(pa.array(HEADS))))
+    for _ in range(3):
+        centers = now.items.centers
+        expected = between(METRICS[metric], prepared, centers)[np.arange(len(X)), now.label]
+        assert now.items.compactness == pytest.approx(expected.sum())
+        after = members.under(Heads(None, centers))
+        assert (after.similarity == between(METRICS[metric], prepared, centers).max(axis=1)).all()
+        assert after.items.size.sum() == len(X)
+        assert after.items.compactness >= now.items.compactness - 1e-9
+        now = after

@@ -1,0 +1,90 @@
+"""Exemplars polished on a sample of the points, with points as candidates that are nobody's exemplars yet."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ap_spark.graph.local_graph import LocalGraph, local_graph
+from ap_spark.quality.polish import polish
+from ap_spark.quality.problem import problem_of
+from ap_spark.quality.solution import evaluate
+from ap_spark.similarity.knn_exact import Positions, nearest
+from ap_spark.similarity.members import Heads, Members
+from ap_spark.similarity.metrics import Floats, Metric
+
+__all__ = ["polished_on_sample"]
+
+_MOST_EDGES, _FEWEST_POINTS = 5_000_000, 3_000  # of the sample
+_POINTS_A_CLUSTER = 200  # of the sample, at least: with fewer, exemplars would suit the sample alone
+# A point of the sample stores its similarities to the nearest of the candidates: to more of them where exemplars are
+# few, since then a swap moves points far, and so many that some _EXEMPLARS_AMONG of them are exemplars.
+_STORED, _FEWEST_STORED, _MOST_STORED = 50_000, 50, 2_000
+_EXEMPLARS_AMONG = 5
+
+
+def polished_on_sample(members: Members, heads: Heads, preference: float, *, keep_count: bool) -> Heads | None:
+    """Open, close and swap exemplars while that is better for a sample of the points.
+
+    Parameters
+    ----------
+    members : Members
+    heads : Heads
+        The exemplars to begin with.
+    preference : float
+        For the sample it counts by its share of the points.
+    keep_count : bool
+        Swap only, so that the number of exemplars stays.
+
+    Returns
+    -------
+    Heads or None
+        None where a sample shows too little of each cluster, or the metric is a function.
+    """
+    count = len(heads)
+    if not isinstance(members.metric, Metric):
+        return None
+    stored = min(max(_STORED // count, _FEWEST_STORED), _MOST_STORED)
+    wanted = min(members.n_points, max(_MOST_EDGES // stored, _FEWEST_POINTS))
+    if wanted < min(members.n_points, _POINTS_A_CLUSTER * count):
+        return None
+    sample = members.sample(wanted)
+    step = max(1, len(sample) // (stored * count // _EXEMPLARS_AMONG))
+    graph, x, head = _graph(sample, np.arange(0, len(sample), step), heads, stored, members.metric)
+    is_exemplar = np.zeros(len(x), bool)
+    is_exemplar[head] = True
+    share = len(sample) / members.n_points
+    with problem_of(graph.with_preference(preference * share)) as problem:
+        found = polish(problem, evaluate(problem, is_exemplar, keep_count=True), keep_count=keep_count)
+    chosen = np.flatnonzero(found.is_exemplar)
+    ids = graph.ids_at(chosen)
+    order = pc.sort_indices(ids).to_numpy()
+    return Heads(ids.take(pa.array(order)), x[chosen[order]])
+
+
+def _graph(
+    sample: Heads, candidates: Positions, heads: Heads, stored: int, metric: Metric
+) -> tuple[LocalGraph, Floats, Positions]:
+    """Return the graph of a sample, and of exemplars that are not in it; its vectors; and the places of the exemplars.
+
+    Every point stores its similarities to the nearest candidates and exemplars, and to its own exemplar. Exemplars that
+    are not in the sample do not count: their similarities are 0.
+    """
+    extra = np.flatnonzero(pc.index_in(heads.ids, sample.ids).is_null().to_numpy(zero_copy_only=False))
+    ids = pa.concat_arrays([sample.ids, heads.ids.take(pa.array(extra))])
+    x = np.concatenate([sample.vectors, heads.vectors[extra]])
+    head = pc.index_in(heads.ids, ids).to_numpy().astype(np.int64)
+    columns = np.union1d(candidates, head)
+    place = np.full(len(x), -1)
+    place[columns] = np.arange(len(columns))
+    i, k, closeness = nearest(x, x[columns], place, min(stored, len(columns) - 1), metric)
+    exemplar, similarity = heads.nearest(ids, x, metric)
+    (member,) = np.nonzero(~np.isnan(similarity))
+    i, k = np.append(i, member), np.append(columns[k], head[exemplar[member]])
+    s = np.append(metric.similarity(closeness), similarity[member])
+    _, once = np.unique(i * len(x) + k, return_index=True)
+    i, k, s = i[once], k[once], s[once]
+    s[i >= len(sample)] = 0.0
+    graph, _ = local_graph(i, k, s, ids, np.arange(len(x)))
+    return graph, x, head
