@@ -128,8 +128,12 @@ class Trials:
 
     def answer(self, trial: Trial) -> None:
         """Note what the last preference gave, and choose the next."""
+        is_astray = self._is_astray(trial)
         self.tried.append(trial)
-        if not trial.at_rest:
+        if is_astray:
+            assert self._too_many is not None
+            self.distance = _round(math.sqrt(self._too_many.distance) * math.sqrt(self.distance))
+        elif not trial.at_rest:
             self.distance = self._step_aside()
         elif trial.clusters > self.target:
             before = self._too_many and self._too_many.trial
@@ -142,6 +146,19 @@ class Trials:
             self._same_end = min(-1, self._same_end - 1)
             self._too_few = _Bound(self.distance, trial)
             self.distance = self._interpolate()
+
+    def _is_astray(self, trial: Trial) -> bool:
+        """Return whether a run was ended early with more exemplars than a larger preference gives: they say nothing.
+
+        Far below all similarities messages take long to form, and until then all points may be exemplars. The target
+        lies between the two preferences.
+        """
+        return (
+            trial.ended_early
+            and self._too_many is not None
+            and self._too_many.distance < self.distance
+            and self._too_many.trial.clusters < trial.clusters
+        )
 
     def _step_aside(self) -> float:
         """Return a distance near the last one, between those where the target lies."""

@@ -118,6 +118,16 @@ def test_runs_that_were_ended_early_do_not_say_that_the_number_no_longer_falls()
 Frame = Callable[[Edges], DataFrame]
 
 
+def test_runs_whose_messages_have_not_formed_do_not_lead_astray() -> None:
+    trials = Trials(10, start=-1.0, largest=0.0)
+    for preference in trials:
+        has_formed = preference > -500.0
+        clusters = max(1, round(100 / (1 - preference / 20))) if has_formed else 1000
+        trials.answer(Trial(preference, clusters, has_formed, True, ended_early=not has_formed))
+    assert trials.best.clusters == 10
+    assert len(trials.tried) < 12
+
+
 def test_a_number_of_clusters_that_is_out_of_reach(frame: Frame, caplog: pytest.LogCaptureFixture) -> None:
     """A ring: nobody is similar to more than two, yet far fewer clusters are permitted than found."""
     n = 30
