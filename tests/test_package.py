@@ -26,6 +26,7 @@ import ap_spark
 from ap_spark import (
     Execution,
     InputError,
+    Levels,
     Quality,
     SettingError,
     Similarity,
@@ -79,20 +80,21 @@ def test_public_functions_have_examples() -> None:
 
 def test_the_signature_has_the_declared_defaults() -> None:
     flat = {declared.name: declared.default for declared in fields(Settings)}
-    for record in (Sparsification, Quality, Execution):
+    for record in (Sparsification, Quality, Levels, Execution):
         assert {declared.name: declared.default for declared in fields(record)}.items() <= flat.items()
     for function in (affinity_propagation, cluster_points):
         parameters = inspect.signature(function).parameters
-        for name in parameters.keys() & flat.keys():
+        for name in (parameters.keys() & flat.keys()) - {"levels"}:
             assert parameters[name].default == flat[name]
         assert parameters["sparsification"].default == Sparsification()
         assert parameters["quality"].default == Quality()
+        assert parameters["levels"].default == Levels()
         assert parameters["execution"].default == Execution()
-        assert len(parameters) <= 14
+        assert len(parameters) <= 16
 
 
 def test_the_records_say_what_their_parameters_are() -> None:
-    for record in (Execution, Quality, Similarity, Snapshots, Sparsification):
+    for record in (Execution, Levels, Quality, Similarity, Snapshots, Sparsification):
         doc = inspect.getdoc(record) or ""
         for declared in fields(record):
             assert re.search(rf"^{declared.name} : \w+\n    \w", doc, re.M), declared.name

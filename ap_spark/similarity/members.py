@@ -5,10 +5,10 @@ Two forms: in this process, and as a table of Spark. Sums are those of integers,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,7 @@ import pyspark.sql.functions as F
 from pyspark.sql import DataFrame
 
 from ap_spark.errors import SettingError
-from ap_spark.exact_sum import Units, exact_sum, in_floats, in_units, units_of
+from ap_spark.exact_sum import Units, in_floats, in_units, units_of
 from ap_spark.similarity.items import Items
 from ap_spark.similarity.knn_exact import Positions, nearest_by_function, nearest_one
 from ap_spark.similarity.metrics import Floats, Metric, PairFunction, products
@@ -132,6 +132,29 @@ class Members(Protocol):
         """Give points to exemplars by a table (id, label, similarity)."""
 
 
+class _Units(NamedTuple):
+    """The units of the two sums of members."""
+
+    shift: Units
+    similarity: Units
+
+
+def _units_of(
+    metric: Metric | PairFunction, largest: float, dimensions: int, count: int, largest_similarity: Callable[[], float]
+) -> _Units:
+    """Return the units of sums over so many points, whose elements have at most such a size.
+
+    What similarities a function gives, ``largest_similarity`` finds out.
+    """
+    if isinstance(metric, Metric):
+        corner = np.full((dimensions, 1), largest)
+        ends = [metric.similarity(metric.closeness(corner, other)) for other in (corner, -corner)]
+        found = 1.0 if metric.unit_vectors else float(np.abs(ends).max())
+    else:
+        found = largest_similarity()
+    return _Units(units_of(2.0 * max(largest, _SMALL), count), units_of(max(found, _SMALL), count))
+
+
 @dataclass(frozen=True)
 class _Sums:
     """What the members of some clusters add up to, in whole units.
@@ -141,8 +164,8 @@ class _Sums:
     label : int64, shape (k,)
         Which clusters, each once.
     size : int64, shape (k,)
-    words : int64, shape (2, k, d)
-        The sums of the members less the exemplar.
+    words : int64, shape (2, k, d + 1)
+        The sums of the members less the exemplar, and in the last column those of the similarities.
     """
 
     label: Positions
@@ -150,12 +173,15 @@ class _Sums:
     words: Positions
 
     @classmethod
-    def of(cls, label: Positions, difference: Floats, units: Units) -> _Sums:
-        """Add up members, given by their labels and what they differ by from their exemplars."""
+    def of(cls, label: Positions, difference: Floats, similarity: Floats, units: _Units) -> _Sums:
+        """Add up members: what they differ by from their exemplars, and their similarities to these."""
         found, place, size = np.unique(label, return_inverse=True, return_counts=True)
-        words = np.zeros((2, len(found), difference.shape[1]), np.int64)
-        for total, word in zip(words, in_units(difference, units), strict=True):
-            np.add.at(total, place, word)
+        words = np.zeros((2, len(found), difference.shape[1] + 1), np.int64)
+        of_vectors = in_units(difference, units.shift)
+        of_numbers = in_units(np.nan_to_num(similarity), units.similarity)
+        for total, vectors, numbers in zip(words, of_vectors, of_numbers, strict=True):
+            np.add.at(total[:, :-1], place, vectors)
+            np.add.at(total[:, -1], place, numbers)
         return cls(found, size, words)
 
     def all_of(self, count: int) -> _Sums:
@@ -166,10 +192,12 @@ class _Sums:
             np.add.at(total, self.label, word)
         return _Sums(np.arange(count), size, words)
 
-
-def _shift_units(largest: float, count: int) -> Units:
-    """Return the two units of sums of differences of vectors whose elements have at most such a size."""
-    return units_of(2.0 * max(largest, _SMALL), count)
+    def items(self, heads: Heads, metric: Metric | PairFunction, units: _Units) -> Items:
+        """Return the clusters of some exemplars, from sums with a row for each, or fewer."""
+        whole = self.all_of(len(heads))
+        shift = in_floats(whole.words[:, :, :-1], units.shift)
+        similarity = in_floats(whole.words[:, :, -1], units.similarity)
+        return Items(metric, heads.vectors, whole.size, similarity, shift)
 
 
 def _has_unit_vectors(metric: Metric | PairFunction) -> bool:
@@ -239,21 +267,13 @@ class _LocalUnder:
 
     @cached_property
     def items(self) -> Items:
-        members, heads = self.members, self.heads
-        largest = 1.0 if _has_unit_vectors(members.metric) else float(np.abs(members.vectors).max())
-        units = _shift_units(largest, members.n_points)
-        sums = _Sums.of(self.label, members.vectors - heads.vectors[self.label], units)
-        is_member = ~np.isnan(self.similarity)
-        size = np.abs(self.similarity[is_member])
-        units_of_s = units_of(
-            max(size.max(initial=0.0), _SMALL), members.n_points, size.min(initial=np.inf, where=size > 0.0)
+        members, x = self.members, self.members.vectors
+        largest = 1.0 if _has_unit_vectors(members.metric) else float(np.abs(x).max())
+        units = _units_of(
+            members.metric, largest, x.shape[1], len(x), lambda: float(np.nanmax(np.abs(self.similarity), initial=0.0))
         )
-        words = np.zeros((units_of_s.words, len(heads)), np.int64)
-        for total, word in zip(words, in_units(self.similarity[is_member], units_of_s), strict=True):
-            np.add.at(total, self.label[is_member], word)
-        return Items(
-            members.metric, heads.vectors, sums.size, in_floats(words, units_of_s), in_floats(sums.words, units)
-        )
+        sums = _Sums.of(self.label, x - self.heads.vectors[self.label], self.similarity, units)
+        return sums.items(self.heads, members.metric, units)
 
     def best(self) -> Heads:
         if not self.items.is_exact:
@@ -336,13 +356,13 @@ class _SparkUnder:
 
     @cached_property
     def items(self) -> Items:
-        metric, vectors = self.members.metric, self.heads.vectors
-        units = _shift_units(self.members.largest, self.members.n_points)
+        metric, vectors, members = self.members.metric, self.heads.vectors, self.members
+        units = _units_of(metric, members.largest, vectors.shape[1], members.n_points, self._largest_similarity)
 
         def add_up(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             for batch in batches:
-                label = batch["label"].to_numpy()
-                sums = _Sums.of(label, _prepared(metric, batch) - vectors[label], units)
+                label, similarity = batch["label"].to_numpy(), batch["similarity"].to_numpy(zero_copy_only=False)
+                sums = _Sums.of(label, _prepared(metric, batch) - vectors[label], similarity, units)
                 words = sums.words.transpose(1, 0, 2).reshape(len(sums.label), -1)
                 lists = pa.ListArray.from_arrays(
                     np.arange(0, words.size + 1, words.shape[1], dtype=np.int32), words.ravel()
@@ -351,8 +371,12 @@ class _SparkUnder:
 
         found = self._by_label.mapInArrow(add_up, "label bigint, size bigint, words array<bigint>").toArrow()
         words = np.asarray(pc.list_flatten(found["words"])).reshape(len(found), 2, -1).transpose(1, 0, 2)
-        sums = _Sums(found["label"].to_numpy(), found["size"].to_numpy(), words).all_of(len(self.heads))
-        return Items(metric, vectors, sums.size, self._similarity, in_floats(sums.words, units))
+        sums = _Sums(found["label"].to_numpy(), found["size"].to_numpy(), words)
+        return sums.items(self.heads, metric, units)
+
+    def _largest_similarity(self) -> float:
+        found = self.frame.agg(F.max(F.abs("similarity"))).first()
+        return float((found and found[0]) or 0.0)
 
     @property
     def _by_label(self) -> DataFrame:
@@ -360,18 +384,6 @@ class _SparkUnder:
         if self.members.n_points > _CROWDED * len(self.heads):
             return self.frame
         return self.frame.repartition("label").sortWithinPartitions("label")
-
-    @property
-    def _similarity(self) -> Floats:
-        """The sum of the similarities of the members of each cluster to its exemplar."""
-        size = F.abs("similarity")
-        ends = self.frame.agg(F.max(size), F.min(F.when(size > 0.0, size))).first()
-        assert ends is not None
-        units = units_of(max(ends[0] or 0.0, _SMALL), self.members.n_points, ends[1] or float("inf"))
-        sums = self.frame.groupBy("label").agg(exact_sum(F.col("similarity"), units).alias("sum")).toArrow()
-        similarity = np.zeros(len(self.heads))
-        similarity[sums["label"].to_numpy()] = np.nan_to_num(sums["sum"].to_numpy())
-        return similarity
 
     def best(self) -> Heads:
         if not self.items.is_exact:
