@@ -239,6 +239,7 @@ def object_store(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("object_store")
+@pytest.mark.long
 def test_an_object_store_gets_the_output_in_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """_SUCCESS comes last, and what was killed before is cleared."""
     out, write = tmp_path / "out", OutputDirectory._write_table

@@ -57,11 +57,7 @@ SETTINGS = [
 
 @pytest.mark.parametrize(
     ("options", "text"),
-    [
-        pytest.param(options, text, marks=() if number == 0 and not text else LONG)
-        for number, options in enumerate(SETTINGS)
-        for text in (False, True)
-    ],
+    [pytest.param(options, text, marks=LONG) for options in SETTINGS for text in (False, True)],
 )
 def test_both_forms_of_a_graph_are_the_same(
     frame: Frame, options: dict[str, Any], text: bool, monkeypatch: pytest.MonkeyPatch

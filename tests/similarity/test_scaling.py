@@ -19,6 +19,7 @@ from ap_spark.settings import Scale
 from tests.similarity.examples import DATA, Array, make_frame
 
 
+@pytest.mark.long
 def test_scaling_is_that_of_scikit_learn(spark: SparkSession) -> None:
     some = DATA["random"][:200]
     x = np.column_stack([some[:, 0], 1e3 + 1e-3 * some[:, 1], some[:, 2] > 0, np.ones(200)])
