@@ -132,7 +132,10 @@ def test_a_killed_driver_is_made_up_for_by_the_next(
     print(f"killed {moment}: {'in time' if ended is None else 'too late'}, seen {seen}")
 
 
-@pytest.mark.parametrize("moment", ["graph:", "level 0:", "level 1:"])
+@pytest.mark.parametrize(
+    "moment",
+    [pytest.param("graph:", marks=pytest.mark.long), "level 0:", pytest.param("level 1:", marks=pytest.mark.long)],
+)
 def test_a_driver_killed_at_any_level_is_made_up_for_by_the_next(tmp_path: Path, moment: str) -> None:
     """The first level resumes from its snapshots; what comes after it is computed again."""
     rng = np.random.default_rng(31)
