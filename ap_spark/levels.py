@@ -10,39 +10,35 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyspark.sql.functions as F
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 
-from ap_spark._spark import classic
-from ap_spark.blocks.store import sent
 from ap_spark.checkpoint import Checkpoint
 from ap_spark.convergence import Ending
 from ap_spark.errors import InputError, Interrupted, SettingError
 from ap_spark.graph.numbering import WrongInput
+from ap_spark.level_graph import ALL_PAIRS, level_source, nearest_items
+from ap_spark.level_tables import Hierarchy, exemplar_table, tree_table
 from ap_spark.propagation import Watch
 from ap_spark.quality.sample import polished_on_sample
 from ap_spark.result import Clustering
 from ap_spark.run import LocalSource, Source, TooFewClusters, cluster, opened_graph, warn_of_another_number
-from ap_spark.settings import Search, Settings
-from ap_spark.similarity.given_items import Given as GivenUnder
-from ap_spark.similarity.given_items import GivenItems, LocalGiven, SparkGiven
+from ap_spark.settings import Settings
+from ap_spark.similarity.given_items import Given, GivenItems, LocalGiven, SparkGiven
 from ap_spark.similarity.items import Items
-from ap_spark.similarity.knn_exact import Positions, nearest, nearest_by_function
+from ap_spark.similarity.knn_exact import Positions
 from ap_spark.similarity.members import Heads, LocalMembers, Members, SparkMembers, Under
-from ap_spark.similarity.metrics import Metric
-from ap_spark.similarity.neighbors import find_neighbors
 
 __all__ = ["Climb", "cluster_in_levels"]
 
 _AnyMembers = LocalMembers | SparkMembers | LocalGiven | SparkGiven
-_AnyUnder = Under | GivenUnder
+_AnyUnder = Under | Given
 logger = logging.getLogger(__name__)
 
 _NEEDS_MISSING = (
@@ -52,15 +48,10 @@ _NEEDS_MISSING = (
 _ONE_PREFERENCE = "levels need one preference for all points, got levels {} with many"
 _WORST_FIRST: tuple[Ending, ...] = ("stopped", "settled", "converged")
 _SHARE = 4  # clusters are to have at most one in so many of the neighbours that a point stores
-_ALL_PAIRS = 2_500  # items, up to which all pairs of them are stored
-_SEARCHED_HERE = 10_000  # items whose neighbours are found in this process
-_CLUSTERED_HERE = 10_000_000  # pairs of items that are clustered in this process
 _TESTED = 1_000  # items that show whether clusters would rather be joined
 _WOULD_JOIN = 0.05  # share of them
-_RECALL = 0.95  # of an approximate search for the neighbours of items
 _MOST_CENTERS, _LEAST_GAIN = 10, 0.002  # rounds of centers; what one has to gain for the next, as a share
 _ROUNDS = 2  # of moving exemplars to the best member
-_MOST_IN_A_TREE = 1_000  # clusters
 
 
 @dataclass(frozen=True)
@@ -249,7 +240,7 @@ class _Climber:
             would = np.unique(i[self.items.gains(i, k) > self.preference])
             return len(would) > _WOULD_JOIN * len(self.items)
         some = np.unique(np.arange(min(_TESTED, len(self.items))) * len(self.items) // min(_TESTED, len(self.items)))
-        i, k = _nearest(self.items, some, 1)
+        i, k = nearest_items(self.items, some, 1)
         return bool(np.mean(self.items.gains(some[i], k) > self.preference) > _WOULD_JOIN)
 
     def climb(self) -> None:
@@ -258,8 +249,8 @@ class _Climber:
         while len(self.items) > (target or 1) and (most is None or len(self.found) < most):
             started, n_items = time.perf_counter(), len(self.items)
             is_given = isinstance(self.items, GivenItems)
-            is_last = (n_items <= _ALL_PAIRS and not is_given) or len(self.found) + 1 == most
-            with _level_source(self.items, self.source) as source:
+            is_last = (n_items <= ALL_PAIRS and not is_given) or len(self.found) + 1 == most
+            with level_source(self.items, self.source) as source:
                 if target is None:
                     asked = replace(self.settings, preference=self.preference, preference_quantile=None)
                     found = self._cluster(source, asked)
@@ -389,19 +380,6 @@ class _Climber:
 
     def _tables(self, under: _AnyUnder, started: float, going_down: float) -> Clustering:
         about, items, ids = self.first.summary, under.items, under.heads.ids
-        members, is_alone = items.size - 1, items.size == 1
-        mean = np.where(is_alone, np.nan, items.similarity / np.maximum(members, 1))
-        exemplars = pa.table(
-            {
-                "label": np.arange(len(ids)),
-                "exemplar": ids,
-                "size": items.size,
-                "preference": np.full(len(ids), self.preference),
-                "mean_similarity": pa.array(mean, mask=is_alone),
-            }
-        )
-        levels = self._levels()
-        assignments = self._assignments(under.rows(), ids)
         endings = {level.ending for level in self.found} | ({"stopped"} if self.stopped else set())
         dpsim, expref = math.fsum(items.similarity), self.preference * len(ids)
         below = sum(value for name, value in about.seconds.items() if name not in self.source.seconds)
@@ -422,82 +400,19 @@ class _Climber:
             levels=[asdict(level) for level in self.found],
             seconds=about.seconds | {name: round(value, 3) for name, value in seconds.items()},
         )
-        spark = self.source.spark
+        spark, hierarchy = self.source.spark, Hierarchy(self.first.assignments, self.ids, self.above)
         return replace(
             self.first,
-            assignments=assignments,
-            exemplars=spark.createDataFrame(exemplars) if spark else exemplars.to_pandas(),
+            assignments=hierarchy.assignments(under.rows(), ids),
+            exemplars=exemplar_table(items, ids, self.preference, spark),
             summary=summary,
-            levels=levels,
-            tree=_tree(items, spark),
+            levels=hierarchy.table(spark),
+            tree=tree_table(items, spark),
         )
-
-    def _names(self) -> pa.Table:
-        """Return the exemplar of each cluster of the first level, at all levels: level_0, level_1, …"""
-        place = np.arange(len(self.ids[0]))
-        names = {"level_0": self.ids[0]}
-        for number, (joined, ids) in enumerate(zip(self.above, self.ids[1:], strict=True), start=1):
-            place = joined[place]
-            names[f"level_{number}"] = ids.take(pa.array(place))
-        return pa.table(names)
-
-    def _levels(self) -> Any:
-        """Return (level, id, exemplar): of all points at level 0, and above it of the exemplars of the level below."""
-        upper = [
-            pa.table({"level": pa.array([number] * len(ids), pa.int32()), "id": ids, "exemplar": above.take(joined)})
-            for number, (ids, joined, above) in enumerate(
-                zip(self.ids[:-1], map(pa.array, self.above), self.ids[1:], strict=True), start=1
-            )
-        ]
-        points, spark = self.first.assignments, self.source.spark
-        if spark is None:
-            first = points.assign(level=np.int32(0))[["level", "id", "exemplar"]]
-            lowest = pa.Table.from_pandas(first, preserve_index=False)
-            return pa.concat_tables([lowest, *(table.cast(lowest.schema) for table in upper)]).to_pandas()
-        first = points.select(F.lit(0).alias("level"), "id", "exemplar")
-        return first.union(spark.createDataFrame(pa.concat_tables(upper))) if upper else first
-
-    def _assignments(self, rows: Any, ids: pa.Array) -> Any:
-        """Return (id, exemplar, label, similarity, level_0, …) of all points."""
-        names, first = self._names(), self.first.assignments
-        if not isinstance(rows, DataFrame):
-            columns = {"id": rows["id"], "exemplar": ids.take(rows["label"].combine_chunks())}
-            table = pa.table(columns | {name: rows[name] for name in ("label", "similarity")}).to_pandas()
-            named = first.sort_values("id")[["exemplar"]].merge(
-                names.to_pandas(), left_on="exemplar", right_on="level_0", how="left"
-            )
-            return table.assign(**{name: named[name].to_numpy() for name in names.column_names})
-        spark = rows.sparkSession
-        exemplars = spark.createDataFrame(pa.table({"label": np.arange(len(ids)), "exemplar": ids}))
-        lowest = first.select("id", F.col("exemplar").alias("level_0"))
-        joined = (
-            rows.join(F.broadcast(exemplars), "label").join(lowest, "id").join(spark.createDataFrame(names), "level_0")
-        )
-        return classic.replicated_checkpoint(
-            joined.select("id", "exemplar", "label", "similarity", *names.column_names)
-        )
-
-
-def _tree(items: Items | GivenItems, spark: SparkSession | None) -> Any:
-    """Return the joins of the clusters (join, left, right, height, size); None where they are too many."""
-    if not (isinstance(items, Items) and 1 < len(items) <= _MOST_IN_A_TREE):
-        return None
-    joins, height, size = items.tree()
-    number = np.arange(len(items), 2 * len(items) - 1)
-    table = pa.table({"join": number, "left": joins[:, 0], "right": joins[:, 1], "height": height, "size": size})
-    return spark.createDataFrame(table) if spark else table.to_pandas()
 
 
 def _since(started: float) -> float:
     return time.perf_counter() - started
-
-
-def _exemplar_ids(found: Clustering) -> pa.Array:
-    """Return the exemplars of a clustering, in the order of their ids."""
-    table = found.exemplars
-    if isinstance(table, DataFrame):
-        return table.orderBy("label").select("exemplar").toArrow()["exemplar"].combine_chunks()
-    return pa.array(table.sort_values("label")["exemplar"])
 
 
 def _halfway(settings: Settings) -> Settings:
@@ -525,74 +440,9 @@ def _of_level(settings: Settings) -> Settings:
     )
 
 
-def _nearest(items: Items, rows: Positions, n: int) -> tuple[Positions, Positions]:
-    """Return the n nearest other items of some items, in this process: places in ``rows``, and items."""
-    centers = items.centers
-    if isinstance(items.metric, Metric):
-        i, k, _ = nearest(centers[rows], centers, rows, n, items.metric)
-    else:
-        i, k, _ = nearest_by_function(items.metric, centers[rows], centers, rows, n)
-    return i, k
-
-
-@contextmanager
-def _level_source(items: Items | GivenItems, below: Source | LocalSource) -> Iterator[Source | LocalSource]:
-    """Return the problem of a level: items by number, with what it brings to move them to near ones."""
-    count, spark, about = len(items), below.spark, below.neighbors
-    if isinstance(items, GivenItems):
-        i, k = items.pairs()
-        yield LocalSource(i, k, items.gains(i, k), pa.array(np.arange(count)))
-        return
-    assert about is not None
-    wanted = min(about["neighbors"], count - 1)
-    everybody = np.arange(count)
-    if count <= _ALL_PAIRS:
-        i, k = np.nonzero(~np.eye(count, dtype=bool))
-    elif spark is None or count <= _SEARCHED_HERE:
-        i, k = _in_both_directions(*_nearest(items, everybody, wanted), count)
-    else:
-        with _searched(items, wanted, about["search"], spark) as pairs:
-            if count * wanted > _CLUSTERED_HERE and not classic.is_connect(spark):
-                with _computed(pairs, items, spark) as similarities:
-                    yield Source(similarities, spark.range(count), None)
-                    return
-            found = pairs.toArrow()
-        i, k = _in_both_directions(found["i"].to_numpy(), found["k"].to_numpy(), count)
-    yield LocalSource(i, k, items.gains(i, k), pa.array(everybody))
-
-
-def _in_both_directions(i: Positions, k: Positions, count: int) -> tuple[Positions, Positions]:
-    """Return pairs and their other directions, each once."""
-    pairs = np.unique(np.concatenate([i * count + k, k * count + i]))
-    return pairs // count, pairs % count
-
-
-@contextmanager
-def _searched(items: Items, wanted: int, search: Search, spark: SparkSession) -> Iterator[DataFrame]:
-    """Return the nearest items of each item, found by Spark: (i, k)."""
-    centers = np.ascontiguousarray(items.centers)
-    starts = pa.array(np.arange(0, centers.size + 1, centers.shape[1]), pa.int32())
-    features = pa.ListArray.from_arrays(starts, pa.array(centers.ravel()))
-    points = spark.createDataFrame(pa.table({"id": np.arange(len(items)), "features": features})).persist()
-    try:
-        pairs, _, _ = find_neighbors(points, wanted, items.metric, None, search, _RECALL)
-        yield pairs.frame.select("i", "k")
-    finally:
-        points.unpersist()
-
-
-@contextmanager
-def _computed(pairs: DataFrame, items: Items, spark: SparkSession) -> Iterator[DataFrame]:
-    """Return what is gained along pairs (i, k) of items, in both directions: (i, k, s), some of them twice."""
-    arrays = (items.vectors, items.size, items.similarity, items.shift)
-    with sent(spark, *arrays) as (vectors, size, similarity, shift):
-        metric = items.metric
-
-        def gains(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            known = Items(metric, vectors.value, size.value, similarity.value, shift.value)
-            for batch in batches:
-                i, k = batch["i"].to_numpy(), batch["k"].to_numpy()
-                i, k = np.append(i, k), np.append(k, i)
-                yield pa.RecordBatch.from_arrays([i, k, known.gains(i, k)], names=["i", "k", "s"])
-
-        yield pairs.mapInArrow(gains, "i bigint, k bigint, s double")
+def _exemplar_ids(found: Clustering) -> pa.Array:
+    """Return the exemplars of a clustering, in the order of their ids."""
+    table = found.exemplars
+    if isinstance(table, DataFrame):
+        return table.orderBy("label").select("exemplar").toArrow()["exemplar"].combine_chunks()
+    return pa.array(table.sort_values("label")["exemplar"])

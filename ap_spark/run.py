@@ -6,7 +6,7 @@ import logging
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -228,9 +228,8 @@ def opened_graph(source: Source, settings: Settings) -> Iterator[EdgeGraph | Blo
     """Build the graph, check that it permits the number of clusters, and release it at the end."""
     graph = source.build(settings)
     try:
-        if settings.clusters is not None:
-            with suppress(*([TooFewClusters] if source.members else [])):  # points go up to further levels
-                _check_target(settings.clusters, graph)
+        if settings.clusters is not None and source.members is None:  # points with members can go to further levels
+            _check_target(settings.clusters, graph)
         _warn_of_mistakes(graph, source, settings)
         yield graph
     finally:

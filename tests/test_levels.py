@@ -192,8 +192,9 @@ def test_scores_that_no_sum_holds() -> None:
 @pytest.mark.long
 def test_levels_through_spark_alone(spark: SparkSession, here: Clustering, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many items are searched, their gains computed and clustered by Spark; few are here, with the same result."""
-    for limit in ("_ALL_PAIRS", "_SEARCHED_HERE", "_CLUSTERED_HERE"):
-        monkeypatch.setattr(f"ap_spark.levels.{limit}", 0)
+    for limit in ("ALL_PAIRS", "_SEARCHED_HERE", "_CLUSTERED_HERE"):
+        monkeypatch.setattr(f"ap_spark.level_graph.{limit}", 0)
+    monkeypatch.setattr("ap_spark.levels.ALL_PAIRS", 0)
     points = spark.createDataFrame(POINTS.assign(id=POINTS.index))
     found = cluster_points(points, similarity=NEAREST, clusters=8).to_pandas()
     assert found.summary.n_clusters == 8

@@ -6,6 +6,7 @@ process.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -36,7 +37,7 @@ class _Visited(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArrayGraph:
+class ArrayGraph(ABC):
     """A similarity graph, ready to be clustered.
 
     Attributes
@@ -93,9 +94,9 @@ class ArrayGraph:
         """The number of points."""
         return len(self.out_degree)
 
+    @abstractmethod
     def ids_at(self, index: Integers) -> pa.Array:
         """Return the ids of some points, in the order of the numbers given."""
-        raise NotImplementedError
 
     @property
     def n_forced(self) -> int:

@@ -36,6 +36,14 @@ def some_clusters(count: int) -> np.ndarray[Any, Any]:
     return exemplar
 
 
+def example(name: str, count: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], Items, np.ndarray[Any, Any]]:
+    """All similarities, the exemplar of each point in so many clusters, these as items, and the exemplars in order."""
+    metric = METRICS[name]
+    prepared = metric.prepare(X)
+    exemplar = some_clusters(count)
+    return between(metric, prepared, prepared), exemplar, *items_of(metric, exemplar)
+
+
 def netsim(s: np.ndarray[Any, Any], exemplar: np.ndarray[Any, Any]) -> float:
     is_member = exemplar != np.arange(len(s))
     return float(s[np.flatnonzero(is_member), exemplar[is_member]].sum())
@@ -43,10 +51,7 @@ def netsim(s: np.ndarray[Any, Any], exemplar: np.ndarray[Any, Any]) -> float:
 
 @pytest.mark.parametrize("name", EXACT)
 def test_gains_are_those_of_all_members(name: str) -> None:
-    metric = METRICS[name]
-    s = between(metric, metric.prepare(X), metric.prepare(X))
-    exemplar = some_clusters(9)
-    items, heads = items_of(metric, exemplar)
+    s, exemplar, items, heads = example(name, 9)
     assert items.is_exact
     for i in range(9):
         for k in range(9):
@@ -59,10 +64,7 @@ def test_gains_are_those_of_all_members(name: str) -> None:
 
 @pytest.mark.parametrize("name", EXACT)
 def test_levels_have_the_net_similarity_of_the_points(name: str) -> None:
-    metric = METRICS[name]
-    s = between(metric, metric.prepare(X), metric.prepare(X))
-    exemplar = some_clusters(20)
-    items, heads = items_of(metric, exemplar)
+    s, exemplar, items, heads = example(name, 20)
     for count in (11, 5, 2):
         chosen = np.sort(RNG.choice(len(items), count, replace=False))
         to = chosen[RNG.integers(0, count, len(items))]
@@ -73,17 +75,14 @@ def test_levels_have_the_net_similarity_of_the_points(name: str) -> None:
         assert (chosen[joined] == to).all()
         assert items.similarity.sum() == pytest.approx(netsim(s, exemplar), rel=1e-9)
         assert items.size.tolist() == [np.count_nonzero(exemplar == head) for head in heads]
-        again, _ = items_of(metric, exemplar)
+        again, _ = items_of(METRICS[name], exemplar)
         np.testing.assert_allclose(items.shift, again.shift, atol=1e-9)
         np.testing.assert_allclose(items.centers, again.centers, atol=1e-9)
 
 
 def test_other_metrics_are_estimated_and_say_so() -> None:
-    metric = METRICS["euclidean"]
-    exemplar = some_clusters(9)
-    items, heads = items_of(metric, exemplar)
+    s, exemplar, items, heads = example("euclidean", 9)
     assert not items.is_exact
-    s = between(metric, X, X)
     for i, k in ((0, 1), (3, 7)):
         gain = netsim(s, np.where(exemplar == heads[i], heads[k], exemplar)) - netsim(s, exemplar)
         (estimate,) = items.gains(np.array([i]), np.array([k]))
