@@ -39,7 +39,7 @@ NEGLIGIBLE = 1e-9  # share of a net similarity that rounding may change without 
 class Clusters:
     """The clusters and their objective.
 
-    The tables are of Spark, or of pandas for a `LocalGraph`.
+    The tables are of Spark, or of Arrow for a `LocalGraph`.
 
     Attributes
     ----------
@@ -203,7 +203,7 @@ def _refine_rows(graph: ArrayGraph, cluster: Integers) -> Flags:
 
 def _table(graph: ArrayGraph, rows: pa.Table) -> Any:
     """Return a table of the kind that the results of the graph are."""
-    return graph.spark.createDataFrame(rows) if graph.spark else rows.to_pandas()
+    return graph.spark.createDataFrame(rows) if graph.spark else rows
 
 
 def _assignments(graph: ArrayGraph, exemplar_ids: pa.Array, label: Integers, similarity: Floats) -> Any:

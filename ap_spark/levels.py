@@ -139,6 +139,7 @@ def _cluster(
                 return cluster(source, settings, watch)
         below = _halfway(settings)
     first = cluster(source, below, watch)
+    first = first.to_pandas() if source.spark is None else first
     if first.summary.preference is None and settings.levels is not None:
         raise SettingError(_ONE_PREFERENCE.format(settings.levels))
     if not first.summary.n_clusters or first.summary.preference is None:

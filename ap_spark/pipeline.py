@@ -300,7 +300,7 @@ def _clustered_here(
             raise
         return None
     warn_if_not_converged(found.summary)
-    return _with_features_here(found, made)
+    return _with_features_here(found.to_pandas(), made)
 
 
 def _clustered(source: Source, settings: Settings, snapshots: Snapshots, callback: _Callback | None) -> Clustering:

@@ -20,7 +20,7 @@ from ap_spark._spark.session import current_session
 from ap_spark.convergence import Ending
 from ap_spark.errors import InputError, SettingError
 from ap_spark.graph.describe import format_neighbors
-from ap_spark.io.frames import in_order_of, to_spark
+from ap_spark.io.frames import in_order_of, in_pandas, to_spark
 from ap_spark.io.paths import places_read
 from ap_spark.io.stores import SUCCESS, Store
 from ap_spark.io.writer import SUMMARY, OutputDirectory, claimed, read_written
@@ -163,8 +163,8 @@ class Summary:
 class Clustering:
     """The result of a run.
 
-    Its tables are of Spark or of pandas, as the points were. Those of Spark live as long as the session: `save` keeps
-    them.
+    Its tables are of Spark or of pandas, as the points were; inside the package, those of a run in this process are of
+    Arrow. Those of Spark live as long as the session: `save` keeps them.
 
     Attributes
     ----------
@@ -253,6 +253,9 @@ class Clustering:
 
     def to_pandas(self) -> Clustering:
         """Return the same result with its tables as those of pandas."""
+        if isinstance(self.assignments, pa.Table):
+            made: dict[str, Any] = {name: in_pandas(table) for name, table in self.tables.items()}
+            return replace(self, **made)
         if not isinstance(self.assignments, DataFrame):
             return self
         assignments, exemplars, trace = (

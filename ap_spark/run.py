@@ -202,7 +202,8 @@ class LocalSource:
 def cluster(source: Source | LocalSource, settings: Settings, watch: Watch, *, warns: bool = True) -> Clustering:
     """Cluster: once, or once for each preference that is tried for a number of clusters.
 
-    ``warns`` of what looks like a mistake in the graph, and of another number of clusters than was asked for.
+    The tables of the result are of Spark, or of Arrow for a `LocalSource`. ``warns`` of what looks like a mistake in
+    the graph, and of another number of clusters than was asked for.
     """
     if watch.checkpoint:
         watch.checkpoint.open()
@@ -442,7 +443,7 @@ def _cluster_graph(
     summary = _summarize(graph, settings, found, clusters, engine.name if engine else "none", seconds)
     discard = watch.checkpoint.discard if watch.checkpoint else Clustering.discard_snapshots
     table = _trace_table(found.trace)
-    trace = graph.spark.createDataFrame(table) if graph.spark else table.to_pandas()
+    trace = graph.spark.createDataFrame(table) if graph.spark else table
     return Clustering(clusters.assignments, clusters.exemplars, trace, summary, discard), clusters, found.trace
 
 

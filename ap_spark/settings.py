@@ -391,7 +391,8 @@ class Settings(Execution, Sparsification, Levels, Quality, _MessagePassing):
 
     def with_window(self) -> Self:
         """Return these settings with the window of a fixed damping in ``convergence_iter``."""
-        return self if self.damping is None else replace(self, convergence_iter=self.windows[0])
+        is_known = self.damping is None or self.convergence_iter is not None
+        return self if is_known else replace(self, convergence_iter=self.windows[0])
 
     @property
     def has_preference(self) -> bool:

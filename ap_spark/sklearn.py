@@ -7,7 +7,6 @@ in this process. Larger data go to the Spark session that is there, or to a loca
 from __future__ import annotations
 
 import warnings
-from dataclasses import asdict
 from numbers import Integral
 from typing import Any, ClassVar, Self
 
@@ -201,9 +200,10 @@ class AffinityPropagation(sklearn.cluster.AffinityPropagation):  # type: ignore[
                 quality=self._quality(),
                 **self._options(),
             )
-        settings = Settings(preference=preference, **self._options(), **asdict(self._quality()))
+        quality: dict[str, Any] = {} if self.polish else {"polish": False, "gap": None}
+        settings = Settings(preference=preference, **self._options(), **quality)
         source = LocalSource(i, k, s, pa.array(np.arange(n_samples)), by_sample)
-        found = cluster(source, settings, Watch())
+        found = cluster(source, settings, Watch(), warns=False)  # scikit-learn has warnings of its own
         if not issparse(S) and self.clusters is not None:
             S.flat[:: n_samples + 1] = found.summary.preference
         return found

@@ -8,6 +8,7 @@ Both classes take turns on the same points, in a warm process; prints medians in
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from statistics import median
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import AffinityPropagation as Theirs
 from sklearn.datasets import make_blobs
+from sklearn.exceptions import ConvergenceWarning
 
 from ap_spark.sklearn import AffinityPropagation as Ours
 
@@ -46,5 +48,6 @@ def report(n_points: int, centers: int, turns: int) -> None:
 
 
 if __name__ == "__main__":
-    report(50, 5, 21)
+    warnings.simplefilter("ignore", ConvergenceWarning)  # both stop at the default 200 iterations on 2,000 points
+    report(50, 5, 101)
     report(2_000, 20, 5)

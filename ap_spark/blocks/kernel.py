@@ -94,6 +94,11 @@ class Block:
             cuts.append(max(int(full), cuts[-1] + 1))
         return np.array(cuts, np.int64)
 
+    @cached_property
+    def lengths(self) -> Integers:
+        """The number of entries of each row."""
+        return np.diff(self.starts)
+
     def diagonal_r(self, low: int, high: int) -> Floats:
         """Return r(k,k) of the points ``low:high``, among which all rows are; NaN where k has no row."""
         r = np.full(high - low, np.nan)
@@ -334,8 +339,8 @@ def responsibilities(block: Block, damping: Damping, scratch: Floats | None = No
     starts = block.starts[:-1]
     np.add(block.a, block.s, out=value)
     largest = np.maximum.reduceat(value, starts)
-    of_row = np.repeat(largest, np.diff(block.starts))
-    best = np.flatnonzero(value == of_row)
+    of_row = largest.repeat(block.lengths)
+    (best,) = (value == of_row).nonzero()
     if len(best) > len(starts):  # ties: any one of them serves
         row_of_best = np.searchsorted(starts, best, side="right")
         best = best[np.flatnonzero(np.diff(row_of_best, prepend=0))]
@@ -366,12 +371,12 @@ def contributions(block: Block, units: Units, sums: Integers) -> None:
     >>> sums
     array([[2, 4]])
     """
-    positive = np.flatnonzero(block.r > 0)
+    (positive,) = (block.r > 0).nonzero()
     columns = block.columns[positive]
     *coarse, fine = in_units(block.r[positive], units)
     np.add.at(sums[-1], columns, fine)
     for addends in coarse:
-        there = np.flatnonzero(addends)  # hardly any, beside a fine word
+        (there,) = addends.nonzero()  # hardly any, beside a fine word
         np.add.at(sums[0], columns[there], addends[there])
 
 
@@ -408,7 +413,7 @@ def column_totals(sums: Integers, r: Floats, a: Floats, damping: Damping, units:
         part = slice(start, start + _PART_ENTRIES)
         keep = _keep(damping if isinstance(damping, float) else damping[part])
         without_row = np.isnan(r[part])
-        negative = np.where(without_row, 0.0, np.minimum(r[part], 0.0))
+        negative = np.fmin(r[part], 0.0)  # 0 where there is no row
         totals[part] = 0.0
         for word, addends, unit in zip(sums, in_units(negative, units), units, strict=False):
             addends += word[part]
