@@ -44,15 +44,24 @@ from ap_spark.graph.describe import Description
 from ap_spark.io.columns import Chosen
 from ap_spark.io.formats import check_format
 from ap_spark.io.paths import Place, conflict, places_read
-from ap_spark.io.readers import read_points, read_points_by_id, read_points_of_command, read_similarities
+from ap_spark.io.readers import (
+    CELLS,
+    IMAGE,
+    read_points,
+    read_points_by_id,
+    read_points_of_command,
+    read_similarities,
+)
 from ap_spark.io.tables import ROW
-from ap_spark.io.writer import OutputDirectory, OutputIsThere, claimed, foresee
+from ap_spark.io.writer import PAGE, PICTURES, OutputDirectory, OutputIsThere, claimed, foresee
 from ap_spark.new_points import exemplars_of, publish_assigned
 from ap_spark.options import check_new_points, check_together, record, with_options
 from ap_spark.parser import parse
 from ap_spark.pipeline import affinity_propagation, cluster_points, described
 from ap_spark.progress import Progress
-from ap_spark.result import Clustering, publish
+from ap_spark.report import packages_of_report
+from ap_spark.report.content import gather
+from ap_spark.result import OPTIONAL, Clustering, publish
 from ap_spark.run import format_not_converged
 from ap_spark.settings import (
     GROUPS,
@@ -62,8 +71,11 @@ from ap_spark.settings import (
     Levels,
     NewPoints,
     Output,
+    Pictures,
     PointsInput,
     Quality,
+    Report,
+    ReportOutput,
     Run,
     Settings,
     Similarity,
@@ -98,7 +110,7 @@ def run_command(given: argparse.Namespace) -> int:
     logging.getLogger("ap_spark").setLevel(logging.DEBUG if given.verbose else logging.WARNING)
     for module in ("progress", "checkpoint", "stream"):
         logging.getLogger(f"ap_spark.{module}").setLevel(logging.WARNING if given.quiet else logging.INFO)
-    command = {"cluster": _cluster, "graph": _graph, "assign": _assign}[given.command]
+    command = {"cluster": _cluster, "graph": _graph, "assign": _assign, "report": _report}[given.command]
     if vars(given).get("dry_run"):
         command = _say_what_would_run
     with Interrupts(lambda: "the same command starts again") as interrupts:
@@ -167,6 +179,8 @@ class _Job:
         With --edges, those of --points, and their preferences if they have some.
     order : DataFrame, optional
         (id, row) of the points, where an output follows the order of the input.
+    shown : DataFrame, optional
+        (id, cells[, image]) of the points, where there is to be a report.
     chosen : Chosen, optional
         Which columns the points are.
     choices : dict
@@ -185,6 +199,7 @@ class _Job:
     rows: DataFrame
     points: DataFrame | None
     order: DataFrame | None
+    shown: DataFrame | None
     chosen: Chosen | None
     choices: dict[str, Any]
     directory: OutputDirectory | None
@@ -197,6 +212,7 @@ class _Job:
 def _cluster(given: argparse.Namespace, interrupts: Interrupts) -> None:
     """Read, cluster, publish, print the result."""
     output, run, settings = record(Output, given), record(Run, given), record(Settings, given)
+    report = record(Report, given)
     passing = {name: getattr(settings, name) for name in ("damping", "max_iter", "convergence_iter")}
     passing["seed"] = settings.seed if settings.jitter else None
     passing |= {"quality": record(Quality, given), "levels": record(Levels, given)}
@@ -221,8 +237,17 @@ def _cluster(given: argparse.Namespace, interrupts: Interrupts) -> None:
         )
         clustering = replace(clustering, summary=summary)
         assert work.directory is not None
+        files = {}
+        if report.report:
+            with work.watcher.stage("drawing", work.rows.sparkSession):
+                files = _drawn(clustering, work.shown, report, given.input)
         with work.watcher.stage("writing", work.rows.sparkSession):
-            publish(clustering, work.directory, output.output_format, single_file=output.single_file, rows=work.order)
+            publish(
+                *(clustering, work.directory, output.output_format),
+                single_file=output.single_file,
+                rows=work.order,
+                files=files,
+            )
         interrupts.detach()  # from here on a signal is too late to stop anything
         interrupts.saved = lambda: f"the output is written to {output.output}"
         clustering.discard_snapshots()
@@ -230,7 +255,7 @@ def _cluster(given: argparse.Namespace, interrupts: Interrupts) -> None:
         if run.json:
             print(json.dumps(asdict(summary), indent=2, allow_nan=False))
         elif not run.quiet:
-            print(_format_result(clustering, output))
+            print(_format_result(clustering, output, has_page=report.report))
 
 
 def _what_to_try(clustering: Clustering, snapshots: Snapshots) -> str:
@@ -300,6 +325,69 @@ def _assign(given: argparse.Namespace, interrupts: Interrupts) -> None:
             print(json.dumps(asdict(totals) | summary, indent=2, allow_nan=False))
         elif not run.quiet:
             print(f"{totals}\n{seconds['all']:.1f} s in all\nwritten to {output.output}: assigned, summary.json")
+
+
+def _report(given: argparse.Namespace, interrupts: Interrupts) -> None:
+    """Read a result and its points, and publish a page with pictures."""
+    output, run, source = record(ReportOutput, given), record(Run, given), record(PointsInput, given)
+    pictures = record(Pictures, given)
+    interrupts.grace = run.grace
+    if given.input:
+        _check_format_of(given.input, source)
+    started = time.perf_counter()
+    with _session(run, interrupts, short=is_small([given.result, *given.input])) as spark, ExitStack() as held:
+        seconds = {"start": round(time.perf_counter() - started, 3)}
+        apart = places_read(spark, {"RESULT": given.result} | ({"INPUT": given.input} if given.input else {}))
+        if_exists = "replace" if output.overwrite else "refuse"
+        directory = held.enter_context(claimed(spark, output.output, if_exists, apart, PAGE))
+        watcher = _Watcher(Settings.max_iter, interrupts, quiet=run.quiet)
+        with watcher.stage("reading", spark), errors_from_tasks():
+            clustering = Clustering.load(given.result)
+            points = _points_of_result(spark, clustering, given.input, source)
+        with watcher.stage("drawing", spark), errors_from_tasks():
+            files = _drawn(clustering, points, pictures, given.input)
+        summary = {"settings": {"result": given.result, "input": given.input} | asdict(pictures), "seconds": seconds}
+        directory.publish({}, "none", summary, files=files)
+        interrupts.detach()  # from here on a signal is too late to stop anything
+        seconds["all"] = round(time.perf_counter() - started, 3)
+        if run.json:
+            print(json.dumps(summary, indent=2, allow_nan=False))
+        elif not run.quiet:
+            print(f"{seconds['all']:.1f} s in all\nwritten to {output.output}: {PAGE}, {PICTURES}")
+
+
+def _points_of_result(
+    spark: SparkSession, clustering: Clustering, paths: Sequence[str], source: PointsInput
+) -> DataFrame | None:
+    """Return the points of a result: those of the paths or, without any, those that the run has read.
+
+    None for a result of similarities, and where what the run has read is not there any more.
+    """
+    settings = clustering.summary.settings
+    if paths:
+        return read_points_of_command(spark, paths, preference_column=None, with_cells=True, **asdict(source))[0]
+    if "input" not in settings or settings["edges"]:
+        return None
+    as_run = {name: settings[name] for name in (*asdict(source), "preference_column")}
+    try:
+        return read_points_of_command(spark, settings["input"], with_cells=True, **as_run)[0]
+    except ApSparkError as error:
+        logger.warning("exemplars are drawn alone, since the points cannot be read: %s", error)
+        return None
+
+
+def _drawn(
+    clustering: Clustering, points: DataFrame | None, pictures: Pictures, paths: Sequence[str]
+) -> dict[str, bytes]:
+    """Return the files of a report."""
+    with packages_of_report():
+        from ap_spark.report.page import files_of
+    title = pictures.title
+    if title is None:
+        paths = paths or [str(clustering.summary.settings.get("input", "Clusters"))]
+        title = ", ".join(os.path.basename(path.rstrip("/")) or path for path in paths)
+    features = None if points is None else points.select("id", "features")
+    return files_of(gather(clustering, features, points), title=title, image_shape=pictures.image_shape)
 
 
 def _follow(given: argparse.Namespace, chosen: NewPoints, output: TablesOutput, interrupts: Interrupts) -> None:
@@ -414,8 +502,11 @@ def _job(
         watcher = _Watcher(settings.max_iter, interrupts, quiet=run.quiet)
         with watcher.stage("reading", spark):
             with_rows = given.command == "cluster" and output.output_format == "tsv" and not output.dry_run
-            rows, points, chosen = _read(spark, given.input, source, with_rows=with_rows)
-        order = None
+            with_cells = vars(given).get("report", False) and not output.dry_run
+            rows, points, chosen = _read(spark, given.input, source, with_rows=with_rows, with_cells=with_cells)
+        order = shown = None
+        if CELLS in rows.columns:
+            rows, shown = rows.drop(CELLS, IMAGE), rows
         if ROW in rows.columns:
             rows, order = rows.drop(ROW), rows.select("id", ROW)
         seconds["read"] = round(time.perf_counter() - started - seconds["start"], 3)
@@ -431,7 +522,7 @@ def _job(
             "execution": record(Execution, given),
         }
         yield _Job(
-            *(source, rows, points, order, chosen, choices),
+            *(source, rows, points, order, shown, chosen, choices),
             *(directory, replaces, watcher, seconds, started),
         )
 
@@ -505,7 +596,7 @@ def is_small(paths: Sequence[str]) -> bool:
 
 
 def _read(
-    spark: SparkSession, paths: Sequence[str], source: Input, *, with_rows: bool = False
+    spark: SparkSession, paths: Sequence[str], source: Input, *, with_rows: bool = False, with_cells: bool = False
 ) -> tuple[DataFrame, DataFrame | None, Chosen | None]:
     """Return the points, if asked for ``with_rows``, and which columns they are.
 
@@ -516,7 +607,11 @@ def _read(
     if not source.edges:
         given: dict[str, Any] = {"feature_columns": source.feature_columns, "drop_missing": source.drop_missing}
         read, chosen = read_points_of_command(
-            spark, paths, format=source.format, with_rows=with_rows, **form, **columns, **given
+            *(spark, paths),
+            format=source.format,
+            with_rows=with_rows,
+            with_cells=with_cells,
+            **(form | columns | given),
         )
         logger.info("%s", "; ".join(str(chosen).splitlines()))
         return read, None, chosen
@@ -530,14 +625,15 @@ def _read(
     return edges, points, None
 
 
-def _format_result(clustering: Clustering, output: Output) -> str:
+def _format_result(clustering: Clustering, output: Output, *, has_page: bool) -> str:
     """Say what came out, for a person."""
     summary = clustering.summary
     lines = [*str(summary).splitlines(), f"{summary.seconds['all']:.1f} s in all"]
     if largest := clustering.largest():
         lines.append("largest clusters: " + ", ".join(f"{size:,} around {exemplar}" for exemplar, size, _ in largest))
-    levels = "".join(f"{name}, " for name in ("levels", "tree") if getattr(clustering, name) is not None)
-    lines.append(f"written to {output.output}: assignments, exemplars, trace, {levels}summary.json")
+    others = "".join(f"{name}, " for name in OPTIONAL if getattr(clustering, name) is not None)
+    page = f"{PAGE}, " if has_page else ""
+    lines.append(f"written to {output.output}: assignments, exemplars, trace, {others}{page}summary.json")
     return "\n".join(map(printable, lines))
 
 

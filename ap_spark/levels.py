@@ -407,6 +407,7 @@ class _Climber:
             assignments=hierarchy.assignments(under.rows(), ids),
             exemplars=exemplar_table(items, ids, self.preference, spark),
             summary=summary,
+            quality=None,  # which was of the first level
             levels=hierarchy.table(spark),
             tree=tree_table(items, spark),
         )

@@ -13,7 +13,17 @@ from typing import NoReturn
 from ap_spark.config_file import apply_file
 from ap_spark.errors import SettingError
 from ap_spark.options import Parser, add_options
-from ap_spark.settings import GROUPS, Checked, GraphOutput, NewPoints, PointsInput, Run, TablesOutput
+from ap_spark.settings import (
+    GROUPS,
+    Checked,
+    GraphOutput,
+    NewPoints,
+    Pictures,
+    PointsInput,
+    ReportOutput,
+    Run,
+    TablesOutput,
+)
 from ap_spark.version import __version__
 
 __all__ = ["make_parser", "parse"]
@@ -71,6 +81,16 @@ examples (clusters is the output of ap-spark --help):
   none that is farther away than 10:
     ap-spark assign clusters new.csv --min-similarity -100 --output near-ones --output-format csv"""
 
+_REPORT_EXAMPLES = """\
+examples (points.csv and clusters are those of ap-spark --help):
+
+  a page of a result, with pictures of its points, which it finds by itself if they are where they were:
+    ap-spark report clusters --output page
+  the points from elsewhere, read with options of their own:
+    ap-spark report clusters points.csv --id-column id --title 'Eight points' --output another-page
+  in the same run as the clusters:
+    ap-spark cluster points.csv --report --output with-page"""
+
 _COMPLETION_EXAMPLES = """\
 where to put it:
 
@@ -84,13 +104,17 @@ where to put it:
 
 @dataclass(frozen=True)
 class _Command:
-    """What a command is for, how it is used, its groups of options, its examples, and what stands before INPUT."""
+    """What a command is for, how it is used, its groups of options, its examples, and what stands before INPUT.
+
+    ``input`` says how many paths INPUT is: at least one, "+", or any number, "*".
+    """
 
     about: str
     usage: str
     groups: dict[str, type[Checked]]
     examples: str
     positional: dict[str, str] = field(default_factory=dict)
+    input: str = "+"
 
 
 _COMMANDS = {
@@ -103,7 +127,8 @@ _COMMANDS = {
     "graph": _Command(
         "describe the similarities of such a table, and what preferences would do, without clustering",
         "INPUT [INPUT ...] [options]",
-        {name: group for name, group in GROUPS.items() if name != "Snapshots"} | {"Output": GraphOutput},
+        {name: group for name, group in GROUPS.items() if name not in ("Report", "Snapshots")}
+        | {"Output": GraphOutput},
         _GRAPH_EXAMPLES,
     ),
     "assign": _Command(
@@ -112,6 +137,14 @@ _COMMANDS = {
         {"Input": PointsInput, "Assignment": NewPoints, "Output": TablesOutput, "Run": Run},
         _ASSIGN_EXAMPLES,
         {"result": "the output directory of a run on points"},
+    ),
+    "report": _Command(
+        "make a page of a result, with pictures, which opens without a network",
+        "RESULT [INPUT ...] --output DIR [options]",
+        {"Input": PointsInput, "Report": Pictures, "Output": ReportOutput, "Run": Run},
+        _REPORT_EXAMPLES,
+        {"result": "the output directory of ap-spark cluster"},
+        input="*",
     ),
 }
 _Formatter = partial(argparse.RawDescriptionHelpFormatter, max_help_position=28)
@@ -171,7 +204,10 @@ def make_parser() -> Parser:
         for dest, about in command.positional.items():
             added.add_argument(dest, metavar=dest.upper(), help=about)
         added.add_argument(
-            "input", metavar="INPUT", nargs="+", help="files, directories or patterns, anywhere Spark can read"
+            "input",
+            metavar="INPUT",
+            nargs=command.input,
+            help="files, directories or patterns, anywhere Spark can read",
         )
         for title, group in command.groups.items():
             add_options(added.add_argument_group(title.lower()), group)

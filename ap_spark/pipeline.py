@@ -139,9 +139,9 @@ def cluster_points(
         if snapshots.checkpoint is None and is_local(points, preferences):
             here = partial(in_process.source_of_points, points, preferences, similarity, settings)
             if found := _clustered_here(here, settings, callback):
-                return replace(found, similarity=similarity).in_order_of(points)
+                return replace(found, similarity=similarity, points=points).in_order_of(points)
         with _source_of_points(points, _table(preferences), similarity, settings, callback) as source:
-            found = _with_features(_clustered(source, settings, snapshots, callback), source, similarity)
+            found = _with_features(_clustered(source, settings, snapshots, callback), source, similarity, points)
             return found.to_pandas().in_order_of(points) if is_local(points) else found
 
 
@@ -578,8 +578,8 @@ def _with_features_here(found: Clustering, source: LocalSource) -> Clustering:
     return replace(found, exemplar_features=features)
 
 
-def _with_features(found: Clustering, source: Source, similarity: Similarity) -> Clustering:
-    """Return a clustering of points with what new points are compared with."""
+def _with_features(found: Clustering, source: Source, similarity: Similarity, points: Points) -> Clustering:
+    """Return a clustering of points with what new points are compared with, and what pictures are made of."""
     assert source.features is not None
     exemplars = broadcast_if_small(found.exemplars.select("label", "exemplar"), found.summary.n_clusters)
     features = source.features.join(exemplars, F.col("id") == F.col("exemplar"))
@@ -587,6 +587,7 @@ def _with_features(found: Clustering, source: Source, similarity: Similarity) ->
         found,
         exemplar_features=features.select("label", "exemplar", "features"),
         similarity=similarity,
+        points=points,
         summary=replace(found.summary, scaling=source.scaling.as_lists() if source.scaling else None),
     )
 

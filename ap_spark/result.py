@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from os import PathLike, fspath
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -24,16 +24,20 @@ from ap_spark.io.frames import in_order_of, in_pandas, to_spark
 from ap_spark.io.paths import places_read
 from ap_spark.io.stores import SUCCESS, Store
 from ap_spark.io.writer import SUMMARY, OutputDirectory, claimed, read_written
+from ap_spark.report import packages_of_report
 from ap_spark.settings import MetricName, Output, OutputFormat, Similarity
 from ap_spark.wording import format_count, format_rounded_up, printable
 
-__all__ = ["Clustering", "Summary", "publish"]
+if TYPE_CHECKING:
+    from ap_spark.report.plot import Plot
+
+__all__ = ["OPTIONAL", "Clustering", "Summary", "publish"]
 
 _LARGE_GAP = 0.01
 _LARGEST = 5  # clusters that are shown
 _ENGINES = {"none": "no iterations needed", "in-process": "in this process"}
 _FEATURES = "exemplar_features"  # a table of the output where points were clustered
-_OF_LEVELS = ("levels", "tree")  # tables of the output where clusters were clustered again
+OPTIONAL = ("quality", "levels", "tree")  # tables of the output where clusters were improved, and clustered again
 
 
 @dataclass(frozen=True)
@@ -185,12 +189,17 @@ class Clustering:
         read from the points when they are used; `save` keeps them too.
     similarity : Similarity, optional
         Of points: how they were compared. None for a result that was loaded, if its metric was a function.
+    quality : DataFrame, optional
+        (step, kind, netsim, upper_bound), a row for what the messages name, and for each round of polishing, pass of
+        the bound, and proof after it.
     levels : DataFrame, optional
         Where clusters were clustered again: (level, id, exemplar), of all points at level 0, and above it of the
         exemplars of the level below.
     tree : DataFrame, optional
         Where clusters were clustered again and there are at most 1,000: (join, left, right, height, size), a row for
         each join of two clusters. See `linkage`.
+    points : DataFrame of Spark or pandas, or array, optional
+        The points as they were given, for pictures; `save` does not keep them.
     """
 
     assignments: Any
@@ -201,8 +210,10 @@ class Clustering:
     loaded_from: str | None = None
     exemplar_features: Any = None
     similarity: Similarity | None = None
+    quality: Any = None
     levels: Any = None
     tree: Any = None
+    points: Any = None
 
     @property
     def converged(self) -> bool:
@@ -254,7 +265,8 @@ class Clustering:
     def to_pandas(self) -> Clustering:
         """Return the same result with its tables as those of pandas."""
         if isinstance(self.assignments, pa.Table):
-            made: dict[str, Any] = {name: in_pandas(table) for name, table in self.tables.items()}
+            of_arrow = self.tables | ({} if self.quality is None else {"quality": self.quality})
+            made: dict[str, Any] = {name: in_pandas(table) for name, table in of_arrow.items()}
             return replace(self, **made)
         if not isinstance(self.assignments, DataFrame):
             return self
@@ -265,6 +277,7 @@ class Clustering:
             name: table if table is None else table.orderBy(*order).toArrow().to_pandas()
             for name, table, order in (
                 (_FEATURES, self.exemplar_features, ["label"]),
+                ("quality", self.quality, ["step"]),
                 ("levels", self.levels, ["level", "id"]),
                 ("tree", self.tree, ["join"]),
             )
@@ -310,7 +323,7 @@ class Clustering:
 
     def __reduce__(self) -> Any:
         if not isinstance(self.assignments, DataFrame):
-            kept = {name: value for name, value in vars(self).items() if name != "discard_snapshots"}
+            kept = {name: value for name, value in vars(self).items() if name not in ("discard_snapshots", "points")}
             if self.similarity is not None and not isinstance(self.similarity.metric, str):
                 kept["similarity"] = None  # a function, as in `load`
             return _unpickled, (kept,)
@@ -318,6 +331,64 @@ class Clustering:
             "a Clustering holds tables of a Spark session and cannot be pickled: clustering.save(DIR) keeps it, and "
             "Clustering.load(DIR) reads it again; to pandas, clustering.assignments.toPandas()"
         )
+
+    @property
+    def plot(self) -> Plot:
+        """Pictures of the result; see `ap_spark.report.plot.Plot`. They need Matplotlib (the extra ``[report]``)."""
+        with packages_of_report():
+            from ap_spark.report.plot import Plot
+
+        return Plot(self)
+
+    def report(
+        self,
+        path: str | PathLike[str],
+        points: Any = None,
+        *,
+        rows: Any = None,
+        title: str = "Clusters",
+        image_shape: tuple[int, int] | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        """Write a page of the result, report.html, which opens without a network, and its pictures as SVG and PNG.
+
+        Parameters
+        ----------
+        path : str
+            A directory of this machine; it appears whole or not at all.
+        points : DataFrame of Spark or pandas, or array, optional
+            Those of the run; by default the ones that the result was made of, if it was not loaded.
+        rows : DataFrame of Spark or pandas, optional
+            What is shown beside the members of the largest clusters: whatever columns, by the column ``id`` or the
+            index of pandas. A column of bytes holds an image (PNG, JPEG or GIF).
+        title : str
+        image_shape : (int, int), optional
+            Height and width: the features are grey values of an image, row by row, and are shown as such.
+        overwrite : bool
+            Replace a report that is there.
+
+        Raises
+        ------
+        InputError
+            If points or rows are not those of the result, or the features do not make such an image.
+        OutputError
+            If there is something already, or the directory cannot be written.
+
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> from ap_spark import cluster_points
+        >>> clustering = cluster_points(np.array([[1.0, 2.0], [1.5, 2.5], [8.0, 9.0]]), preference=-9.0)
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     clustering.report(f"{directory}/report")
+        ...     "report.html" in os.listdir(f"{directory}/report")
+        True
+        """
+        with packages_of_report():
+            from ap_spark.report.page import files_of, write
+        from ap_spark.report.content import gather
+
+        write(files_of(gather(self, points, rows), title=title, image_shape=image_shape), path, overwrite=overwrite)
 
     @property
     def tables(self) -> dict[str, Any]:
@@ -361,7 +432,7 @@ class Clustering:
         with claimed(spark, output.output, output.if_exists, read) as directory:
             assignments, exemplars, trace = (to_spark(table, name) for name, table in self.tables.items())
             whole = replace(self, assignments=assignments, exemplars=exemplars, trace=trace)
-            others: dict[str, Any] = {name: getattr(self, name) for name in (_FEATURES, *_OF_LEVELS)}
+            others: dict[str, Any] = {name: getattr(self, name) for name in (_FEATURES, *OPTIONAL)}
             others = {name: to_spark(table, name) for name, table in others.items() if table is not None}
             whole = replace(whole, **others)
             publish(whole, directory, output.output_format)
@@ -402,7 +473,7 @@ class Clustering:
         is_of_points = _FEATURES in summary["tables"]
         others: dict[str, Any] = {
             name: read_written(spark, path, name, summary)
-            for name in (_FEATURES, *_OF_LEVELS)
+            for name in (_FEATURES, *OPTIONAL)
             if name in summary["tables"]
         }
         summary = {"ending": "converged" if summary["converged"] else "stopped", "unsettled": 0} | summary
@@ -450,16 +521,20 @@ def publish(
     *,
     single_file: bool = False,
     rows: DataFrame | None = None,
+    files: Mapping[str, bytes] | None = None,
 ) -> None:
     """Publish a result in a directory that has been claimed for it.
 
-    ``rows`` has (id, row), the order of the input, for the outputs that have a line for each point and no ids.
+    ``rows`` has (id, row), the order of the input, for the outputs that have a line for each point and no ids;
+    ``files`` are those of a report.
     """
     summary = clustering.summary
     counts = {"assignments": summary.n_points, "exemplars": summary.n_clusters, "trace": summary.n_iter}
     tables = {name: (table, counts[name]) for name, table in clustering.tables.items()}
     if clustering.exemplar_features is not None:
         tables[_FEATURES] = (clustering.exemplar_features, summary.n_clusters)
+    if clustering.quality is not None:
+        tables["quality"] = (clustering.quality, summary.n_iter)
     if clustering.levels is not None:
         tables["levels"] = (clustering.levels, summary.n_points + sum(level["n_items"] for level in summary.levels[1:]))
     if clustering.tree is not None:
@@ -470,6 +545,7 @@ def publish(
         asdict(summary) | {"seconds": summary.seconds},  # to which the writer adds its own
         single_file=single_file,
         numbers=_numbers(clustering, rows),
+        files=files,
     )
 
 

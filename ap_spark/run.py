@@ -336,7 +336,8 @@ def _polished(
         exemplars = graph.points.join(ids, "id").select("index")
     found = _make_clusters(graph, exemplars, settings, goal, watch, best.summary.preference)
     summary = replace(best.summary, **_objective(found) | {"promoted": best.summary.promoted})
-    return replace(best, assignments=found.assignments, exemplars=found.exemplars, summary=summary)
+    quality = _quality_table(graph, found)
+    return replace(best, assignments=found.assignments, exemplars=found.exemplars, summary=summary, quality=quality)
 
 
 def _cluster_with_each(
@@ -444,7 +445,10 @@ def _cluster_graph(
     discard = watch.checkpoint.discard if watch.checkpoint else Clustering.discard_snapshots
     table = _trace_table(found.trace)
     trace = graph.spark.createDataFrame(table) if graph.spark else table
-    return Clustering(clusters.assignments, clusters.exemplars, trace, summary, discard), clusters, found.trace
+    found_clusters = Clustering(
+        *(clusters.assignments, clusters.exemplars, trace, summary, discard), quality=_quality_table(graph, clusters)
+    )
+    return found_clusters, clusters, found.trace
 
 
 def _uncancellable(graph: EdgeGraph | ArrayGraph) -> AbstractContextManager[None]:
@@ -549,6 +553,22 @@ def _trace_table(trace: Sequence[Iteration]) -> pa.Table:
     return pa.Table.from_arrays(
         [pa.array(column, kind) for column, kind in zip(columns, TRACE.types, strict=True)], schema=TRACE
     )
+
+
+def _quality_table(graph: EdgeGraph | ArrayGraph, clusters: Clusters) -> Any:
+    """Return net similarity and bound after each step of polishing and bounding, as a table; None where none was."""
+    if clusters.improved is None:
+        return None
+    steps = clusters.improved.steps
+    table = pa.table(
+        {
+            "step": np.arange(1, len(steps) + 1),
+            "kind": pa.array([step.name for step in steps], pa.string()),
+            "netsim": pa.array([step.netsim for step in steps], pa.float64()),
+            "upper_bound": pa.array([step.upper_bound for step in steps], pa.float64()),
+        }
+    )
+    return graph.spark.createDataFrame(table) if graph.spark else table
 
 
 def warn_of_another_number(asked: int, summary: Summary) -> None:

@@ -64,6 +64,7 @@ OUTPUTS: dict[str, dict[str, str]] = {
         "unsettled": "bigint",
         "seconds": "double",
     },
+    "quality": {"step": "bigint", "kind": "string", "netsim": "double", "upper_bound": "double"},
     "levels": {"level": "int", "id": _ID, "exemplar": _ID},
     "tree": {"join": "bigint", "left": "bigint", "right": "bigint", "height": "double", "size": "bigint"},
     "similarities": {"i": _ID, "k": _ID, "s": "double"},

@@ -40,7 +40,10 @@ __all__ = [
     "Output",
     "OutputFormat",
     "PairFunction",
+    "Pictures",
     "PointsInput",
+    "Report",
+    "ReportOutput",
     "Run",
     "Scale",
     "Search",
@@ -107,6 +110,7 @@ def _is_directory_path(path: str) -> bool:
 
 _PREFERENCES = ("preference", "preference_quantile", "clusters", "cluster_size")  # one of them says it
 _DIRECTORY = "the path of a directory, without ':' in its last part or a second '/' at its beginning"
+_SHAPE = re.compile(r"[1-9]\d{0,4}x[1-9]\d{0,4}")
 _INTERVAL = re.compile(r"\d+|\d+(\.\d+)?min")
 MIN_INTERVAL_FACTOR = 12  # by the clock, a snapshot waits at least so many times what the last one took
 
@@ -667,6 +671,55 @@ class NewPoints(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReportOutput(Checked):
+    """The parameters that say where a report is written."""
+
+    output: str = _parameter(
+        MISSING,
+        "directory to write; it appears whole or not at all",
+        metavar="DIR",
+        rule=_DIRECTORY,
+        holds=_is_directory_path,
+    )
+    overwrite: bool = _parameter(False, "replace an output that is there; only one of ap-spark is replaced")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures(Checked):
+    """The parameters that say what a report shows."""
+
+    title: str | None = _parameter(None, "the title of the report (default: the name of the input)", metavar="TEXT")
+    images: str | None = _parameter(
+        None,
+        "features are grey values of an image of so many rows and columns, and are shown as such",
+        rule="two whole numbers, such as 28x28",
+        holds=lambda shape: _SHAPE.fullmatch(shape) is not None,
+        metavar="HxW",
+    )
+
+    @property
+    def image_shape(self) -> tuple[int, int] | None:
+        """Height and width of the images.
+
+        >>> Pictures(images="8x16").image_shape
+        (8, 16)
+        """
+        if self.images is None:
+            return None
+        height, width = map(int, self.images.split("x"))
+        return height, width
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report(Pictures):
+    """The parameters that say whether a clustering gets a report, and what it shows."""
+
+    report: bool = _parameter(
+        False, "also write report.html, a page of the result with pictures that opens without a network"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Run(Checked):
     """The parameters of the command itself, and of the Spark session that it starts."""
 
@@ -776,6 +829,7 @@ GROUPS: dict[str, type[Checked]] = {
     "Quality": Quality,
     "Stored similarities": Sparsification,
     "Output": Output,
+    "Report": Report,
     "Snapshots": Snapshots,
     "Run": Run,
     "Engine": Execution,

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pyspark.sql.functions as F
 from pyspark.sql import Column, DataFrame, SparkSession
-from pyspark.sql.types import ArrayType
+from pyspark.sql.types import ArrayType, BinaryType
 
 from ap_spark.errors import InputError, SettingError
 from ap_spark.io.cells import (
@@ -40,7 +40,19 @@ from ap_spark.schema import check_unique, require_columns
 from ap_spark.settings import Input, check_values
 from ap_spark.wording import call, did_you_mean
 
-__all__ = ["make_points", "read_points", "read_points_by_id", "read_points_of_command", "read_similarities"]
+__all__ = [
+    "CELLS",
+    "IMAGE",
+    "MOST_CELLS",
+    "make_points",
+    "read_points",
+    "read_points_by_id",
+    "read_points_of_command",
+    "read_similarities",
+]
+
+CELLS, IMAGE = "cells", "image"
+MOST_CELLS = 8
 
 
 def read_similarities(
@@ -173,15 +185,18 @@ def read_points_of_command(
     feature_columns: str | Sequence[str] | None,
     preference_column: str | None,
     drop_missing: bool,
-    with_rows: bool,
+    with_rows: bool = False,
+    with_cells: bool = False,
 ) -> tuple[DataFrame, Chosen]:
     """Read points as `read_points` does; return them, and how their table was understood.
 
-    ``with_rows`` adds the column ROW: the number of the row, from 0.
+    ``with_rows`` adds the column ROW: the number of the row, from 0. ``with_cells`` adds the column CELLS: some cells
+    of the row as text, whose names are in the metadata of the column; and IMAGE, the first cell of bytes, if any.
     """
     table, _ = read_table(spark, path, format=format, header=header, encoding=encoding)
+    chosen = (id_column, feature_columns, preference_column, drop_missing)
     with reading(table.source):
-        return _points_of(table, id_column, feature_columns, preference_column, drop_missing, with_rows=with_rows)
+        return _points_of(table, *chosen, with_rows=with_rows, with_cells=with_cells)
 
 
 def read_points_by_id(
@@ -267,10 +282,11 @@ def _points_of(
     drop_missing: bool,
     *,
     with_rows: bool = False,
+    with_cells: bool = False,
 ) -> tuple[DataFrame, Chosen]:
     """Return the points of a table, checked, and which columns they are; without an id column, rows are numbered.
 
-    ``with_rows`` adds ROW, the number of the row in the files.
+    ``with_rows`` and ``with_cells``: see `read_points_of_command`.
     """
     names = table.names
     columns = choose_columns(table, id_column, feature_columns, preference_column)
@@ -295,6 +311,8 @@ def _points_of(
         chosen.append(F.col(cell(columns.preference)).cast("double").alias("preference"))
     if with_rows:
         chosen.append(F.col(ROW).cast("bigint"))
+    if with_cells:
+        chosen += _cells_as_text(table, columns)
     points = rows.select(*chosen)
     if identity is not None:
         check_unique(points, "id", f"column {names[identity]!r}")
@@ -351,6 +369,17 @@ def _elements(table: Table, column: int) -> Column:
     from pyspark.ml.functions import vector_to_array  # slow to import, and rarely needed
 
     return F.when(vectors.isNotNull(), vector_to_array(vectors))
+
+
+def _cells_as_text(table: Table, columns: Columns) -> list[Column]:
+    """Return the first cells of a row as CELLS, those first that are no features; and its first image as IMAGE."""
+    others = [n for n in range(len(table.names)) if n not in (columns.identity, *columns.features)]
+    is_image = {n: isinstance(table.kinds[n], BinaryType) for n in others}
+    texts = [n for n in others if not is_image[n]] + ([] if columns.is_vector else list(columns.features))
+    shown = texts[:MOST_CELLS]
+    cells = F.array(*(F.col(cell(n)).cast("string") for n in shown))
+    found = [cells.alias(CELLS, metadata={"names": [table.names[n] for n in shown]})]
+    return found + [F.col(cell(n)).alias(IMAGE) for n in others if is_image[n]][:1]
 
 
 def _numbers_as_array(columns: Sequence[int]) -> Column:

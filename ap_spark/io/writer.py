@@ -17,7 +17,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
@@ -34,17 +34,30 @@ from ap_spark.io.stores import SUCCESS, Store, is_of_class
 from ap_spark.schema import OUTPUTS, check_output
 from ap_spark.wording import format_reason
 
-__all__ = ["FORMAT", "SUMMARY", "OutputDirectory", "OutputIsThere", "claimed", "foresee", "read_written", "write_batch"]
+__all__ = [
+    "FORMAT",
+    "PAGE",
+    "PICTURES",
+    "SUMMARY",
+    "OutputDirectory",
+    "OutputIsThere",
+    "claimed",
+    "foresee",
+    "read_written",
+    "write_batch",
+]
 
 logger = logging.getLogger(__name__)
 
 FORMAT = "ap_spark/1"  # in summary.json: by this an output of ours is known
 SUMMARY, _LABELS, _CENTERS = "summary.json", "labels.tsv", "cluster_centers_indices.tsv"
+PAGE, PICTURES = "report.html", "pictures"  # of a report: the page, and the directory with what it shows
 _STAGED = "output"  # in a staging directory
 _IN_A_TABLE = {  # what Spark, and its committers, write there
     False: re.compile(r"part-.*|_SUCCESS"),
     True: re.compile(r"_temporary|__magic.*"),  # directories
 }
+_IN_PICTURES = re.compile(r"[a-z]+\.(svg|png)")
 _UNFINISHED = "_PUBLISHING"  # in an output that is written in its place: by whom
 _PROCESS = re.compile(r"\d{1,9}")
 _ROWS_A_FILE = 1_000_000
@@ -248,13 +261,14 @@ class OutputDirectory:
             return None
         if not self._is_ours(name):
             return f"is none (by its {SUMMARY}): choose another directory, or move it away"
-        files = {SUCCESS, _UNFINISHED, SUMMARY, _LABELS, _CENTERS}
+        files = {SUCCESS, _UNFINISHED, SUMMARY, _LABELS, _CENTERS, PAGE}
         files |= {f"{table}.{output_format}" for table in OUTPUTS for output_format in _WRITERS}
         for entry, is_directory in found.items():
-            if entry not in (OUTPUTS if is_directory else files):
+            if entry not in ({*OUTPUTS, PICTURES} if is_directory else files):
                 return f"holds {entry!r}, which is not of an output: move it away"
             for part, within in self._store.entries(f"{name}/{entry}").items() if is_directory else ():
-                if not _IN_A_TABLE[within].fullmatch(part):
+                of_output = _IN_PICTURES if entry == PICTURES and not within else _IN_A_TABLE[within]
+                if not of_output.fullmatch(part):
                     return f"holds {f'{entry}/{part}'!r}, which is not of an output: move it away"
         return None
 
@@ -320,6 +334,7 @@ class OutputDirectory:
         *,
         single_file: bool = False,
         numbers: DataFrame | None = None,
+        files: Mapping[str, bytes] | None = None,
     ) -> None:
         """Write tables and a summary, and put them in their place.
 
@@ -335,6 +350,8 @@ class OutputDirectory:
         numbers : DataFrame, optional
             (label, is_exemplar) of all points, in order, written with tsv as labels.tsv and
             cluster_centers_indices.tsv: one number a line.
+        files : dict, optional
+            Those of a report, by name: PAGE, and others in the directory PICTURES.
 
         Raises
         ------
@@ -361,6 +378,8 @@ class OutputDirectory:
                     self._join_parts(f"{staged}/{name}", kind)
             if output_format == "tsv" and numbers is not None:
                 self._write_numbers(numbers, staged)
+            for name, data in (files or {}).items():
+                self._store.write_bytes(f"{staged}/{name}", data)
             summary["seconds"]["write"] = round(time.perf_counter() - started, 3)
             layout = _layout_of(tables, output_format, single_file=single_file)
             text = json.dumps({"format": FORMAT} | layout | summary, indent=2, allow_nan=False) + "\n"

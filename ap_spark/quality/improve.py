@@ -7,7 +7,8 @@ exemplars ──► polish ──► bound, a pass at a time ──► recombine
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 from ap_spark.blocks.kernel import Flags
@@ -75,7 +76,8 @@ class Step(NamedTuple):
 
     Attributes
     ----------
-    name : {"polish", "bound"}
+    name : {"messages", "polish", "bound", "proof"}
+        The first is the beginning: the exemplars that the messages name.
     done : int
         Rounds of polishing, or passes of the bound.
     netsim : float
@@ -101,12 +103,16 @@ class Improved:
         Whether there is none better than this one.
     slack : float
         What rounding to units can change in a net similarity, at most.
+    steps : list of Step
+        How they came about: each round of polishing, each pass of the bound, and the proof. Rounds on what is only
+        looked at are left out.
     """
 
     is_exemplar: Flags
     upper_bound: float | None
     is_proved: bool
     slack: float
+    steps: list[Step] = field(default_factory=list)
 
 
 def improve(problem: Problem, is_exemplar: Flags, goal: Goal, told: Told | None = None) -> Improved:
@@ -128,27 +134,32 @@ def improve(problem: Problem, is_exemplar: Flags, goal: Goal, told: Told | None 
     keep_count = goal.clusters is not None
     smallest: int | None = None
     rounds = 0
+    steps: list[Step] = []
 
-    def tell(name: str, done: int, solution: Solution) -> None:
+    def tell(name: str, done: int, solution: Solution, *, is_kept: bool = True) -> None:
+        upper_bound = None if smallest is None else problem.as_float(smallest)
+        step = Step(name, done, solution.netsim * problem.unit, upper_bound)
+        if is_kept:
+            steps.append(step)
         if told:
-            upper_bound = None if smallest is None else problem.as_float(smallest)
-            told(Step(name, done, solution.netsim * problem.unit, upper_bound))
+            told(step)
 
-    def tell_round(solution: Solution) -> None:
+    def tell_round(solution: Solution, *, is_kept: bool = True) -> None:
         nonlocal rounds
         rounds += 1
-        tell("polish", rounds, solution)
+        tell("polish", rounds, solution, is_kept=is_kept)
 
-    def polished(solution: Solution) -> Solution:
-        return polish(problem, solution, keep_count=keep_count, told=tell_round)
+    def polished(solution: Solution, *, is_kept: bool = True) -> Solution:
+        return polish(problem, solution, keep_count=keep_count, told=partial(tell_round, is_kept=is_kept))
 
     solution = evaluate(problem, is_exemplar, keep_count=True)
+    steps.append(Step("messages", 0, solution.netsim * problem.unit, None))
     if goal.polish:
         if goal.clusters is not None:
             solution = bring_to(problem, polished(solution), goal.clusters)
         solution = polished(solution)
     if goal.gap is None or (keep_count and solution.n_clusters != goal.clusters):
-        return Improved(solution.is_exemplar, None, is_proved=False, slack=problem.slack)
+        return Improved(solution.is_exemplar, None, is_proved=False, slack=problem.slack, steps=steps)
 
     is_tiny, is_small, is_large = (problem.n_edges <= _TINY, problem.n_edges <= _SMALL, problem.n_edges > _LARGE)
     passes = goal.passes or most_passes(problem.n_edges)
@@ -162,13 +173,15 @@ def improve(problem: Problem, is_exemplar: Flags, goal: Goal, told: Told | None 
         if goal.polish and done % look_every == 0:
             for is_open in [bound.is_often_open] if is_large else [bound.is_open, bound.is_often_open]:
                 other = evaluate(problem, is_open, keep_count=keep_count)
-                for candidate in [other, polished(other)] if is_tiny else [other]:
+                for candidate in [other, polished(other, is_kept=False)] if is_tiny else [other]:
                     is_exemplar = recombine(solution, candidate, keep_count=keep_count)
                     if (is_exemplar != solution.is_exemplar).any():
                         solution = polished(evaluate(problem, is_exemplar, keep_count=keep_count))
         smallest = bound.smallest
         tell("bound", done, solution)
     smallest = bound.smallest
+    if steps[-1].name != "bound":  # it was small enough at once
+        tell("bound", 0, solution)
     is_proved = smallest <= solution.netsim
     if not is_proved and goal.polish:
         most = _PROVED_ON_REQUEST if goal.exact else _PROVED_AT_ONCE
@@ -178,4 +191,5 @@ def improve(problem: Problem, is_exemplar: Flags, goal: Goal, told: Told | None 
             best = solve(problem, solution, core, **limits, clusters=goal.clusters)
             if best is not None:
                 solution, smallest, is_proved = best, best.netsim, True
-    return Improved(solution.is_exemplar, problem.as_float(smallest), is_proved, problem.slack)
+                tell("proof", 1, solution)
+    return Improved(solution.is_exemplar, problem.as_float(smallest), is_proved, problem.slack, steps)

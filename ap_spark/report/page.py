@@ -1,0 +1,299 @@
+"""One page of a result, which opens without a network; and each of its pictures as SVG and PNG.
+
+content ──► figures ──► SVG in the page, in the colours of the reader's light or dark theme
+                   └──► pictures/NAME.svg, pictures/NAME.png
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import re
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from ap_spark.errors import InputError, OutputError
+from ap_spark.io.writer import PAGE
+from ap_spark.io.writer import PICTURES as FOLDER
+from ap_spark.report.content import ENDS, LARGEST, Content, Floats
+from ap_spark.report.pictures import PICTURES, STYLE, short
+from ap_spark.version import __version__
+from ap_spark.wording import format_rounded_up
+
+__all__ = ["files_of", "write"]
+
+_INK = "#010203"  # stands for the colour of the text, in pictures in the page
+_LARGEST_IMAGE = 100_000  # bytes
+_CELL = 80  # characters
+_KINDS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg", b"GIF8": "gif"}
+_DARK = "<style>svg { color: #1a1a1a } @media (prefers-color-scheme: dark) { svg { color: #ececec } }</style>"
+
+
+def files_of(
+    content: Content, *, title: str = "Clusters", image_shape: tuple[int, int] | None = None
+) -> dict[str, bytes]:
+    """Return the page and its pictures, by the names of their files.
+
+    Parameters
+    ----------
+    content : Content
+    title : str
+    image_shape : (int, int), optional
+        Height and width: features are grey values of an image, row by row.
+
+    Raises
+    ------
+    InputError
+        If features are not so many.
+    """
+    files: dict[str, bytes] = {}
+    drawn = []
+    for name, (about, draw) in PICTURES.items():
+        with _style(_INK):
+            figure = draw(content)
+            if figure is None:
+                continue
+            svg = _svg(figure, name)
+        drawn.append({"title": about, "about": _about(name, content), "svg": Markup(svg)})
+        files[f"{FOLDER}/{name}.svg"] = svg.replace("<defs>", f"{_DARK}<defs>", 1).encode()
+        files[f"{FOLDER}/{name}.png"] = _png(figure)
+    environment = Environment(
+        loader=PackageLoader("ap_spark", "report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    page = environment.get_template("page.html").render(
+        title=short(title, 120),
+        said=str(content.summary).splitlines(),
+        figures=_figures(content),
+        pictures=drawn,
+        clusters=_clusters(content, image_shape),
+        about_clusters=_about_clusters(content),
+        row_names=[short(name, _CELL) for name in content.row_names],
+        settings=[
+            (name, short(_plain(value), 400)) for name, value in content.summary.settings.items() if value is not None
+        ],
+        others=[
+            *((f"{name}, s", value) for name, value in content.summary.seconds.items()),
+            *content.summary.versions.items(),
+            ("fingerprint", content.summary.fingerprint),
+        ],
+    )
+    return {PAGE: page.encode()} | files
+
+
+def write(files: dict[str, bytes], path: str | PathLike[str], *, overwrite: bool = False) -> None:
+    """Write files to a directory of this machine, which appears whole or not at all.
+
+    Raises
+    ------
+    OutputError
+        If there is something already and it may not be replaced, or it is no report.
+    """
+    target = Path(path).absolute()
+    if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):
+        is_report = target.is_dir() and {found.name for found in target.iterdir()} <= {PAGE, FOLDER}
+        if not overwrite or not is_report:
+            how = "overwrite=True replaces it" if is_report else "it is no report: choose another directory"
+            raise OutputError(f"the output must not exist yet, but {target} does; {how}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise OutputError(f"the output must be in a directory that can be written, but {error}") from error
+    try:
+        made = staging / "report"
+        (made / FOLDER).mkdir(parents=True)
+        for name, data in files.items():
+            (made / name).write_bytes(data)
+        if target.exists():
+            target.rename(staging / "old")
+        made.rename(target)
+    finally:
+        shutil.rmtree(staging)
+
+
+@contextmanager
+def _style(ink: str) -> Iterator[None]:
+    names = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    colors = dict.fromkeys(names, ink) | {"axes.facecolor": "none", "figure.facecolor": "none"}
+    chosen: Any = {**mpl.rcParamsDefault, "backend": "agg", **STYLE, **colors}
+    with mpl.rc_context(chosen):
+        yield
+
+
+def _svg(figure: Figure, name: str) -> str:
+    """Return a figure as SVG whose text is text, and takes the colour of what is around it."""
+    text = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "savefig.transparent": True}), _any_script():
+        figure.savefig(text, format="svg", dpi=220, metadata={"Date": None, "Creator": f"ap_spark {__version__}"})
+    svg = text.getvalue().replace(_INK, "currentColor")
+    svg = svg[svg.index("<svg") :]
+    # Names within one picture must not meet those of another in the page.
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = re.sub(r'(href="#|url\(#)', rf"\1{name}-", svg)
+    return re.sub(r"font: ([\d.]+px) [^;\"]*", r"font: \1 system-ui, sans-serif", svg)
+
+
+def _png(figure: Figure) -> bytes:
+    """Return a figure as PNG, on white."""
+    data = io.BytesIO()
+    with _any_script():
+        figure.savefig(data, format="png", dpi=150, facecolor="white", metadata={"Software": f"ap_spark {__version__}"})
+    return data.getvalue()
+
+
+@contextmanager
+def _any_script() -> Iterator[None]:
+    """Let text of scripts pass that the font of pictures does not have: a browser has other fonts."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font|Matplotlib currently does not support")
+        yield
+
+
+def _figures(content: Content) -> list[tuple[str, str]]:
+    """Return the run in a few figures."""
+    summary = content.summary
+    sizes = content.sizes
+    found = [
+        ("points", f"{summary.n_points:,}"),
+        ("clusters", f"{summary.n_clusters:,}"),
+        ("points in a cluster, median", f"{np.median(sizes):,.0f}" if len(sizes) else ""),
+        ("points in the largest", f"{sizes.max():,}" if len(sizes) else ""),
+        ("clusters of one point", f"{np.count_nonzero(sizes == 1):,}"),
+        ("net similarity", _number(summary.netsim)),
+        ("below the best, at most", "" if not summary.gap else f"{format_rounded_up(100 * summary.gap, 2)} %"),
+        ("of this graph", "proved best" if summary.gap == 0 else ""),
+        ("iterations", f"{summary.n_iter:,}"),
+        ("at the end", {"stopped": "not converged"}.get(summary.ending, summary.ending)),
+    ]
+    return [(name, value) for name, value in found if value]
+
+
+def _about(name: str, content: Content) -> str:
+    """Say what a picture is of, where that is not all."""
+    if name == "scatter" and content.are_exemplars:
+        return "exemplars alone, larger ones for larger clusters; give the points to see them"
+    if name == "scatter" and content.summary.n_points > len(content.sample):
+        return f"{len(content.sample):,} of {content.summary.n_points:,} points, drawn by chance"
+    if name == "matrix":
+        return f"{len(content.members):,} members of the largest clusters at most, colours by rank"
+    return ""
+
+
+def _about_clusters(content: Content) -> str:
+    some = min(LARGEST, len(content.sizes))
+    which = "All of them" if some == len(content.sizes) else f"The largest {some} of {len(content.sizes):,}"
+    return f"{which}, by their exemplar; the {ENDS} members most similar to it, and the {ENDS} least similar."
+
+
+def _clusters(content: Content, image_shape: tuple[int, int] | None) -> list[dict[str, Any]]:
+    """Return the largest clusters with their exemplars, the most and the least typical members."""
+    pixels = _Pixels(content, image_shape)
+    members = content.members
+    found = []
+    columns = [
+        content.largest[name].head(LARGEST).tolist() for name in ("label", "exemplar", "size", "mean_similarity")
+    ]
+    for label, exemplar, size, mean in zip(*columns, strict=True):
+        place = np.flatnonzero(members["label"].to_numpy() == label)
+        first = place[np.argsort(members["first"].to_numpy()[place])]
+        most = first[members["first"].to_numpy()[first] <= ENDS]
+        least = first[(members["last"].to_numpy()[first] <= ENDS) & ~np.isin(first, most)]
+        roles = [("exemplar", [_member(content, exemplar, None, pixels.of_head(label))])]
+        for role, chosen in (("most similar", most), ("least similar", least)):
+            made = [
+                _member(content, members["id"].iloc[at], members["similarity"].iloc[at], pixels.of_member(at))
+                for at in chosen
+            ]
+            roles += [(role, made)] if made else []
+        images = [member["image"] for _, some in roles for member in some if member["image"]]
+        found.append(
+            {
+                "exemplar": short(exemplar, _CELL),
+                "size": f"{size:,}",
+                "mean": "" if mean is None or mean != mean else _number(mean),
+                "by_role": roles,
+                "has_images": bool(images),
+                "has_table": bool(content.row_names) or not images,
+            }
+        )
+    return found
+
+
+def _member(content: Content, id: object, similarity: float | None, pixels: str) -> dict[str, Any]:
+    key = str(id)
+    cells = content.rows.get(key, [None] * len(content.row_names))
+    return {
+        "id": short(id, _CELL),
+        "similarity": "" if similarity is None else _number(similarity),
+        "cells": ["" if cell is None else short(cell, _CELL) for cell in cells],
+        "image": pixels or _image(content.images.get(key)),
+    }
+
+
+class _Pixels:
+    """Features as images; none without a shape."""
+
+    def __init__(self, content: Content, shape: tuple[int, int] | None) -> None:
+        self.shape, self.content = shape, content
+        if shape is None:
+            return
+        if content.features is None:
+            raise InputError("features are drawn as images where they are known: give the points")
+        if content.features.shape[1] != shape[0] * shape[1]:
+            raise InputError(
+                f"images of {shape[0]} x {shape[1]} need {shape[0] * shape[1]:,} features, but points have "
+                f"{content.features.shape[1]:,}"
+            )
+        self.low, self.high = float(content.features.min()), float(content.features.max())
+        self.heads = {label: place for place, label in enumerate(content.heads["label"])}
+
+    def of_head(self, label: int) -> str:
+        if self.shape is None or self.content.head_features is None or label not in self.heads:
+            return ""
+        return self._drawn(self.content.head_features[self.heads[label]])
+
+    def of_member(self, place: int) -> str:
+        if self.shape is None or self.content.member_features is None:
+            return ""
+        return self._drawn(self.content.member_features[place])
+
+    def _drawn(self, features: Floats) -> str:
+        grey = (features.reshape(self.shape or ()) - self.low) / max(self.high - self.low, 1e-300)
+        data = io.BytesIO()
+        mpl.image.imsave(data, np.clip(grey, 0.0, 1.0), cmap="gray_r", vmin=0.0, vmax=1.0, format="png")
+        return _image(data.getvalue())
+
+
+def _image(data: Any) -> str:
+    """Return the bytes of an image as an address; nothing if they are none that browsers show, or very many."""
+    if not isinstance(data, (bytes, bytearray)) or len(data) > _LARGEST_IMAGE:
+        return ""
+    kind = next((kind for start, kind in _KINDS.items() if bytes(data).startswith(start)), None)
+    return "" if kind is None else f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _number(value: float) -> str:
+    """Return a number for a person.
+
+    >>> _number(-1728048.7), _number(0.1234567)
+    ('-1,728,049', '0.123457')
+    """
+    return f"{value:,.0f}" if 1e5 <= abs(value) < 1e15 else f"{value:,.6g}"
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)
