@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ap_spark.version import __version__
 
 if TYPE_CHECKING:
+    from ap_spark.animation import animate
     from ap_spark.convergence import Iteration
     from ap_spark.errors import (
         ApSparkError,
@@ -71,6 +72,7 @@ __all__ = [
     "Summary",
     "__version__",
     "affinity_propagation",
+    "animate",
     "assign",
     "assign_stream",
     "cluster_points",
@@ -90,6 +92,7 @@ __all__ = [
 # Where each name is at home. It is imported when it is first asked for: a Python worker of Spark's, which starts within
 # the time that a small run takes, needs none of pandas and what else there is.
 _HOMES = {
+    "animation": ("animate",),
     "convergence": ("Iteration",),
     "errors": (
         "ApSparkError",

@@ -27,6 +27,7 @@ from pyspark.sql import DataFrame, SparkSession
 from ap_spark._spark.session import start_session
 from ap_spark._spark.shortages import format_shortage
 from ap_spark._spark.signals import Interrupts
+from ap_spark.animation import MOST_POINTS, animate, checked_path
 from ap_spark.checkpoint import WITHOUT_CHECKPOINT, Checkpoint, writable_store
 from ap_spark.config_file import format_given, format_origin
 from ap_spark.convergence import Iteration
@@ -65,6 +66,7 @@ from ap_spark.result import OPTIONAL, Clustering, publish
 from ap_spark.run import format_not_converged
 from ap_spark.settings import (
     GROUPS,
+    Animation,
     Execution,
     GraphOutput,
     Input,
@@ -83,6 +85,7 @@ from ap_spark.settings import (
     Sparsification,
     TablesOutput,
 )
+from ap_spark.similarity.scaling import scale
 from ap_spark.stream import Batch, files_of, reader_of_files, start
 from ap_spark.wording import call, called, format_reason, printable
 
@@ -110,7 +113,9 @@ def run_command(given: argparse.Namespace) -> int:
     logging.getLogger("ap_spark").setLevel(logging.DEBUG if given.verbose else logging.WARNING)
     for module in ("progress", "checkpoint", "stream"):
         logging.getLogger(f"ap_spark.{module}").setLevel(logging.WARNING if given.quiet else logging.INFO)
-    command = {"cluster": _cluster, "graph": _graph, "assign": _assign, "report": _report}[given.command]
+    command = {"cluster": _cluster, "graph": _graph, "assign": _assign, "report": _report, "animate": _animate}[
+        given.command
+    ]
     if vars(given).get("dry_run"):
         command = _say_what_would_run
     with Interrupts(lambda: "the same command starts again") as interrupts:
@@ -388,6 +393,26 @@ def _drawn(
         title = ", ".join(os.path.basename(path.rstrip("/")) or path for path in paths)
     features = None if points is None else points.select("id", "features")
     return files_of(gather(clustering, features, points), title=title, image_shape=pictures.image_shape)
+
+
+def _animate(given: argparse.Namespace, interrupts: Interrupts) -> None:
+    """Read points, and write a moving picture of a run on them."""
+    about, run, source = record(Animation, given), record(Run, given), record(PointsInput, given)
+    similarity: Similarity = record(Similarity, given)
+    groups = (GROUPS["Clusters"], Levels, Quality)
+    settings = {name: value for group in groups for name, value in asdict(record(group, given)).items()}
+    _check_format_of(given.input, source)
+    checked_path(about.output, overwrite=about.overwrite)
+    with _session(run, interrupts, short=is_small(given.input)) as spark, errors_from_tasks():
+        watcher = _Watcher(Settings.max_iter, interrupts, quiet=run.quiet)
+        with watcher.stage("reading", spark):
+            points = read_points(spark, given.input, **asdict(source))
+            table = scale(points, similarity.scale).orderBy("id").limit(MOST_POINTS + 1).toArrow().to_pandas()
+    with watcher.stage("drawing", None):
+        here = replace(similarity, scale="none")
+        animate(table, about.output, what=about.what, similarity=here, overwrite=about.overwrite, **settings)
+    if not run.quiet:
+        print(f"written to {about.output}")
 
 
 def _follow(given: argparse.Namespace, chosen: NewPoints, output: TablesOutput, interrupts: Interrupts) -> None:

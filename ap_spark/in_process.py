@@ -24,15 +24,17 @@ from ap_spark.similarity.members import LocalMembers
 from ap_spark.similarity.metrics import Metric, between, metric_of
 from ap_spark.similarity.vectors import are_undefined, check_range
 
-__all__ = ["source_of_points", "source_of_similarities"]
+__all__ = ["MOST_POINTS", "source_of_points", "source_of_similarities"]
 
-_MOST_POINTS = 3000  # 9 million pairs, 0.8 GB at most
+MOST_POINTS = 3000  # 9 million pairs, 0.8 GB at most
 _MOST_PAIRS = 1_000_000
 _PORTION = 256  # points whose similarities are computed together
 _EXACT_SEARCHES = ("auto", "exact")
 
 
-def source_of_points(points: Any, preferences: Any, similarity: Similarity, settings: Settings) -> LocalSource:
+def source_of_points(
+    points: Any, preferences: Any, similarity: Similarity, settings: Settings, most: int = MOST_POINTS
+) -> LocalSource:
     """Return points as a source without Spark.
 
     Parameters
@@ -42,6 +44,8 @@ def source_of_points(points: Any, preferences: Any, similarity: Similarity, sett
         (id, preference).
     similarity : Similarity
     settings : Settings
+    most : int
+        Points at most.
 
     Raises
     ------
@@ -53,7 +57,7 @@ def source_of_points(points: Any, preferences: Any, similarity: Similarity, sett
     has_exact_search = similarity.neighbors is None or similarity.search in _EXACT_SEARCHES
     _require(_is_plain(settings) and similarity.scale == "none" and has_exact_search, "choices")
     started = time.perf_counter()
-    _require(np.ndim(points) == 2 and len(points) <= _MOST_POINTS, "number of points")
+    _require(np.ndim(points) == 2 and len(points) <= most, "number of points")
     table = arrow_table(points, "points")
     _require({"id", "features"} <= {*table.column_names} <= {"id", "features", "preference"}, "columns")
     ids, order = _in_order(table["id"])

@@ -14,6 +14,7 @@ from ap_spark.errors import SettingError
 from ap_spark.foreign_names import OURS
 from ap_spark.settings import (
     GROUPS,
+    Animation,
     Checked,
     Input,
     NewPoints,
@@ -48,7 +49,7 @@ _FOREIGN = {  # options of other programs that are none of ours by another name 
 
 def _declared() -> Iterator[Field[Any]]:
     """Yield all parameters that are options of a command."""
-    for group in (*GROUPS.values(), NewPoints):
+    for group in (*GROUPS.values(), NewPoints, Animation):
         for declared, _ in parameters(group):
             yield declared
 

@@ -15,6 +15,7 @@ from ap_spark.errors import SettingError
 from ap_spark.options import Parser, add_options
 from ap_spark.settings import (
     GROUPS,
+    Animation,
     Checked,
     GraphOutput,
     NewPoints,
@@ -88,8 +89,16 @@ examples (points.csv and clusters are those of ap-spark --help):
     ap-spark report clusters --output page
   the points from elsewhere, read with options of their own:
     ap-spark report clusters points.csv --id-column id --title 'Eight points' --output another-page
-  in the same run as the clusters:
-    ap-spark cluster points.csv --report --output with-page"""
+
+ap-spark cluster --report makes the page in the same run as the clusters."""
+
+_ANIMATE_EXAMPLES = """\
+examples (points.csv is that of ap-spark --help):
+
+  how messages become exemplars, iteration by iteration:
+    ap-spark animate points.csv --output messages.gif
+  what the preference does:
+    ap-spark animate points.csv --preference -20 --what preference --output preference.gif"""
 
 _COMPLETION_EXAMPLES = """\
 where to put it:
@@ -145,6 +154,16 @@ _COMMANDS = {
         _REPORT_EXAMPLES,
         {"result": "the output directory of ap-spark cluster"},
         input="*",
+    ),
+    "animate": _Command(
+        "draw a moving picture of messages becoming exemplars, or of what a parameter does; up to 5,000 points",
+        "INPUT [INPUT ...] --output FILE.gif [options]",
+        {
+            "Input": PointsInput,
+            "Moving picture": Animation,
+            **{name: GROUPS[name] for name in ("Similarities of points", "Clusters", "Levels", "Quality", "Run")},
+        },
+        _ANIMATE_EXAMPLES,
     ),
 }
 _Formatter = partial(argparse.RawDescriptionHelpFormatter, max_help_position=28)

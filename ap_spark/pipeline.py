@@ -131,8 +131,7 @@ def cluster_points(
         seed=seed,
     )
     _require(Similarity, similarity=similarity)
-    if similarity.neighbors is not None and settings.symmetrize is None:
-        settings = replace(settings, symmetrize="union")
+    settings = settings.of_points(similarity)
     snapshots = _snapshots(checkpoint)
     _check_callback(callback)
     with _closing(callback), errors_from_tasks():

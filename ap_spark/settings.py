@@ -28,6 +28,7 @@ from ap_spark.wording import did_you_mean
 __all__ = [
     "GROUPS",
     "MIN_INTERVAL_FACTOR",
+    "Animation",
     "Checked",
     "EngineName",
     "Execution",
@@ -53,6 +54,7 @@ __all__ = [
     "Sparsification",
     "Symmetrize",
     "TablesOutput",
+    "What",
     "as_float",
     "check_values",
     "choice_meant",
@@ -68,6 +70,7 @@ EngineName = Literal["auto", "resident", "dataframe"]
 Scale = Literal["none", "standard", "minmax"]
 MetricName = Literal["sqeuclidean", "euclidean", "manhattan", "cosine", "correlation", "gaussian", "dot"]
 Search = Literal["auto", "exact", "approximate"]
+What = Literal["messages", "preference", "damping", "levels"]
 OutputFormat = Literal["parquet", "csv", "tsv", "json"]
 _Record = TypeVar("_Record", bound="Checked")
 PairFunction = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
@@ -398,6 +401,11 @@ class Settings(Execution, Sparsification, Levels, Quality, _MessagePassing):
         is_known = self.damping is None or self.convergence_iter is not None
         return self if is_known else replace(self, convergence_iter=self.windows[0])
 
+    def of_points(self, similarity: Similarity) -> Self:
+        """Return these settings for similarities of points: those to neighbours count both ways, unless it is said."""
+        both_ways = similarity.neighbors is not None and self.symmetrize is None
+        return replace(self, symmetrize="union") if both_ways else self
+
     @property
     def has_preference(self) -> bool:
         """Whether a preference, a quantile of the similarities, a number of clusters or their size is given."""
@@ -711,6 +719,26 @@ class Pictures(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Animation(Checked):
+    """The parameters that say what a moving picture shows, and where it is written."""
+
+    what: What = _parameter(
+        "messages",
+        "messages: iteration by iteration, what points choose; preference: clusters at ever smaller ones; damping: "
+        "messages at 0.5, 0.7 and 0.9; levels: clusters of clusters. The last frame is the result of the run",
+        choices=typing.get_args(What),
+    )
+    output: str = _parameter(
+        MISSING,
+        "file to write, .gif or, where ffmpeg is installed, .mp4",
+        metavar="FILE",
+        rule="the path of a file .gif or .mp4",
+        holds=lambda path: path.endswith((".gif", ".mp4")),
+    )
+    overwrite: bool = _parameter(False, "replace a file that is there")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report(Pictures):
     """The parameters that say whether a clustering gets a report, and what it shows."""
 
@@ -848,7 +876,8 @@ def markdown() -> str:
         "An option is taken from the command line; else from the file of `--config`, from the table of the command",
         "before the top; else the default counts. [operating.md](operating.md) has more on such files.",
     ]
-    for title, group in {**GROUPS, "New points (`ap-spark assign`)": NewPoints}.items():
+    others = {"New points (`ap-spark assign`)": NewPoints, "Moving pictures (`ap-spark animate`)": Animation}
+    for title, group in (GROUPS | others).items():
         lines += ["", f"## {title}", "", "| option | default | rule | meaning |", "|---|---|---|---|"]
         for declared, _ in parameters(group):
             about = declared.metadata

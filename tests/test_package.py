@@ -54,7 +54,7 @@ def test_exported_names() -> None:
         "ApSparkError", "CheckpointError", "Clustering", "Degrees", "Description", "Execution", "InputError",
         "Interrupted", "Iteration", "JavaNotFound", "Levels", "Neighbors", "NotConverged", "OutputError",
         "OutputInUse", "PreferenceRange", "Progress", "Quality", "SettingError", "Similarity", "Snapshots",
-        "Sparsification", "Step", "StorageError", "Summary", "__version__", "affinity_propagation", "assign",
+        "Sparsification", "Step", "StorageError", "Summary", "__version__", "affinity_propagation", "animate", "assign",
         "assign_stream", "cluster_points", "describe", "describe_points", "make_points", "nearest_neighbors",
         "preference_quantile", "preference_range", "read_points", "read_similarities", "scale",
         "similarities", "sparsify",

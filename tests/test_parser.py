@@ -58,7 +58,7 @@ def test_python_m_ap_spark_is_the_command() -> None:
     assert python("-m", "ap_spark", "graph").returncode == 2
 
 
-@pytest.mark.parametrize("command", ["", "cluster", "graph", "assign", "completion"])
+@pytest.mark.parametrize("command", ["", "cluster", "graph", "assign", "report", "animate", "completion"])
 def test_the_help_has_examples_that_are_right(command: str) -> None:
     found = [shlex.split(line) for line in examples(help_of(command))]
     commands = [words[1:] for words in found if words[0] == "ap-spark"]
@@ -94,7 +94,11 @@ session.stop()
 @pytest.mark.programs
 def test_the_examples_run_when_pasted(tmp_path: Path) -> None:
     """In one session, which they all join."""
-    lines = [line for command in ("", "cluster", "graph", "assign") for line in examples(help_of(command))]
+    lines = [
+        line
+        for command in ("", "cluster", "graph", "assign", "report", "animate")
+        for line in examples(help_of(command))
+    ]
     done = subprocess.run(
         [sys.executable, "-c", PASTED, *INTERPRETED],
         input="\n".join(lines),
@@ -102,10 +106,11 @@ def test_the_examples_run_when_pasted(tmp_path: Path) -> None:
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=900,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     outputs = {"clusters", "few", "four", "near", "pairs", "night", "similarities", "assigned", "near-ones"}
+    outputs |= {"page", "another-page", "messages.gif", "preference.gif"}
     assert {path.name for path in tmp_path.iterdir()} - {
         "points.csv",
         "new.csv",
@@ -118,8 +123,8 @@ def test_the_examples_run_when_pasted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["clustr", "x"], "invalid choice: 'clustr' (choose from 'cluster', 'graph', 'assign', 'completion') (did"),
-        (["--output", "x", "cluster"], "the command comes first, one of cluster, graph, assign, completion, and op"),
+        (["clustr", "x"], "(choose from 'cluster', 'graph', 'assign', 'report', 'animate', 'completion') (did"),
+        (["--output", "x", "cluster"], "first, one of cluster, graph, assign, report, animate, completion, and op"),
         (["README.md"], ": the command comes first: ap-spark cluster README.md (see ap-spark --help)"),
         (["cluster", "x", "--metric", "L2"], "'dot') (did you mean 'euclidean'?) (see ap-spark cluster --help)"),
         (["cluster", "x", "--metric", "manhatten"], "(did you mean 'manhattan'?)"),
@@ -151,7 +156,7 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 COMPLETED = {
-    "": ["cluster", "graph", "assign", "completion"],
+    "": ["cluster", "graph", "assign", "report", "animate", "completion"],
     "cl": ["cluster"],
     "completion ": ["bash", "zsh", "fish"],
     "cluster x.csv --metric co": ["cosine", "correlation"],

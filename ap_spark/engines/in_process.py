@@ -45,6 +45,21 @@ class InProcessEngine:
         """The last iteration that is done."""
         return self._run.iteration
 
+    def chosen(self) -> Integers:
+        """Return for each point the one that it would have as its exemplar by r of this iteration and a of the last.
+
+        That is the column with the largest a + r (Frey & Dueck 2007); a forced exemplar has itself.
+        """
+        block = self._block
+        found = np.arange(len(self._run.exemplar))
+        for part in block.groups:
+            evidence = part.a + part.r
+            largest = np.maximum.reduceat(evidence, part.starts[:-1])
+            (places,) = np.nonzero(evidence == np.repeat(largest, part.lengths))
+            first = np.searchsorted(places, part.starts[:-1])
+            found[part.rows] = part.columns[places[first]]
+        return found
+
     def run(self, most: int, stability: Stability) -> Iterator[Iteration]:
         """Do up to ``most`` further iterations, and yield one record for each; end where stability is reached."""
         for _ in range(most):

@@ -119,9 +119,17 @@ def scatter(content: Content) -> Figure | None:
 
 
 def draw_clusters(
-    axes: Axes, points: Floats, heads: Floats, place: NDArray[np.int64], colors: NDArray[np.int64]
+    axes: Axes,
+    points: Floats,
+    heads: Floats,
+    place: NDArray[np.int64],
+    colors: NDArray[np.int64],
+    is_exemplar: NDArray[np.bool_] | None = None,
 ) -> None:
-    """Draw points, each joined to its exemplar; clusters have markers of their own where they are few."""
+    """Draw points, each joined to its exemplar; clusters have markers of their own where they are few.
+
+    Heads that are not exemplars yet are drawn as other points.
+    """
     many = len(points) > _AS_VECTORS
     opacity = min(1.0, max(0.25, 40.0 / np.sqrt(len(points))))
     rgba = np.array([to_rgba(PALETTE[color]) for color in colors])
@@ -147,6 +155,8 @@ def draw_clusters(
             rasterized=many,
             zorder=2,
         )
+    if is_exemplar is not None:
+        heads, rgba = heads[is_exemplar], rgba[is_exemplar]
     large = max(4.0, min(170.0, 4_000.0 / max(len(heads), 1)))
     edge = mpl.rcParams["text.color"]
     axes.scatter(

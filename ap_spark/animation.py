@@ -1,0 +1,317 @@
+"""Moving pictures: how messages become exemplars, and what preference, damping and levels do.
+
+points ──► runs in this process, watched ──► frames ──► drawn one after the other ──► GIF or MP4
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ap_spark.blocks.kernel import Flags, Floats, Integers
+from ap_spark.convergence import Iteration, Stability, tolerated
+from ap_spark.engines.in_process import InProcessEngine
+from ap_spark.errors import InputError, OutputError, SettingError
+from ap_spark.graph.numbering import WrongInput
+from ap_spark.in_process import source_of_points
+from ap_spark.levels import cluster_in_levels
+from ap_spark.propagation import Watch
+from ap_spark.report import packages_of_report
+from ap_spark.result import Clustering
+from ap_spark.run import LocalSource
+from ap_spark.settings import Settings, Similarity, What
+from ap_spark.wording import format_count
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    Points = pd.DataFrame | NDArray[np.floating[Any] | np.integer[Any]]
+
+__all__ = ["MOST_POINTS", "animate", "checked_path", "film_of"]
+
+MOST_POINTS = 5_000
+_MOST_FRAMES = 90
+_PREFERENCES = 18  # tried, beside that of the run
+_DAMPINGS = (0.5, 0.7, 0.9)
+_MOST_BYTES = 3_000_000
+_SECONDS_AT_THE_END = 3.0
+_SECONDS_A_FRAME: dict[What, float] = {"messages": 0.12, "damping": 0.12, "preference": 0.7, "levels": 1.5}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Clusters at one moment.
+
+    Attributes
+    ----------
+    title : str
+    chosen : int64, shape (n,)
+        For each point, the one that is its exemplar or would be.
+    is_exemplar : bool, shape (n,)
+    counts : list of int
+        Exemplars up to this moment.
+    """
+
+    title: str
+    chosen: Integers
+    is_exemplar: Flags
+    counts: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Film:
+    """What is to be drawn.
+
+    Attributes
+    ----------
+    x : float64, shape (n, d)
+        The points.
+    frames : list of list of Panel
+        The panels of each moment; those of the last are the results of the runs.
+    """
+
+    x: Floats
+    frames: list[list[Panel]]
+
+
+def animate(
+    points: Points,
+    path: str | PathLike[str],
+    *,
+    what: What = "messages",
+    similarity: Similarity = Similarity(),
+    overwrite: bool = False,
+    **settings: Any,
+) -> None:
+    """Draw a moving picture of a run, on points in two dimensions or projected to two.
+
+    Parameters
+    ----------
+    points : DataFrame of pandas, or array of shape (n_points, n_features)
+        At most 5,000, as `cluster_points` takes them.
+    path : str
+        A file of this machine, .gif or, where the program ffmpeg is installed, .mp4.
+    what : {"messages", "preference", "damping", "levels"}
+        "messages": after each iteration, which point each one would choose (the largest a + r), and the exemplars; at
+        last the result. "preference": the result at ever smaller preferences, and at last at the one given. "damping":
+        the messages at damping 0.5, 0.7 and 0.9, beside each other. "levels": the clusters of each level, and at last
+        the result.
+    similarity : Similarity
+    overwrite : bool
+        Replace a file that is there.
+    **settings
+        preference, preference_quantile, damping, max_iter, convergence_iter, seed, polish, gap; for "levels" also
+        clusters and levels. See `cluster_points`.
+
+    Raises
+    ------
+    InputError
+        If the points break a rule of the input.
+    OutputError
+        If there is a file already, or it cannot be written.
+    SettingError
+        If there are too many points, a parameter is outside its range, or the file is to be of another kind.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     animate(np.array([[1.0, 2.0], [1.5, 2.5], [8.0, 9.0]]), f"{directory}/film.gif", preference=-9.0)
+    ...     os.listdir(directory)
+    ['film.gif']
+    """
+    if settings.get("seed", 0) is None:
+        settings = settings | {"seed": 0, "jitter": False}
+    target = checked_path(path, overwrite=overwrite)
+    film = film_of(points, what, similarity, Settings(**settings))
+    with packages_of_report():
+        data = _drawn(film, target.suffix, _SECONDS_A_FRAME[what])
+    _write(target, data)
+
+
+def checked_path(path: str | PathLike[str], *, overwrite: bool) -> Path:
+    """Return the path of a moving picture that can be written."""
+    target = Path(fspath(path)).absolute()
+    if target.suffix not in (".gif", ".mp4"):
+        raise SettingError(f"a moving picture is a file .gif or .mp4, got {fspath(path)!r}")
+    if os.path.lexists(target) and (not overwrite or not target.is_file()):
+        how = "give --overwrite (in Python overwrite=True) to replace it" if target.is_file() else "it is no file"
+        raise OutputError(f"the output must not exist yet, but {target} does: {how}")
+    if not target.parent.is_dir():
+        raise OutputError(f"the output must be in a directory that is there, but {target.parent} is none")
+    if target.suffix == ".mp4":
+        with packages_of_report():
+            from matplotlib.animation import FFMpegWriter
+        if not FFMpegWriter.isAvailable():
+            raise SettingError("an .mp4 needs the program ffmpeg, which is not installed: install it, or write a .gif")
+    return target
+
+
+def _write(target: Path, data: bytes) -> None:
+    """Write a file, whole or not at all."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
+            file.write(data)
+        os.chmod(file.name, 0o666 & ~_umask())
+        os.replace(file.name, target)
+    except OSError as error:
+        raise OutputError(f"the output must be in a directory that can be written, but {error}") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def film_of(points: Points, what: What, similarity: Similarity, settings: Settings) -> Film:
+    """Run on the points as often as it takes, and return the frames; see `animate`."""
+    if what not in get_args(What):
+        raise SettingError(f"what must be one of {', '.join(get_args(What))}, got {what!r}")
+    if len(points) > MOST_POINTS:
+        raise SettingError(
+            f"moving pictures are of at most {MOST_POINTS:,} points, got {len(points):,}: take a sample of them"
+        )
+    if settings.clusters is not None and what != "levels":
+        raise SettingError(f"clusters belong to the moving picture of levels, not of {what}: give a preference")
+    settings = settings.of_points(similarity).with_window()
+    try:
+        source = source_of_points(points, None, similarity, settings, MOST_POINTS)
+    except WrongInput as wrong:
+        raise InputError(
+            f"points of moving pictures must be numbers in a table of pandas or an array, with ids of one kind, and "
+            f"similarity not scaled, but the {wrong} are not of that kind"
+        ) from wrong
+    assert source.features is not None
+    frames = {"messages": _messages, "preference": _preferences, "damping": _dampings, "levels": _levels}[what]
+    return Film(source.features, frames(source, settings))
+
+
+def _result(source: LocalSource, settings: Settings) -> Clustering:
+    return cluster_in_levels(source, settings, Watch(callback=lambda done: None)).to_pandas()
+
+
+def _panel_of(source: LocalSource, result: Clustering, title: str, column: str = "exemplar") -> Panel:
+    """Return the clusters of a result as a panel."""
+    table = result.assignments.sort_values("id")
+    if table.empty:
+        return Panel(title, np.arange(source.n_points), np.zeros(source.n_points, bool))
+    chosen = pc.index_in(pa.array(table[column], source.ids.type), source.ids).to_numpy().astype(np.int64)
+    is_exemplar = np.zeros(source.n_points, bool)
+    is_exemplar[chosen] = True
+    return Panel(title, chosen, is_exemplar)
+
+
+def _iterations(source: LocalSource, settings: Settings) -> Iterator[tuple[Iteration, Integers, Flags]]:
+    """Yield each iteration, with what points choose after it, and the exemplars."""
+    graph = source.build(settings)
+    engine = InProcessEngine(graph, settings.damping)
+    allowed = tolerated(graph.n_points) if settings.damping is None else 0
+    for done in engine.run(settings.max_iter, Stability(settings.windows, allowed)):
+        yield done, engine.chosen(), engine.exemplars()
+
+
+def _messages(source: LocalSource, settings: Settings) -> list[list[Panel]]:
+    counts: list[int] = []
+    panels = []
+    for done, chosen, exemplars in _iterations(source, settings):
+        counts.append(done.exemplars)
+        title = f"iteration {done.iteration}: {format_count(done.exemplars, 'exemplar')}"
+        panels.append(Panel(title, chosen, exemplars.copy(), list(counts)))
+    result = _result(source, settings)
+    polished = " and polishing" if settings.polish else ""
+    last = _panel_of(
+        source,
+        result,
+        f"after {format_count(len(counts), 'iteration')}{polished}: "
+        f"{format_count(result.summary.n_clusters, 'cluster')}",
+    )
+    return [[panel] for panel in _thinned(panels)] + [[replace(last, counts=counts)]]
+
+
+def _dampings(source: LocalSource, settings: Settings) -> list[list[Panel]]:
+    runs = []
+    for damping in _DAMPINGS:
+        chosen = replace(settings, damping=damping, convergence_iter=None).with_window()
+        panels = [panel for (panel,) in _messages(source, chosen)]
+        runs.append([replace(panel, title=_one_below_the_other(damping, panel.title)) for panel in panels])
+    longest = max(map(len, runs))
+    return [[run[min(place, len(run) - 1)] for run in runs] for place in range(longest)]
+
+
+def _one_below_the_other(damping: float, title: str) -> str:
+    """Return a title for a narrow panel.
+
+    >>> _one_below_the_other(0.9, "iteration 3: 2 exemplars").splitlines()
+    ['damping 0.9', 'iteration 3', '2 exemplars']
+    """
+    return f"damping {damping:g}\n{title}".replace(": ", "\n")
+
+
+def _preferences(source: LocalSource, settings: Settings) -> list[list[Panel]]:
+    """Results from preferences at which there are many clusters to those where there is one; then the run's own."""
+    own = _result(source, settings)
+    middle = float(np.median(source.s[source.i != source.k]))
+    low = min(middle, 0.0 if own.summary.preference is None else own.summary.preference)
+    size = max(abs(middle), 1e-12)
+    tried = middle + size - size * np.geomspace(0.02, max(4.0, 2.0 * (middle + size - low) / size), _PREFERENCES)
+    frames = []
+    for preference in tried:
+        result = _result(source, replace(settings, preference=float(preference), preference_quantile=None))
+        number = format_count(result.summary.n_clusters, "cluster")
+        frames.append([_panel_of(source, result, f"preference {preference:,.4g}: {number}")])
+    number = format_count(own.summary.n_clusters, "cluster")
+    words = "" if own.summary.preference is None else f"preference {own.summary.preference:,.4g}: "
+    return [*frames, [_panel_of(source, own, f"{words}{number}")]]
+
+
+def _levels(source: LocalSource, settings: Settings) -> list[list[Panel]]:
+    result = _result(source, settings)
+    names = [name for name in result.assignments.columns if name.startswith("level_")]
+    frames = [
+        [_panel_of(source, result, f"level {number}: {format_count(level['n_clusters'], 'cluster')}", name)]
+        for number, (name, level) in enumerate(zip(names, result.summary.levels, strict=True))
+    ]
+    if not frames:
+        raise SettingError(
+            "a moving picture of levels needs more than one: give neighbours, and fewer clusters than their graph "
+            f"permits (docs/levels.md); here are {format_count(result.summary.n_clusters, 'cluster')} on one level"
+        )
+    number = format_count(result.summary.n_clusters, "cluster")
+    return [*frames, [_panel_of(source, result, f"all points to the nearest exemplar: {number}")]]
+
+
+def _thinned(panels: Sequence[Panel]) -> list[Panel]:
+    """Return at most so many panels as a film has: all at the beginning, where most happens, and ever fewer."""
+    count = len(panels)
+    if count <= _MOST_FRAMES:
+        return list(panels)
+    even = np.linspace(0.0, 1.0, _MOST_FRAMES) ** 1.5 * (count - 1)
+    return [panels[place] for place in dict.fromkeys(even.round().astype(int).tolist())]
+
+
+def _drawn(film: Film, suffix: str, seconds: float) -> bytes:
+    """Draw a film, and return the file."""
+    from ap_spark.report.frames import Stage
+
+    stage = Stage(film.x, film.frames)
+    if suffix == ".mp4":
+        return stage.mp4(seconds, _SECONDS_AT_THE_END)
+    every = 1
+    while True:  # large ones lose frames, so that a page can show them
+        kept = film.frames[:-1][::every] + film.frames[-1:]
+        data = stage.gif(kept, seconds * math.sqrt(every), _SECONDS_AT_THE_END)
+        if len(data) <= _MOST_BYTES or len(kept) <= 2:
+            return data
+        every *= 2
