@@ -26,7 +26,7 @@ test: .venv/.dev ## run the tests
 test-long: .venv/.dev ## run more cases of some of these tests
 	$(PYTEST) -m "long and not cluster"
 
-test-programs: .venv/.dev ## run the tests that start programs as a user would: what README says, Spark Connect
+test-programs: .venv/.dev ## run the tests that start programs as a user would: what README and the tutorial say, Spark Connect
 	$(PYTEST) -m programs
 
 test-cluster: test-kills test-compose ## run the two below
@@ -94,7 +94,8 @@ $(PACK): pyproject.toml constraints.txt $(wildcard ap_spark/*.py ap_spark/*/*.py
 		--exclude 'lib/python*/site-packages/pyspark/*'
 	rm -r dist/environment
 
-# Environments: .run is enough to run the program, .dev to work on it, .site for its pages. Airflow has its own: it pins what we need otherwise.
+# Environments: .run is enough to run the program, .dev to work on it, .site to build its site. Airflow has its own: it pins what we
+# need otherwise.
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
