@@ -789,7 +789,7 @@ def markdown() -> str:
         "",
         "Made from `ap_spark/settings.py` by `make docs`. In Python names have no dashes in front, and `_` for `-`.",
         "They are arguments of `cluster_points` and `affinity_propagation`, or fields of the records that these take:",
-        "`Sparsification`, `Quality`, `Execution`, `Similarity` and `Snapshots`. `--no-jitter` is `seed=None`.",
+        "`Similarity`, `Levels`, `Quality`, `Sparsification`, `Snapshots` and `Execution`. `--no-jitter` is `seed=None`.",
         "",
         "An option is taken from the command line; else from the file of `--config`, from the table of the command",
         "before the top; else the default counts. [operating.md](operating.md) has more on such files.",

@@ -2,7 +2,7 @@
 
 Sphinx reads the whole checkout, so that a link between any two pages is the same path on GitHub and here, wherever
 they lie. Pages are those that ``include_patterns`` names. A link to any other file, such as an example, gives the file.
-`index.md` is README with the contents of the site.
+`index.md` has the first and the last part of README, and the contents of the site.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc"]
 root_doc = "index"
 include_patterns = [
     "index.md",
+    "README.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "benchmarks/results.md",
@@ -39,5 +40,7 @@ numpydoc_xref_aliases = {name: name for name in DEFAULT_LINKS} | {name: f"ap_spa
 
 html_theme = "furo"
 html_title = f"ap_spark {release}"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 html_copy_source = False
 html_show_copyright = False
