@@ -11,7 +11,7 @@ PYTEST = JAVA_HOME="$$($(BIN)/python -m ap_spark.java)" PATH="$(CURDIR)/$(BIN):$
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-programs test-cluster test-kills test-compose test-airflow check format docs docs-settings bench pack lock audit clean
+.PHONY: help demo test test-long test-programs test-cluster test-kills test-compose test-airflow check format docs docs-settings site bench pack lock audit clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -26,7 +26,7 @@ test: .venv/.dev ## run the tests
 test-long: .venv/.dev ## run more cases of some of these tests
 	$(PYTEST) -m "long and not cluster"
 
-test-programs: .venv/.dev ## run the tests that start programs as a user would: what README says, Spark Connect
+test-programs: .venv/.dev ## run the tests that start programs as a user would: what README and the tutorial say, Spark Connect
 	$(PYTEST) -m programs
 
 test-cluster: test-kills test-compose ## run the two below
@@ -54,6 +54,12 @@ docs: docs-settings ## make the settings table and the pictures
 
 docs-settings: .venv/.dev ## make the settings table
 	$(BIN)/python -c 'from ap_spark.settings import markdown; print(markdown(), end="")' > docs/settings.md
+
+# All pages anew each time: one that has not changed would keep its warnings to itself.
+site: .venv/.site ## build the documentation site into out/site, and check its links
+	rm -rf out/site
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --fresh-env --conf-dir docs --doctree-dir out/site-cache . out/site
+	@echo "The front page: out/site/index.html"
 
 bench: .venv/.dev ## edges per second of both engines and the bare kernel
 	JAVA_HOME="$$($(BIN)/python -m ap_spark.java)" $(BIN)/python -m benchmarks.run
@@ -88,7 +94,8 @@ $(PACK): pyproject.toml constraints.txt $(wildcard ap_spark/*.py ap_spark/*/*.py
 		--exclude 'lib/python*/site-packages/pyspark/*'
 	rm -r dist/environment
 
-# Environments: .run is enough to run the program, .dev to work on it. Airflow has its own: it pins what we need otherwise.
+# Environments: .run is enough to run the program, .dev to work on it, .site to build its site. Airflow has its own: it pins what we
+# need otherwise.
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -100,6 +107,10 @@ $(PACK): pyproject.toml constraints.txt $(wildcard ap_spark/*.py ap_spark/*/*.py
 
 .venv/.dev: .venv/.run
 	$(INSTALL) --editable '.[dev]'
+	@touch $@
+
+.venv/.site: .venv/.run
+	$(INSTALL) --editable '.[site]'
 	@touch $@
 
 .venv-airflow/.done: examples/airflow-requirements.txt

@@ -70,8 +70,8 @@ class Summary:
         No clustering of this graph at this preference has a larger net similarity; with a number of clusters asked for,
         none with so many. None where it was not computed.
     gap : float or None
-        (upper_bound - netsim) / |netsim|: how far this clustering can be from the best, at most. 0 is proved best. None
-        where there is no bound, or netsim is 0.
+        ``(upper_bound - netsim) / |netsim|``: how far this clustering can be from the best, at most. 0 is proved best.
+        None where there is no bound, or netsim is 0.
     promoted : int
         Points made exemplars because they store no edge to one; 0 where the run converged.
     seconds : dict

@@ -154,13 +154,17 @@ def parameters(of: type[Checked]) -> Iterator[tuple[Field[Any], type]]:
 
 
 def _documented(record: type[_Record]) -> type[_Record]:
-    """Add the parameters of a public record to its docstring, in the words of the command's help."""
+    """Add the parameters of a public record to its docstring, in the words of the command's help.
+
+    The help of ``--no-NAME`` says what the option does, which in Python is what False does.
+    """
     summary, _, rest = inspect.cleandoc(record.__doc__ or "").partition("\n\n")
     lines = ["Attributes", "----------"]
     for declared, kind in parameters(record):
         about = declared.metadata
         rule = f" ({about['rule']})" if about["rule"] else ""
-        text = textwrap.fill(about["help"] + rule, 112, initial_indent="    ", subsequent_indent="    ")
+        meaning = f"False: {about['help']}" if declared.default is True else about["help"]
+        text = textwrap.fill(meaning + rule, 112, initial_indent="    ", subsequent_indent="    ")
         lines += [f"{declared.name} : {kind.__name__}", text]
     record.__doc__ = "\n\n".join(filter(None, (summary, "\n".join(lines), rest)))
     return record
@@ -871,7 +875,8 @@ def markdown() -> str:
         "",
         "Made from `ap_spark/settings.py` by `make docs`. In Python names have no dashes in front, and `_` for `-`.",
         "They are arguments of `cluster_points` and `affinity_propagation`, or fields of the records that these take:",
-        "`Sparsification`, `Quality`, `Execution`, `Similarity` and `Snapshots`. `--no-jitter` is `seed=None`.",
+        "`Similarity`, `Levels`, `Quality`, `Sparsification`, `Snapshots` and `Execution`.",
+        "`--no-jitter` is `seed=None`.",
         "",
         "An option is taken from the command line; else from the file of `--config`, from the table of the command",
         "before the top; else the default counts. [operating.md](operating.md) has more on such files.",

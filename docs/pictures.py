@@ -1,15 +1,17 @@
-"""The pictures of README and docs, made from runs on the data in data/: python -m docs.pictures [NAME ...]"""
+"""The pictures of README and docs, moving ones too, made from runs on data: python -m docs.pictures [NAME ...]"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from pyspark.sql import SparkSession
 
 from ap_spark import (
@@ -17,6 +19,7 @@ from ap_spark import (
     Quality,
     Similarity,
     Step,
+    animate,
     cluster_points,
     preference_range,
     read_points,
@@ -200,6 +203,35 @@ def levels(spark: SparkSession) -> Figure:
     return figure
 
 
+def _film(name: str, points: NDArray[np.float64], **options: Any) -> None:
+    animate(points, IMAGES / f"{name}.gif", overwrite=True, **options)
+
+
+def _groups() -> NDArray[np.float64]:
+    """Return 320 points in four groups, two of which are near each other."""
+    rng = np.random.default_rng(0)
+    centers = ((0, 0), (6.5, 1), (3, 6), (9, 7))
+    return np.concatenate([rng.normal(center, 1.0, (80, 2)) for center in centers])
+
+
+def _gaussians() -> NDArray[np.float64]:
+    """Return four groups of 1,000 points: two wide ones, two narrow ones."""
+    rng = np.random.default_rng(0)
+    wide = [rng.normal(center, spread, (1_000, 2)) for center, spread in ((5, 2), (15, 3))]
+    narrow = [rng.multivariate_normal(center, np.eye(2), 1_000) for center in ((17, 3), (2, 16))]
+    return np.concatenate([*wide, *narrow])
+
+
+FILMS: dict[str, Callable[[str], None]] = {
+    "messages": lambda name: _film(name, _groups(), preference=-200.0),
+    "preference": lambda name: _film(name, _groups(), preference=-200.0, what="preference"),
+    "damping": lambda name: _film(name, _groups(), preference=-200.0, what="damping"),
+    "clusters-of-clusters": lambda name: _film(
+        name, _groups(), clusters=4, what="levels", similarity=Similarity(neighbors=8)
+    ),
+    "gaussians": lambda name: _film(name, _gaussians(), preference=-10_000.0, damping=0.9),
+}
+
 PICTURES = {
     "iris": iris,
     "bound": bound,
@@ -215,7 +247,10 @@ def main(names: Sequence[str]) -> None:
     spark = start_session()
     spark.sparkContext.setLogLevel("ERROR")
     IMAGES.mkdir(exist_ok=True)
-    for name in names or PICTURES:
+    for name in names or [*PICTURES, *FILMS]:
+        if name in FILMS:
+            FILMS[name](name)
+            continue
         figure = PICTURES[name](spark)
         figure.tight_layout()
         figure.savefig(IMAGES / f"{name}.png", dpi=110)

@@ -251,45 +251,50 @@ def code_of(language: str, page: str = "README.md") -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S)
 
 
-def shown_after(language: str) -> list[str]:
-    """The lines of README's blocks of text that follow a block of code at once, seconds left out."""
-    blocks = re.findall(
-        rf"^```{language}\n[^`]*^```\n\n```text\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S
+def shown_after(language: str, page: str = "README.md") -> list[str]:
+    """The lines of a page's blocks of text that follow a block of code at once, as `comparable` has them."""
+    return comparable(
+        "".join(re.findall(rf"^```{language}\n[^`]*^```\n\n```text\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S))
     )
-    return without_seconds("".join(blocks)).splitlines()
 
 
-def without_seconds(told: str) -> str:
-    return re.sub(r"[\d.]+ s in all", "", told)
+def comparable(told: str) -> list[str]:
+    """The lines without seconds, which differ, and without blanks at their ends, which pages do not have."""
+    return [line.rstrip() for line in re.sub(r"[\d.]+ s in all", "", told).splitlines()]
 
 
 @pytest.mark.programs
 @pytest.mark.usefixtures("quick")
-def test_the_commands_of_the_readme(tmp_path: Path) -> None:
-    """They work, tell what README shows, and spark-submit does what the command does."""
+@pytest.mark.parametrize(("page", "lines"), [("README.md", 8), ("docs/tutorial.md", 12)])
+def test_the_commands_of_the_pages(tmp_path: Path, page: str, lines: int) -> None:
+    """They work, tell what the page shows, and README's spark-submit does what its command does."""
     for name in ("data", "jobs", "conf"):
         shutil.copytree(ROOT / name, tmp_path / name)
     # Blocks with make build an environment; CI and newcomers run them.
-    blocks = [block for block in code_of("bash") if not re.search("make |docker ", block)]
-    told = without_seconds("".join(finish(["bash", "-euo", "pipefail", "-c", block], cwd=tmp_path) for block in blocks))
-    shown = shown_after("bash")
-    assert len(shown) == 8
+    blocks = [block for block in code_of("bash", page) if not re.search("make |docker ", block)]
+    told = comparable("".join(finish(["bash", "-euo", "pipefail", "-c", block], cwd=tmp_path) for block in blocks))
+    shown = shown_after("bash", page)
+    assert len(shown) == lines
     for line in shown:
         assert line in told
-    assert result(tmp_path / "out" / "iris") == result(tmp_path / "out" / "submitted")
+    if page == "README.md":
+        assert result(tmp_path / "out" / "iris") == result(tmp_path / "out" / "submitted")
 
 
 @pytest.mark.programs
 @pytest.mark.usefixtures("quick")
-def test_the_python_of_the_readme_and_of_the_page_on_choosing(tmp_path: Path) -> None:
-    """It works, and tells what README shows."""
+@pytest.mark.parametrize(
+    ("pages", "n_blocks", "lines"), [(("README.md", "docs/choosing.md"), 3, 14), (("docs/tutorial.md",), 6, 35)]
+)
+def test_the_python_of_the_pages(tmp_path: Path, pages: tuple[str, ...], n_blocks: int, lines: int) -> None:
+    """It works, and tells what the first page shows."""
     shutil.copytree(ROOT / "data", tmp_path / "data")
-    blocks = code_of("python") + code_of("python", "docs/choosing.md")
-    assert len(blocks) == 3
-    told = finish([sys.executable, "-c", "\n".join(blocks)], cwd=tmp_path)
-    shown = shown_after("python")
-    assert len(shown) == 14
-    assert told.splitlines()[: len(shown)] == shown
+    blocks = [block for page in pages for block in code_of("python", page)]
+    assert len(blocks) == n_blocks
+    told = comparable(finish([sys.executable, "-c", "\n".join(blocks)], cwd=tmp_path))
+    shown = shown_after("python", pages[0])
+    assert len(shown) == lines
+    assert told[: len(shown)] == shown
 
 
 @pytest.mark.programs

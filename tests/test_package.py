@@ -104,6 +104,12 @@ def test_the_settings_table_is_up_to_date() -> None:
     assert (ROOT / "docs" / "settings.md").read_text() == markdown(), "run `make docs`"
 
 
+def test_the_reference_has_every_public_name() -> None:
+    page = (ROOT / "docs" / "reference" / "python.md").read_text()
+    documented = re.findall(r"^\.\. auto(?:function|class|exception):: (\w+)(?:\(\))?$", page, re.M)
+    assert sorted([*documented, "__version__"]) == ap_spark.__all__
+
+
 def test_the_links_of_the_documentation_lead_somewhere() -> None:
     for page in [
         ROOT / "README.md",

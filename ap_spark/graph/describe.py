@@ -35,7 +35,7 @@ _BYTES_AN_EDGE = {"resident": 84, "dataframe": 175}
 
 @dataclass(frozen=True)
 class Degrees:
-    """The out-degrees, or the in-degrees, of all points in four numbers."""
+    """The out-degrees, or the in-degrees, of all points in four numbers: smallest, median, mean, largest."""
 
     smallest: int
     median: float
