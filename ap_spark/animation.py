@@ -148,8 +148,6 @@ def checked_path(path: str | PathLike[str], *, overwrite: bool) -> Path:
     if os.path.lexists(target) and (not overwrite or not target.is_file()):
         how = "give --overwrite (in Python overwrite=True) to replace it" if target.is_file() else "it is no file"
         raise OutputError(f"the output must not exist yet, but {target} does: {how}")
-    if not target.parent.is_dir():
-        raise OutputError(f"the output must be in a directory that is there, but {target.parent} is none")
     if target.suffix == ".mp4":
         with packages_of_report():
             from matplotlib.animation import FFMpegWriter
@@ -161,6 +159,7 @@ def checked_path(path: str | PathLike[str], *, overwrite: bool) -> Path:
 def _write(target: Path, data: bytes) -> None:
     """Write a file, whole or not at all."""
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
             file.write(data)
         os.chmod(file.name, 0o666 & ~_umask())

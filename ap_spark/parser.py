@@ -44,7 +44,7 @@ first steps, with some points to try them on:
   what would a run read, do and write, and how long would it take?
     ap-spark cluster points.csv --output clusters --dry-run
 
-  cluster them: assignments, exemplars, trace and summary.json
+  cluster them: assignments, exemplars, trace, quality and summary.json
     ap-spark cluster points.csv --output clusters
 
 all options, with examples: ap-spark cluster --help"""

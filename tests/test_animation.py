@@ -139,8 +139,6 @@ def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
             animate(points, path, **options)
     with pytest.raises(SettingError, match=r"a file .gif or .mp4, got"):
         animate(X, tmp_path / "film.png")
-    with pytest.raises(OutputError, match="in a directory that is there"):
-        animate(X, tmp_path / "no" / "film.gif")
     monkeypatch.setattr(FFMpegWriter, "isAvailable", lambda: False)
     with pytest.raises(SettingError, match="needs the program ffmpeg"):
         animate(X, tmp_path / "film.mp4")
@@ -148,9 +146,12 @@ def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(OutputError, match="--overwrite"):
         animate(X, path)
     assert path.read_bytes() == b"mine"
+    with pytest.raises(OutputError, match="in a directory that can be written"):
+        animate(X[:10], path / "film.gif")
     animate(X[:10], path, overwrite=True)
     assert path.read_bytes().startswith(b"GIF8")
-    assert [found.name for found in tmp_path.iterdir()] == ["film.gif"]
+    animate(X[:10], tmp_path / "new" / "film.gif")
+    assert sorted(str(found.relative_to(tmp_path)) for found in tmp_path.rglob("*.*")) == ["film.gif", "new/film.gif"]
 
 
 def test_the_command(tmp_path: Path, spark: SparkSession, capsys: pytest.CaptureFixture[str]) -> None:

@@ -265,7 +265,7 @@ def comparable(told: str) -> list[str]:
 
 @pytest.mark.programs
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize(("page", "lines"), [("README.md", 8), ("docs/tutorial.md", 12)])
+@pytest.mark.parametrize(("page", "lines"), [("README.md", 8), ("docs/tutorial.md", 12), ("docs/report.md", 0)])
 def test_the_commands_of_the_pages(tmp_path: Path, page: str, lines: int) -> None:
     """They work, tell what the page shows, and README's spark-submit does what its command does."""
     for name in ("data", "jobs", "conf"):
@@ -284,7 +284,12 @@ def test_the_commands_of_the_pages(tmp_path: Path, page: str, lines: int) -> Non
 @pytest.mark.programs
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(
-    ("pages", "n_blocks", "lines"), [(("README.md", "docs/choosing.md"), 3, 14), (("docs/tutorial.md",), 6, 35)]
+    ("pages", "n_blocks", "lines"),
+    [
+        (("README.md", "docs/choosing.md"), 3, 14),
+        (("docs/tutorial.md",), 6, 35),
+        (("docs/report.md", "docs/gallery.md"), 6, 0),
+    ],
 )
 def test_the_python_of_the_pages(tmp_path: Path, pages: tuple[str, ...], n_blocks: int, lines: int) -> None:
     """It works, and tells what the first page shows."""
