@@ -5,6 +5,7 @@ Text comes from data: it is never read as a formula, and is cut where it is long
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from typing import Any
 
@@ -55,8 +56,17 @@ def short(text: object, longest: int = _LONGEST) -> str:
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
+class _Picture(Figure):
+    """A figure that a notebook shows, also where nobody has imported pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        data = io.BytesIO()
+        self.savefig(data, format="png", facecolor="white")
+        return data.getvalue()
+
+
 def _figure(height: float, rows: int = 1, **options: Any) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(_WIDTH, height))
+    figure = _Picture(figsize=(_WIDTH, height))
     return figure, figure.subplots(rows, 1, **options)
 
 

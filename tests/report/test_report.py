@@ -170,6 +170,7 @@ def test_pictures_are_figures_of_what_there_is(clustering: Clustering) -> None:
     assert len(axes.collections[0].get_segments()) == 60, "a spoke for each point"
     drawn = sum(len(one.get_offsets()) for one in axes.collections[1:])
     assert drawn == 60 + clustering.summary.n_clusters
+    assert scatter._repr_png_().startswith(b"\x89PNG"), "a notebook shows it"
     sizes: Any = clustering.plot.sizes()
     assert sorted(int(bar.get_width()) for bar in sizes.axes[0].patches) == sorted(clustering.exemplars["size"])
     lines: Any = clustering.plot.trace().axes[0].get_lines()
@@ -244,6 +245,9 @@ def test_a_result_of_levels_has_a_tree() -> None:
 def test_one_cluster_and_none() -> None:
     one = cluster_points(np.array([[1.0, 2.0], [1.0, 3.0]]), preference=-100.0)
     assert "pictures/scatter.svg" in files_of(gather(one))
+    none = cluster_points(X, max_iter=1)
+    assert none.summary.n_clusters == 0
+    assert set(files_of(gather(none))) == {"report.html", "pictures/trace.svg", "pictures/trace.png"}
     alone = cluster_points(np.array([[1.0, 2.0]]))
     files = files_of(gather(alone))
     assert "pictures/matrix.svg" not in files
