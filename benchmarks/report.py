@@ -55,10 +55,8 @@ def iris_in_python(directory: Path) -> None:
         started = time.perf_counter()
         result.report(directory / "flowers", rows=flowers, overwrite=True)
         seconds.append(time.perf_counter() - started)
-    first, rest = seconds[0], statistics.median(seconds[1:])
-    print(
-        f"| iris, `result.report()` | | {first:.1f} the first time, then {rest:.1f} | | {size_of(directory / 'flowers')} |"
-    )
+    times = f"{seconds[0]:.1f} the first time, then {statistics.median(seconds[1:]):.1f}"
+    print(f"| iris, `result.report()` | | {times} | | {size_of(directory / 'flowers')} |")
 
 
 def report_of(result: str, points: Sequence[str], directory: Path) -> None:
