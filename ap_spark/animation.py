@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -22,14 +22,16 @@ from ap_spark.blocks.kernel import Flags, Floats, Integers
 from ap_spark.convergence import Iteration, Stability, tolerated
 from ap_spark.engines.in_process import InProcessEngine
 from ap_spark.errors import InputError, OutputError, SettingError
+from ap_spark.foreign_names import explains_keywords
 from ap_spark.graph.numbering import WrongInput
 from ap_spark.in_process import source_of_points
 from ap_spark.levels import cluster_in_levels
+from ap_spark.pipeline import checked_settings, require_records
 from ap_spark.propagation import Watch
 from ap_spark.report import packages_of_report
 from ap_spark.result import Clustering
-from ap_spark.run import LocalSource
-from ap_spark.settings import Settings, Similarity, What
+from ap_spark.run import LocalSource, cluster
+from ap_spark.settings import Execution, Levels, Quality, Settings, Similarity, Sparsification, What
 from ap_spark.wording import format_count
 
 if TYPE_CHECKING:
@@ -47,6 +49,18 @@ _DAMPINGS = (0.5, 0.7, 0.9)
 _MOST_BYTES = 3_000_000
 _SECONDS_AT_THE_END = 3.0
 _SECONDS_A_FRAME: dict[What, float] = {"messages": 0.12, "damping": 0.12, "preference": 0.7, "levels": 1.5}
+
+_WRONG = {  # what keeps points from being clustered in this process, and what to do
+    "choices": "points of moving pictures are compared as they are, by an exact search: leave out scale and search",
+    "ids": "ids must be there, and all integers or all strings, in the column 'id' or in the index of pandas",
+    "ids given twice": "ids must be unique, but one is given more than once",
+    "features": "points must be two or more rows of finite numbers, in a table of pandas or an array: leave other "
+    "columns out, and rows where something is missing",
+    "vectors without similarities": "vectors must have similarities by this metric, but one is zero or constant: leave "
+    "it out, or take another metric",
+    "similarities": "similarities must be finite, but the features are too large: divide them by a power of ten",
+    "preferences in two ways": "give the preference in one way: the column 'preference' of the points, or preference",
+}
 
 
 @dataclass(frozen=True)
@@ -85,14 +99,23 @@ class Film:
     frames: list[list[Panel]]
 
 
+@explains_keywords
 def animate(
     points: Points,
     path: str | PathLike[str],
     *,
     what: What = "messages",
     similarity: Similarity = Similarity(),
+    preference: float | None = Settings.preference,
+    preference_quantile: float | None = Settings.preference_quantile,
+    clusters: int | None = Settings.clusters,
+    damping: float | None = Settings.damping,
+    max_iter: int = Settings.max_iter,
+    convergence_iter: int | None = Settings.convergence_iter,
+    seed: int | None = Settings.seed,
+    levels: int | Literal["auto"] | Levels = Levels(),
+    quality: Quality = Quality(),
     overwrite: bool = False,
-    **settings: Any,
 ) -> None:
     """Draw a moving picture of a run, on points in two dimensions or projected to two.
 
@@ -101,18 +124,19 @@ def animate(
     points : DataFrame of pandas, or array of shape (n_points, n_features)
         At most 5,000, as `cluster_points` takes them.
     path : str
-        A file of this machine, .gif or, where the program ffmpeg is installed, .mp4.
+        A file of this machine, .gif or, where the program ffmpeg is installed, .mp4. A GIF that would be larger than
+        3 MB loses frames.
     what : {"messages", "preference", "damping", "levels"}
         "messages": after each iteration, which point each one would choose (the largest a + r), and the exemplars; at
         last the result. "preference": the result at ever smaller preferences, and at last at the one given. "damping":
-        the messages at damping 0.5, 0.7 and 0.9, beside each other. "levels": the clusters of each level, and at last
-        the result.
-    similarity : Similarity
+        the messages at damping 0.5, 0.7 and 0.9, beside each other, and the results. "levels": the clusters of each
+        level, and at last the result.
+    similarity, preference, preference_quantile, damping, max_iter, convergence_iter, seed, quality
+        See `cluster_points`. Features are not scaled.
+    clusters, levels
+        See `cluster_points`; for the moving picture of levels alone.
     overwrite : bool
         Replace a file that is there.
-    **settings
-        preference, preference_quantile, damping, max_iter, convergence_iter, seed, polish, gap; for "levels" also
-        clusters and levels. See `cluster_points`.
 
     Raises
     ------
@@ -121,7 +145,8 @@ def animate(
     OutputError
         If there is a file already, or it cannot be written.
     SettingError
-        If there are too many points, a parameter is outside its range, or the file is to be of another kind.
+        If there are too many points, a parameter is outside its range or of no use here, or the file is to be of
+        another kind.
 
     Examples
     --------
@@ -131,47 +156,49 @@ def animate(
     ...     os.listdir(directory)
     ['film.gif']
     """
-    if settings.get("seed", 0) is None:
-        settings = settings | {"seed": 0, "jitter": False}
     target = checked_path(path, overwrite=overwrite)
-    film = film_of(points, what, similarity, Settings(**settings))
-    with packages_of_report():
-        data = _drawn(film, target.suffix, _SECONDS_A_FRAME[what])
-    _write(target, data)
+    settings, _ = checked_settings(
+        *(Sparsification(), Execution(), quality, levels),
+        preference=preference,
+        preference_quantile=preference_quantile,
+        clusters=clusters,
+        damping=damping,
+        max_iter=max_iter,
+        convergence_iter=convergence_iter,
+        seed=seed,
+    )
+    require_records(Similarity, similarity=similarity)
+    film = film_of(points, what, similarity, settings)
+    _write(target, _drawn(film, target.suffix.lower(), _SECONDS_A_FRAME[what]))
 
 
 def checked_path(path: str | PathLike[str], *, overwrite: bool) -> Path:
-    """Return the path of a moving picture that can be written."""
+    """Return the path of a moving picture that can be written, once all is there that draws it."""
     target = Path(fspath(path)).absolute()
-    if target.suffix not in (".gif", ".mp4"):
+    if target.suffix.lower() not in (".gif", ".mp4"):
         raise SettingError(f"a moving picture is a file .gif or .mp4, got {fspath(path)!r}")
     if os.path.lexists(target) and (not overwrite or not target.is_file()):
         how = "give --overwrite (in Python overwrite=True) to replace it" if target.is_file() else "it is no file"
         raise OutputError(f"the output must not exist yet, but {target} does: {how}")
-    if target.suffix == ".mp4":
-        with packages_of_report():
-            from matplotlib.animation import FFMpegWriter
-        if not FFMpegWriter.isAvailable():
-            raise SettingError("an .mp4 needs the program ffmpeg, which is not installed: install it, or write a .gif")
+    with packages_of_report():
+        from matplotlib.animation import FFMpegWriter
+    if target.suffix.lower() == ".mp4" and not FFMpegWriter.isAvailable():
+        raise SettingError("an .mp4 needs the program ffmpeg, which is not installed: install it, or write a .gif")
     return target
 
 
 def _write(target: Path, data: bytes) -> None:
     """Write a file, whole or not at all."""
+    hidden = target.parent / f".{target.name}.{secrets.token_hex(8)}"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
-            file.write(data)
-        os.chmod(file.name, 0o666 & ~_umask())
-        os.replace(file.name, target)
+        try:
+            hidden.write_bytes(data)
+            hidden.replace(target)
+        finally:
+            hidden.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"the output must be in a directory that can be written, but {error}") from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def film_of(points: Points, what: What, similarity: Similarity, settings: Settings) -> Film:
@@ -184,21 +211,24 @@ def film_of(points: Points, what: What, similarity: Similarity, settings: Settin
         )
     if settings.clusters is not None and what != "levels":
         raise SettingError(f"clusters belong to the moving picture of levels, not of {what}: give a preference")
+    if settings.damping is not None and what == "damping":
+        raise SettingError(
+            f"the moving picture of damping shows {', '.join(map(str, _DAMPINGS))}, so leave out damping, got "
+            f"{settings.damping:g}"
+        )
     settings = settings.of_points(similarity).with_window()
     try:
         source = source_of_points(points, None, similarity, settings, MOST_POINTS)
     except WrongInput as wrong:
-        raise InputError(
-            f"points of moving pictures must be numbers in a table of pandas or an array, with ids of one kind, and "
-            f"similarity not scaled, but the {wrong} are not of that kind"
-        ) from wrong
+        raise InputError(_WRONG.get(str(wrong), _WRONG["features"])) from wrong
     assert source.features is not None
     frames = {"messages": _messages, "preference": _preferences, "damping": _dampings, "levels": _levels}[what]
     return Film(source.features, frames(source, settings))
 
 
 def _result(source: LocalSource, settings: Settings) -> Clustering:
-    return cluster_in_levels(source, settings, Watch(callback=lambda done: None)).to_pandas()
+    """Return the result of a run on one level, without warnings: the picture says what came out."""
+    return cluster(source, settings, Watch(), warns=False).to_pandas()
 
 
 def _panel_of(source: LocalSource, result: Clustering, title: str, column: str = "exemplar") -> Panel:
@@ -229,13 +259,11 @@ def _messages(source: LocalSource, settings: Settings) -> list[list[Panel]]:
         title = f"iteration {done.iteration}: {format_count(done.exemplars, 'exemplar')}"
         panels.append(Panel(title, chosen, exemplars.copy(), list(counts)))
     result = _result(source, settings)
-    polished = " and polishing" if settings.polish else ""
-    last = _panel_of(
-        source,
-        result,
-        f"after {format_count(len(counts), 'iteration')}{polished}: "
-        f"{format_count(result.summary.n_clusters, 'cluster')}",
-    )
+    state = "not converged " if result.summary.ending == "stopped" and counts else ""
+    polished = ", polished" if settings.polish else ""
+    number = format_count(result.summary.n_clusters, "cluster")
+    title = f"{state}after {format_count(len(counts), 'iteration')}{polished}: {number}"
+    last = _panel_of(source, result, title)
     return [[panel] for panel in _thinned(panels)] + [[replace(last, counts=counts)]]
 
 
@@ -261,6 +289,8 @@ def _one_below_the_other(damping: float, title: str) -> str:
 def _preferences(source: LocalSource, settings: Settings) -> list[list[Panel]]:
     """Results from preferences at which there are many clusters to those where there is one; then the run's own."""
     own = _result(source, settings)
+    if source.n_points < 2:
+        return [[_panel_of(source, own, "1 cluster")]]
     middle = float(np.median(source.s[source.i != source.k]))
     low = min(middle, 0.0 if own.summary.preference is None else own.summary.preference)
     size = max(abs(middle), 1e-12)
@@ -276,7 +306,7 @@ def _preferences(source: LocalSource, settings: Settings) -> list[list[Panel]]:
 
 
 def _levels(source: LocalSource, settings: Settings) -> list[list[Panel]]:
-    result = _result(source, settings)
+    result = cluster_in_levels(source, settings, Watch()).to_pandas()
     names = [name for name in result.assignments.columns if name.startswith("level_")]
     frames = [
         [_panel_of(source, result, f"level {number}: {format_count(level['n_clusters'], 'cluster')}", name)]
@@ -302,11 +332,12 @@ def _thinned(panels: Sequence[Panel]) -> list[Panel]:
 
 def _drawn(film: Film, suffix: str, seconds: float) -> bytes:
     """Draw a film, and return the file."""
-    from ap_spark.report.frames import Stage
+    with packages_of_report():
+        from ap_spark.report.frames import Stage
 
     stage = Stage(film.x, film.frames)
     if suffix == ".mp4":
-        return stage.mp4(seconds, _SECONDS_AT_THE_END)
+        return stage.mp4(film.frames, seconds, _SECONDS_AT_THE_END)
     every = 1
     while True:  # large ones lose frames, so that a page can show them
         kept = film.frames[:-1][::every] + film.frames[-1:]

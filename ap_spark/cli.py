@@ -35,6 +35,7 @@ from ap_spark.dry_run import DryRun, foresee_points, foresee_similarities
 from ap_spark.errors import (
     ApSparkError,
     CheckpointError,
+    InputError,
     Interrupted,
     NotConverged,
     SettingError,
@@ -218,6 +219,11 @@ def _cluster(given: argparse.Namespace, interrupts: Interrupts) -> None:
     """Read, cluster, publish, print the result."""
     output, run, settings = record(Output, given), record(Run, given), record(Settings, given)
     report = record(Report, given)
+    if not report.report and (report.title is not None or report.images is not None):
+        raise SettingError("--title and --images say what a report shows: give --report too")
+    if report.report:
+        with packages_of_report():  # now, not after hours
+            import ap_spark.report.page  # noqa: F401
     passing = {name: getattr(settings, name) for name in ("damping", "max_iter", "convergence_iter")}
     passing["seed"] = settings.seed if settings.jitter else None
     passing |= {"quality": record(Quality, given), "levels": record(Levels, given)}
@@ -242,10 +248,10 @@ def _cluster(given: argparse.Namespace, interrupts: Interrupts) -> None:
         )
         clustering = replace(clustering, summary=summary)
         assert work.directory is not None
-        files = {}
+        files: dict[str, bytes] = {}
         if report.report:
             with work.watcher.stage("drawing", work.rows.sparkSession):
-                files = _drawn(clustering, work.shown, report, given.input)
+                files = _drawn_if_possible(clustering, work, report, given)
         with work.watcher.stage("writing", work.rows.sparkSession):
             publish(
                 *(clustering, work.directory, output.output_format),
@@ -260,7 +266,7 @@ def _cluster(given: argparse.Namespace, interrupts: Interrupts) -> None:
         if run.json:
             print(json.dumps(asdict(summary), indent=2, allow_nan=False))
         elif not run.quiet:
-            print(_format_result(clustering, output, has_page=report.report))
+            print(_format_result(clustering, output, has_page=bool(files)))
 
 
 def _what_to_try(clustering: Clustering, snapshots: Snapshots) -> str:
@@ -348,9 +354,15 @@ def _report(given: argparse.Namespace, interrupts: Interrupts) -> None:
         watcher = _Watcher(Settings.max_iter, interrupts, quiet=run.quiet)
         with watcher.stage("reading", spark), errors_from_tasks():
             clustering = Clustering.load(given.result)
-            points = _points_of_result(spark, clustering, given.input, source)
+            points, names = _points_of_result(spark, clustering, given.input, source)
         with watcher.stage("drawing", spark), errors_from_tasks():
-            files = _drawn(clustering, points, pictures, given.input)
+            try:
+                files = _drawn(clustering, points, names, pictures, given.input)
+            except InputError as error:
+                if given.input or points is None:
+                    raise
+                logger.warning("exemplars are drawn alone, since the points have changed: %s", error)
+                files = _drawn(clustering, None, None, pictures, given.input)
         summary = {"settings": {"result": given.result, "input": given.input} | asdict(pictures), "seconds": seconds}
         directory.publish({}, "none", summary, files=files)
         interrupts.detach()  # from here on a signal is too late to stop anything
@@ -363,26 +375,49 @@ def _report(given: argparse.Namespace, interrupts: Interrupts) -> None:
 
 def _points_of_result(
     spark: SparkSession, clustering: Clustering, paths: Sequence[str], source: PointsInput
-) -> DataFrame | None:
-    """Return the points of a result: those of the paths or, without any, those that the run has read.
+) -> tuple[DataFrame | None, list[str] | None]:
+    """Return the points of a result, and the names of their features: of the paths, else what the run has read.
 
     None for a result of similarities, and where what the run has read is not there any more.
     """
     settings = clustering.summary.settings
-    if paths:
-        return read_points_of_command(spark, paths, preference_column=None, with_cells=True, **asdict(source))[0]
-    if "input" not in settings or settings["edges"]:
-        return None
-    as_run = {name: settings[name] for name in (*asdict(source), "preference_column")}
+    as_read: dict[str, Any] = asdict(source) | {"preference_column": None}
+    if not paths:
+        if "input" not in settings or settings["edges"]:
+            return None, None
+        as_read = {name: settings[name] for name in as_read}
     try:
-        return read_points_of_command(spark, settings["input"], with_cells=True, **as_run)[0]
+        points, chosen = read_points_of_command(spark, paths or settings["input"], with_cells=True, **as_read)
+        return points, _names_of(chosen)
     except ApSparkError as error:
+        if paths:
+            raise
         logger.warning("exemplars are drawn alone, since the points cannot be read: %s", error)
-        return None
+        return None, None
+
+
+def _names_of(chosen: Chosen | None) -> list[str] | None:
+    """Return the names of features that are columns of their own."""
+    return None if chosen is None or chosen.is_vector else chosen.features
+
+
+def _drawn_if_possible(
+    clustering: Clustering, work: _Job, report: Report, given: argparse.Namespace
+) -> dict[str, bytes]:
+    """Return the files of a report; none if it cannot be made: a clustering is not lost for want of a picture."""
+    try:
+        return _drawn(clustering, work.shown, _names_of(work.chosen), report, given.input)
+    except Exception as error:
+        logger.warning("there is no %s: %s (`ap-spark report` makes it of the output)", PAGE, format_reason(error))
+        return {}
 
 
 def _drawn(
-    clustering: Clustering, points: DataFrame | None, pictures: Pictures, paths: Sequence[str]
+    clustering: Clustering,
+    points: DataFrame | None,
+    names: list[str] | None,
+    pictures: Pictures,
+    paths: Sequence[str],
 ) -> dict[str, bytes]:
     """Return the files of a report."""
     with packages_of_report():
@@ -392,25 +427,40 @@ def _drawn(
         paths = paths or [str(clustering.summary.settings.get("input", "Clusters"))]
         title = ", ".join(os.path.basename(path.rstrip("/")) or path for path in paths)
     features = None if points is None else points.select("id", "features")
-    return files_of(gather(clustering, features, points), title=title, image_shape=pictures.image_shape)
+    content = gather(clustering, features, points, names=names)
+    return files_of(content, title=title, image_shape=pictures.image_shape)
 
 
 def _animate(given: argparse.Namespace, interrupts: Interrupts) -> None:
     """Read points, and write a moving picture of a run on them."""
     about, run, source = record(Animation, given), record(Run, given), record(PointsInput, given)
     similarity: Similarity = record(Similarity, given)
-    groups = (GROUPS["Clusters"], Levels, Quality)
-    settings = {name: value for group in groups for name, value in asdict(record(group, given)).items()}
+    messages = asdict(record(GROUPS["Clusters"], given))
+    if messages.pop("cluster_size") is not None:
+        raise SettingError("a moving picture has no cluster_size: give a preference, or clusters with --what levels")
+    jitter = messages.pop("jitter")
+    messages["seed"] = messages["seed"] if jitter else None
     _check_format_of(given.input, source)
     checked_path(about.output, overwrite=about.overwrite)
     with _session(run, interrupts, short=is_small(given.input)) as spark, errors_from_tasks():
         watcher = _Watcher(Settings.max_iter, interrupts, quiet=run.quiet)
         with watcher.stage("reading", spark):
             points = read_points(spark, given.input, **asdict(source))
-            table = scale(points, similarity.scale).orderBy("id").limit(MOST_POINTS + 1).toArrow().to_pandas()
+            if (count := points.count()) > MOST_POINTS:
+                raise SettingError(
+                    f"moving pictures are of at most {MOST_POINTS:,} points, got {count:,}: take a sample of them"
+                )
+            table = scale(points, similarity.scale).orderBy("id").toArrow().to_pandas()
     with watcher.stage("drawing", None):
-        here = replace(similarity, scale="none")
-        animate(table, about.output, what=about.what, similarity=here, overwrite=about.overwrite, **settings)
+        animate(
+            *(table, about.output),
+            what=about.what,
+            similarity=replace(similarity, scale="none"),
+            levels=record(Levels, given),
+            quality=record(Quality, given),
+            overwrite=about.overwrite,
+            **messages,
+        )
     if not run.quiet:
         print(f"written to {about.output}")
 

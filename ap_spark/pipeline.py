@@ -50,7 +50,15 @@ if TYPE_CHECKING:
     Table = DataFrame | pd.DataFrame
     Points = DataFrame | pd.DataFrame | NDArray[np.floating[Any] | np.integer[Any]]
 
-__all__ = ["affinity_propagation", "cluster_points", "describe", "describe_points", "described"]
+__all__ = [
+    "affinity_propagation",
+    "checked_settings",
+    "cluster_points",
+    "describe",
+    "describe_points",
+    "described",
+    "require_records",
+]
 
 _Callback = Callable[[Iteration], bool | None]
 
@@ -116,7 +124,7 @@ def cluster_points(
     >>> [row.exemplar for row in clustering.assignments.orderBy("id").collect()]
     [1, 1, 1, 4, 4, 4]
     """
-    settings, preferences = _settings(
+    settings, preferences = checked_settings(
         sparsification,
         execution,
         quality,
@@ -130,7 +138,7 @@ def cluster_points(
         convergence_iter=convergence_iter,
         seed=seed,
     )
-    _require(Similarity, similarity=similarity)
+    require_records(Similarity, similarity=similarity)
     settings = settings.of_points(similarity)
     snapshots = _snapshots(checkpoint)
     _check_callback(callback)
@@ -250,7 +258,7 @@ def affinity_propagation(
     >>> clustering.converged, clustering.summary.netsim
     (True, -54.0)
     """
-    settings, preferences = _settings(
+    settings, preferences = checked_settings(
         sparsification,
         execution,
         quality,
@@ -429,13 +437,13 @@ def described(
     dict
         For a summary: ``settings`` and, by stage, ``seconds``.
     """
-    settings, preferences = _settings(sparsification, execution, **preference)
+    settings, preferences = checked_settings(sparsification, execution, **preference)
     with ExitStack() as held:
         held.enter_context(errors_from_tasks())
         if similarity is None:
             source = _source_of_similarities(rows, points, _table(preferences))
         else:
-            _require(Similarity, similarity=similarity)
+            require_records(Similarity, similarity=similarity)
             if similarity.neighbors is not None and settings.symmetrize is None:
                 settings = replace(settings, symmetrize="union")
             source = held.enter_context(_source_of_points(rows, _table(preferences), similarity, settings, callback))
@@ -449,7 +457,7 @@ def described(
         yield description, graph.similarities(), {"settings": asdict(settings) | source.options, "seconds": seconds}
 
 
-def _settings(
+def checked_settings(
     sparsification: Sparsification,
     execution: Execution,
     quality: Quality = Quality(),
@@ -460,9 +468,9 @@ def _settings(
     **others: Any,
 ) -> tuple[Settings, Any]:
     """Return the checked parameters, and the points' own preferences if there are any."""
-    _require(Sparsification, sparsification=sparsification)
-    _require(Execution, execution=execution)
-    _require(Quality, quality=quality)
+    require_records(Sparsification, sparsification=sparsification)
+    require_records(Execution, execution=execution)
+    require_records(Quality, quality=quality)
     if not isinstance(levels, Levels):
         levels = Levels(levels=levels)  # type: ignore[arg-type]
     by_point = None
@@ -482,7 +490,7 @@ def _settings(
     return settings, by_point
 
 
-def _require(kind: type, **given: object) -> None:
+def require_records(kind: type, **given: object) -> None:
     """Raise SettingError unless an argument is a record of this kind."""
     field = {Similarity: "metric", Execution: "engine"}.get(kind)
     for name, value in given.items():

@@ -44,7 +44,7 @@ class Watch:
     checkpoint : Checkpoint, optional
         Where snapshots are taken.
     improving : callable, optional
-        Called with a `Step` after each round of polishing and each pass of the bound.
+        Called with a `Step` after each round of polishing, each pass of the bound, and a proof.
     ends_early : callable
         Called after each iteration with the records of all. If it returns True the run ends with `EndedEarly`.
     """

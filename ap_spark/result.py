@@ -6,6 +6,7 @@ import html
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -25,7 +26,7 @@ from ap_spark.io.paths import places_read
 from ap_spark.io.stores import SUCCESS, Store
 from ap_spark.io.writer import SUMMARY, OutputDirectory, claimed, read_written
 from ap_spark.report import packages_of_report
-from ap_spark.settings import MetricName, Output, OutputFormat, Similarity
+from ap_spark.settings import MetricName, Output, OutputFormat, Pictures, Similarity
 from ap_spark.wording import format_count, format_rounded_up, printable
 
 if TYPE_CHECKING:
@@ -190,8 +191,8 @@ class Clustering:
     similarity : Similarity, optional
         Of points: how they were compared. None for a result that was loaded, if its metric was a function.
     quality : DataFrame, optional
-        (step, kind, netsim, upper_bound), a row for what the messages name, and for each round of polishing, pass of
-        the bound, and proof after it.
+        (step, kind, netsim, upper_bound), a row for the exemplars to begin with ("start"), and for each round of
+        polishing ("polish"), pass of the bound ("bound") and proof ("proof") after it.
     levels : DataFrame, optional
         Where clusters were clustered again: (level, id, exemplar), of all points at level 0, and above it of the
         exemplars of the level below.
@@ -323,7 +324,8 @@ class Clustering:
 
     def __reduce__(self) -> Any:
         if not isinstance(self.assignments, DataFrame):
-            kept = {name: value for name, value in vars(self).items() if name not in ("discard_snapshots", "points")}
+            names = [declared.name for declared in fields(self) if declared.name not in ("discard_snapshots", "points")]
+            kept = {name: getattr(self, name) for name in names}
             if self.similarity is not None and not isinstance(self.similarity.metric, str):
                 kept["similarity"] = None  # a function, as in `load`
             return _unpickled, (kept,)
@@ -332,7 +334,7 @@ class Clustering:
             "Clustering.load(DIR) reads it again; to pandas, clustering.assignments.toPandas()"
         )
 
-    @property
+    @cached_property
     def plot(self) -> Plot:
         """Pictures of the result; see `ap_spark.report.plot.Plot`. They need Matplotlib (the extra ``[report]``)."""
         with packages_of_report():
@@ -363,7 +365,8 @@ class Clustering:
             index of pandas. A column of bytes holds an image (PNG, JPEG or GIF).
         title : str
         image_shape : (int, int), optional
-            Height and width: the features are grey values of an image, row by row, and are shown as such.
+            Height and width: the features, as they were given, are grey values of an image, row by row, and are shown
+            as such.
         overwrite : bool
             Replace a report that is there.
 
@@ -373,6 +376,8 @@ class Clustering:
             If points or rows are not those of the result, or the features do not make such an image.
         OutputError
             If there is something already, or the directory cannot be written.
+        SettingError
+            If the shape is no two whole numbers, or a package is missing (the extra ``[report]``).
 
         Examples
         --------
@@ -388,7 +393,9 @@ class Clustering:
             from ap_spark.report.page import files_of, write
         from ap_spark.report.content import gather
 
-        write(files_of(gather(self, points, rows), title=title, image_shape=image_shape), path, overwrite=overwrite)
+        images = None if image_shape is None else "x".join(map(str, np.atleast_1d(image_shape).tolist()))
+        shape = Pictures(images=images).image_shape
+        write(files_of(gather(self, points, rows), title=title, image_shape=shape), path, overwrite=overwrite)
 
     @property
     def tables(self) -> dict[str, Any]:

@@ -113,6 +113,19 @@ def test_a_gif_has_every_frame_and_ends_slowly(tmp_path: Path) -> None:
     assert path.stat().st_size < 3_000_000
 
 
+def test_films_of_more_features_are_projected(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    """Without a word of Matplotlib's, in one shape for all frames."""
+    x = np.column_stack([X, X[:, 0] - X[:, 1], np.ones(75)])
+    animate(x, tmp_path / "film.gif", preference=-60.0, what="preference")
+    assert caplog.text == ""
+    film = film_of(x, "messages", Similarity(), Settings(preference=-60.0, max_iter=5))
+    stage = Stage(film.x, film.frames)
+    assert {stage.pixels(frame).shape for frame in film.frames} == {stage.pixels(film.frames[0]).shape}
+    assert film.frames[-1][0].title.startswith("not converged after 5 iterations")
+    for points in (X[:1], X[:, :1], np.zeros((4, 3))):
+        animate(points, tmp_path / "film.gif", preference=-9.0, overwrite=True)
+
+
 def test_large_films_lose_frames(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     animate(X, tmp_path / "whole.gif", preference=-40.0)
     limit = (tmp_path / "whole.gif").stat().st_size // 2
@@ -131,12 +144,18 @@ def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         (X, {"clusters": 3}, SettingError, "clusters belong to the moving picture of levels"),
         (X, {"what": "levels", "preference": -40.0}, SettingError, "needs more than one"),
         (X, {"damping": 2.0}, SettingError, "damping must be in"),
-        (X, {"similarity": Similarity(scale="standard")}, InputError, "not scaled"),
+        (X, {"similarity": Similarity(scale="standard")}, InputError, "leave out scale and search"),
+        (X, {"what": "damping", "damping": 0.8}, SettingError, "so leave out damping, got 0.8"),
+        (pd.DataFrame(X, index=np.arange(75) / 2), {}, InputError, "all integers or all strings"),
+        (np.where(X > 8, np.nan, X), {}, InputError, "finite numbers"),
+        (X, {"similarity": {}}, SettingError, "similarity must be a `Similarity`"),
         (pd.DataFrame({"x": ["a", "b"]}), {}, InputError, "column 'x' holds text"),
     ]
     for points, options, kind, words in cases:
         with pytest.raises(kind, match=words):
             animate(points, path, **options)
+    with pytest.raises(TypeError, match=r"no argument 'prefrence' \(did you mean 'preference'\?\)"):
+        animate(X, path, prefrence=-1.0)  # type: ignore[call-arg]
     with pytest.raises(SettingError, match=r"a file .gif or .mp4, got"):
         animate(X, tmp_path / "film.png")
     monkeypatch.setattr(FFMpegWriter, "isAvailable", lambda: False)

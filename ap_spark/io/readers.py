@@ -377,7 +377,7 @@ def _cells_as_text(table: Table, columns: Columns) -> list[Column]:
     is_image = {n: isinstance(table.kinds[n], BinaryType) for n in others}
     texts = [n for n in others if not is_image[n]] + ([] if columns.is_vector else list(columns.features))
     shown = texts[:MOST_CELLS]
-    cells = F.array(*(F.col(cell(n)).cast("string") for n in shown))
+    cells = F.array(*(F.col(cell(n)).cast("string") for n in shown)).cast("array<string>")  # also where there are none
     found = [cells.alias(CELLS, metadata={"names": [table.names[n] for n in shown]})]
     return found + [F.col(cell(n)).alias(IMAGE) for n in others if is_image[n]][:1]
 

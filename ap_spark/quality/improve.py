@@ -76,8 +76,8 @@ class Step(NamedTuple):
 
     Attributes
     ----------
-    name : {"messages", "polish", "bound", "proof"}
-        The first is the beginning: the exemplars that the messages name.
+    name : {"start", "polish", "bound", "proof"}
+        The first is told to nobody: the exemplars to begin with, brought to the number that is asked for.
     done : int
         Rounds of polishing, or passes of the bound.
     netsim : float
@@ -153,10 +153,10 @@ def improve(problem: Problem, is_exemplar: Flags, goal: Goal, told: Told | None 
         return polish(problem, solution, keep_count=keep_count, told=partial(tell_round, is_kept=is_kept))
 
     solution = evaluate(problem, is_exemplar, keep_count=True)
-    steps.append(Step("messages", 0, solution.netsim * problem.unit, None))
+    if goal.polish and goal.clusters is not None:
+        solution = bring_to(problem, polished(solution, is_kept=False), goal.clusters)
+    steps.append(Step("start", 0, solution.netsim * problem.unit, None))
     if goal.polish:
-        if goal.clusters is not None:
-            solution = bring_to(problem, polished(solution), goal.clusters)
         solution = polished(solution)
     if goal.gap is None or (keep_count and solution.n_clusters != goal.clusters):
         return Improved(solution.is_exemplar, None, is_proved=False, slack=problem.slack, steps=steps)

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.animation import FFMpegWriter
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -16,9 +15,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from ap_spark.report.colors import ACCENT, MUTED, color_clusters
-from ap_spark.report.content import Floats
-from ap_spark.report.pictures import STYLE, draw_clusters, project
+from ap_spark.blocks.kernel import Floats
+from ap_spark.report.colors import ACCENT, MUTED, color_clusters, mark_clusters
+from ap_spark.report.pictures import draw_clusters, plain_style, project
 
 __all__ = ["Stage"]
 
@@ -56,47 +55,56 @@ class Stage:
     def __init__(self, x: Floats, frames: Sequence[Sequence[Shown]]) -> None:
         to_plane, self._names, self._one_unit = project(x)
         self._points = to_plane(x)
-        self._frames = frames
-        self._colors = [self._colors_of(last) for last in frames[-1]]
+        if x.shape[1] == 1:  # one above the other
+            self._points[:, 1] = np.random.default_rng(0).uniform(size=len(x))
+        low, high = self._points.min(axis=0), self._points.max(axis=0)
+        room = np.where(high > low, 0.05 * (high - low), 0.5)
+        self._corners = low - room, high + room
+        spread = high - low + 2 * room
+        self._height = spread[1] / spread[0] if self._one_unit else 0.8
+        self._looks = [self._looks_of(last) for last in frames[-1]]
         self._longest = max(len(panel.counts) for frame in frames for panel in frame)
         self._most = max((max(panel.counts, default=0) for frame in frames for panel in frame), default=0)
 
-    def _colors_of(self, last: Shown) -> NDArray[np.int64]:
-        """Return the colour of each point as an exemplar: that of the cluster that it is in at the end."""
+    def _looks_of(self, last: Shown) -> tuple[NDArray[np.int64], NDArray[np.str_]]:
+        """Return colour and marker of each point as an exemplar: those of the cluster that it is in at the end."""
         (heads,) = np.nonzero(last.is_exemplar)
         if not len(heads):
-            return np.zeros(len(last.chosen), np.int64)
+            return np.zeros(len(last.chosen), np.int64), np.full(len(last.chosen), "o")
         place = np.searchsorted(heads, last.chosen).clip(0, len(heads) - 1)
-        return np.asarray(color_clusters(self._points[heads])[place])
+        colors = color_clusters(self._points[heads])
+        return colors[place], np.array(mark_clusters(colors))[place]
 
     def draw(self, frame: Sequence[Shown]) -> Figure:
         """Draw the panels of one moment."""
-        with mpl.rc_context(STYLE):
+        with plain_style():
             has_counts = self._longest > 0
-            figure = Figure(figsize=(5.6 if len(frame) == 1 else 3.2 * len(frame), 5.2 if has_counts else 4.4))
+            width = 5.6 if len(frame) == 1 else 3.2
+            height = width * min(max(self._height, 0.4), 1.0) + 0.6 + (0.8 if has_counts else 0.0)
+            figure = Figure(figsize=(width * len(frame), height))
             FigureCanvasAgg(figure)
             axes = figure.subplots(
                 *(2 if has_counts else 1, len(frame)),
                 squeeze=False,
                 height_ratios=[5, 1] if has_counts else None,
             )
-            for column, (panel, colors) in enumerate(zip(frame, self._colors, strict=True)):
-                self._draw_clusters(axes[0, column], panel, colors)
+            for column, (panel, looks) in enumerate(zip(frame, self._looks, strict=True)):
+                self._draw_clusters(axes[0, column], panel, *looks)
                 if has_counts:
                     self._draw_counts(axes[1, column], panel)
             if has_counts:
                 axes[1, 0].set_ylabel("exemplars")
         return figure
 
-    def _draw_clusters(self, axes: Any, panel: Shown, colors: NDArray[np.int64]) -> None:
+    def _draw_clusters(self, axes: Any, panel: Shown, colors: NDArray[np.int64], markers: NDArray[np.str_]) -> None:
         heads, place = np.unique(panel.chosen, return_inverse=True)
-        draw_clusters(axes, self._points, self._points[heads], place, colors[heads], panel.is_exemplar[heads])
-        low, high = self._points.min(axis=0), self._points.max(axis=0)
-        room = np.where(high > low, 0.05 * (high - low), 0.5)
-        axes.set_xlim(low[0] - room[0], high[0] + room[0])
-        axes.set_ylim(low[1] - room[1], high[1] + room[1])
+        looks = (colors[heads], panel.is_exemplar[heads], markers[heads].tolist())
+        draw_clusters(axes, self._points, self._points[heads], place, *looks)
+        (left, below), (right, above) = self._corners
+        axes.set_xlim(left, right)
+        axes.set_ylim(below, above)
         if self._one_unit:
-            axes.set_aspect("equal", adjustable="datalim")
+            axes.set_aspect("equal", adjustable="box")
         axes.set_xticks([])
         axes.set_yticks([])
         axes.set_title(panel.title)
@@ -130,11 +138,11 @@ class Stage:
         flat[0].save(data, "GIF", save_all=True, append_images=flat[1:], duration=lasts, loop=0, optimize=True)
         return data.getvalue()
 
-    def mp4(self, seconds: float, at_the_end: float) -> bytes:
-        """Return all frames as an MP4, by ffmpeg."""
+    def mp4(self, frames: Sequence[Sequence[Shown]], seconds: float, at_the_end: float) -> bytes:
+        """Return some of the frames as an MP4, by ffmpeg; see `gif`."""
         even = ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2"]  # as the codec needs width and height
         writer = FFMpegWriter(fps=1.0 / seconds, extra_args=["-pix_fmt", "yuv420p", *even])  # type: ignore[arg-type]
-        pixels = [self.pixels(frame) for frame in self._frames]
+        pixels = [self.pixels(frame) for frame in frames]
         height, width, _ = pixels[0].shape
         canvas = Figure(figsize=(width / _DPI, height / _DPI))
         with tempfile.TemporaryDirectory() as directory:

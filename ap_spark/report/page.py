@@ -11,7 +11,6 @@ import io
 import json
 import os
 import re
-import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -25,21 +24,24 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
+from PIL import Image
 
+from ap_spark.blocks.kernel import Floats
 from ap_spark.errors import InputError, OutputError
-from ap_spark.io.writer import PAGE
+from ap_spark.io.stores import SUCCESS
+from ap_spark.io.writer import FORMAT, PAGE, SUMMARY
 from ap_spark.io.writer import PICTURES as FOLDER
-from ap_spark.report.content import ENDS, LARGEST, Content, Floats
-from ap_spark.report.pictures import PICTURES, STYLE, short
+from ap_spark.report.content import ENDS, LARGEST, Content, similarities_of
+from ap_spark.report.pictures import PICTURES, plain_style, short
 from ap_spark.version import __version__
 from ap_spark.wording import format_rounded_up
 
 __all__ = ["files_of", "write"]
 
 _INK = "#010203"  # stands for the colour of the text, in pictures in the page
-_LARGEST_IMAGE = 100_000  # bytes
+_THUMBNAIL = (256, 128)  # pixels of an image in the page, at most
+_FEW_PIXELS = 32  # an image of so many is not compressed with losses
 _CELL = 80  # characters
-_KINDS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg", b"GIF8": "gif"}
 _DARK = "<style>svg { color: #1a1a1a } @media (prefers-color-scheme: dark) { svg { color: #ececec } }</style>"
 
 
@@ -63,12 +65,12 @@ def files_of(
     files: dict[str, bytes] = {}
     drawn = []
     for name, (about, draw) in PICTURES.items():
-        with _style(_INK):
+        with plain_style(_INK):
             figure = draw(content)
             if figure is None:
                 continue
             svg = _svg(figure, name)
-        drawn.append({"title": about, "about": _about(name, content), "svg": Markup(svg)})
+        drawn.append({"name": name, "title": about, "about": _about(name, content), "svg": Markup(svg)})
         files[f"{FOLDER}/{name}.svg"] = svg.replace("<defs>", f"{_DARK}<defs>", 1).encode()
         files[f"{FOLDER}/{name}.png"] = _png(figure)
     environment = Environment(
@@ -81,7 +83,7 @@ def files_of(
         pictures=drawn,
         clusters=_clusters(content, image_shape),
         about_clusters=_about_clusters(content),
-        row_names=[short(name, _CELL) for name in content.row_names],
+        row_names=[short(name, _CELL) for name in content.rows.names],
         settings=[
             (name, short(_plain(value), 400)) for name, value in content.summary.settings.items() if value is not None
         ],
@@ -100,38 +102,44 @@ def write(files: dict[str, bytes], path: str | PathLike[str], *, overwrite: bool
     Raises
     ------
     OutputError
-        If there is something already and it may not be replaced, or it is no report.
+        If there is something already and it may not be replaced, or it is no report; if it cannot be written.
     """
     target = Path(path).absolute()
     if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):
-        is_report = target.is_dir() and {found.name for found in target.iterdir()} <= {PAGE, FOLDER}
-        if not overwrite or not is_report:
-            how = "overwrite=True replaces it" if is_report else "it is no report: choose another directory"
-            raise OutputError(f"the output must not exist yet, but {target} does; {how}")
+        problem = None if _is_report(target) else "it is no report, or holds more: choose another directory"
+        if problem or not overwrite:
+            raise OutputError(
+                f"the output must not exist yet, but {target} does; {problem or 'overwrite=True replaces it'}"
+            )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as name:
+            made, old = Path(name, "report"), Path(name, "old")
+            (made / FOLDER).mkdir(parents=True)
+            about = {"format": FORMAT, "settings": {}, "seconds": {}}  # by which an output of ours is known
+            for file, data in {**files, SUMMARY: json.dumps(about).encode()}.items():
+                (made / file).write_bytes(data)
+            if target.exists():
+                target.rename(old)
+            try:
+                made.rename(target)
+            except OSError:
+                if old.exists():
+                    old.rename(target)
+                raise
     except OSError as error:
         raise OutputError(f"the output must be in a directory that can be written, but {error}") from error
+
+
+def _is_report(target: Path) -> bool:
+    """Return whether a directory is a report, of Python or of the command, and nothing else."""
     try:
-        made = staging / "report"
-        (made / FOLDER).mkdir(parents=True)
-        for name, data in files.items():
-            (made / name).write_bytes(data)
-        if target.exists():
-            target.rename(staging / "old")
-        made.rename(target)
-    finally:
-        shutil.rmtree(staging)
-
-
-@contextmanager
-def _style(ink: str) -> Iterator[None]:
-    names = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
-    colors = dict.fromkeys(names, ink) | {"axes.facecolor": "none", "figure.facecolor": "none"}
-    chosen: Any = {**mpl.rcParamsDefault, "backend": "agg", **STYLE, **colors}
-    with mpl.rc_context(chosen):
-        yield
+        summary = json.loads((target / SUMMARY).read_bytes())
+        found = {str(path.relative_to(target)) for path in target.rglob("*")}
+    except (OSError, ValueError):
+        return False
+    expected = re.compile(rf"{re.escape(PAGE)}|{FOLDER}(/[a-z]+\.(svg|png))?|{SUMMARY}|{SUCCESS}|(.*/)?\..*\.crc")
+    return isinstance(summary, dict) and summary.get("format") == FORMAT and all(map(expected.fullmatch, found))
 
 
 def _svg(figure: Figure, name: str) -> str:
@@ -139,12 +147,16 @@ def _svg(figure: Figure, name: str) -> str:
     text = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "savefig.transparent": True}), _any_script():
         figure.savefig(text, format="svg", dpi=220, metadata={"Date": None, "Creator": f"ap_spark {__version__}"})
-    svg = text.getvalue().replace(_INK, "currentColor")
-    svg = svg[svg.index("<svg") :]
-    # Names within one picture must not meet those of another in the page.
-    svg = re.sub(r'\bid="', f'id="{name}-', svg)
-    svg = re.sub(r'(href="#|url\(#)', rf"\1{name}-", svg)
-    return re.sub(r"font: ([\d.]+px) [^;\"]*", r"font: \1 system-ui, sans-serif", svg)
+    svg = text.getvalue()
+    return re.sub(r"<[^>]+>", lambda tag: _tag(tag[0], name), svg[svg.index("<svg") :])
+
+
+def _tag(tag: str, name: str) -> str:
+    """Return a tag of a picture for a page that has others: its text is left alone, which is data."""
+    tag = tag.replace(_INK, "currentColor")
+    tag = re.sub(r'\bid="', f'id="{name}-', tag)
+    tag = re.sub(r'(href="#|url\(#)', rf"\1{name}-", tag)
+    return re.sub(r"font: ([\d.]+px) [^;\"]*", r"font: \1 system-ui, sans-serif", tag)
 
 
 def _png(figure: Figure) -> bytes:
@@ -169,6 +181,7 @@ def _figures(content: Content) -> list[tuple[str, str]]:
     sizes = content.sizes
     found = [
         ("points", f"{summary.n_points:,}"),
+        ("features", "" if content.features is None or not len(content.features) else f"{content.features.shape[1]:,}"),
         ("clusters", f"{summary.n_clusters:,}"),
         ("points in a cluster, median", f"{np.median(sizes):,.0f}" if len(sizes) else ""),
         ("points in the largest", f"{sizes.max():,}" if len(sizes) else ""),
@@ -188,8 +201,8 @@ def _about(name: str, content: Content) -> str:
         return "exemplars alone, larger ones for larger clusters; give the points to see them"
     if name == "scatter" and content.summary.n_points > len(content.sample):
         return f"{len(content.sample):,} of {content.summary.n_points:,} points, drawn by chance"
-    if name == "matrix":
-        return f"{len(content.members):,} members of the largest clusters at most, colours by rank"
+    if name == "matrix" and (found := similarities_of(content)):
+        return f"{len(found[1]):,} members of the largest clusters; colours go by rank"
     return ""
 
 
@@ -227,7 +240,7 @@ def _clusters(content: Content, image_shape: tuple[int, int] | None) -> list[dic
                 "mean": "" if mean is None or mean != mean else _number(mean),
                 "by_role": roles,
                 "has_images": bool(images),
-                "has_table": bool(content.row_names) or not images,
+                "has_table": bool(content.rows.names) or not images,
             }
         )
     return found
@@ -235,21 +248,21 @@ def _clusters(content: Content, image_shape: tuple[int, int] | None) -> list[dic
 
 def _member(content: Content, id: object, similarity: float | None, pixels: str) -> dict[str, Any]:
     key = str(id)
-    cells = content.rows.get(key, [None] * len(content.row_names))
+    cells = content.rows.cells.get(key, [None] * len(content.rows.names))
     return {
         "id": short(id, _CELL),
         "similarity": "" if similarity is None else _number(similarity),
         "cells": ["" if cell is None else short(cell, _CELL) for cell in cells],
-        "image": pixels or _image(content.images.get(key)),
+        "image": pixels or _image(content.rows.images.get(key)),
     }
 
 
 class _Pixels:
-    """Features as images; none without a shape."""
+    """Draws features as images, where they are the grey values of some."""
 
     def __init__(self, content: Content, shape: tuple[int, int] | None) -> None:
-        self.shape, self.content = shape, content
-        if shape is None:
+        self._shape, self._content = shape, content
+        if shape is None or not len(content.heads):
             return
         if content.features is None:
             raise InputError("features are drawn as images where they are known: give the points")
@@ -258,32 +271,43 @@ class _Pixels:
                 f"images of {shape[0]} x {shape[1]} need {shape[0] * shape[1]:,} features, but points have "
                 f"{content.features.shape[1]:,}"
             )
-        self.low, self.high = float(content.features.min()), float(content.features.max())
-        self.heads = {label: place for place, label in enumerate(content.heads["label"])}
+        self._low, self._high = float(content.features.min()), float(content.features.max())
+        self._heads = {label: place for place, label in enumerate(content.heads["label"])}
 
     def of_head(self, label: int) -> str:
-        if self.shape is None or self.content.head_features is None or label not in self.heads:
+        if self._shape is None or self._content.head_features is None or label not in self._heads:
             return ""
-        return self._drawn(self.content.head_features[self.heads[label]])
+        return self._drawn(self._content.head_features[self._heads[label]])
 
     def of_member(self, place: int) -> str:
-        if self.shape is None or self.content.member_features is None:
+        if self._shape is None or self._content.member_features is None:
             return ""
-        return self._drawn(self.content.member_features[place])
+        return self._drawn(self._content.member_features[place])
 
     def _drawn(self, features: Floats) -> str:
-        grey = (features.reshape(self.shape or ()) - self.low) / max(self.high - self.low, 1e-300)
-        data = io.BytesIO()
-        mpl.image.imsave(data, np.clip(grey, 0.0, 1.0), cmap="gray_r", vmin=0.0, vmax=1.0, format="png")
-        return _image(data.getvalue())
+        share = (features.reshape(self._shape or ()) - self._low) / max(self._high - self._low, 1e-300)
+        return _address(Image.fromarray((255 * (1.0 - np.clip(share, 0.0, 1.0))).round().astype(np.uint8)))
 
 
-def _image(data: Any) -> str:
-    """Return the bytes of an image as an address; nothing if they are none that browsers show, or very many."""
-    if not isinstance(data, (bytes, bytearray)) or len(data) > _LARGEST_IMAGE:
+def _image(data: bytes | None) -> str:
+    """Return an image in a row of the input as an address, small; nothing if it is none."""
+    if data is None:
         return ""
-    kind = next((kind for start, kind in _KINDS.items() if bytes(data).startswith(start)), None)
-    return "" if kind is None else f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    try:
+        with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as image:
+            warnings.simplefilter("error")  # an image of very many pixels is a warning
+            image.thumbnail(_THUMBNAIL)
+            return _address(image.convert("RGB"))
+    except Exception:  # whatever is wrong with it: the page is of the clusters
+        return ""
+
+
+def _address(image: Image.Image) -> str:
+    """Return an image as an address that holds it."""
+    data = io.BytesIO()
+    kind = "jpeg" if image.mode == "RGB" and max(image.size) > _FEW_PIXELS else "png"
+    image.save(data, kind)
+    return f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode()}"
 
 
 def _number(value: float) -> str:

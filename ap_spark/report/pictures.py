@@ -6,7 +6,8 @@ Text comes from data: it is never read as a formula, and is cut where it is long
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
@@ -15,15 +16,18 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import dendrogram
+from scipy.stats import rankdata
+from sklearn.decomposition import PCA
 
+from ap_spark.blocks.kernel import Floats
 from ap_spark.report.colors import ACCENT, MUTED, PALETTE, color_clusters, mark_clusters
-from ap_spark.report.content import NAMED, Content, Floats, similarities_of
+from ap_spark.report.content import NAMED, Content, prepare, similarities_of
 from ap_spark.wording import printable
 
-__all__ = ["PICTURES", "STYLE", "matrix", "project", "quality", "scatter", "short", "sizes", "trace", "tree"]
+__all__ = ["PICTURES", "STYLE", "draw_clusters", "plain_style", "project", "short"]
 
 # A page shows a picture 370 to 600 pixels wide: text of 10 points is legible there.
 _WIDTH = 5.2  # inches
@@ -42,18 +46,22 @@ STYLE: Any = {
 _AS_VECTORS = 2_000  # points; beyond, they are drawn as pixels, which do not grow with their number
 _PIXELS_AN_INCH = 220
 _LONGEST = 22  # characters of an id
+_NAMES_IN_A_COLUMN = 20  # of the matrix
+_MOST_LEAVES = 200
+_EACH_SIZE = 30  # points in a cluster; beyond, sizes are taken together
 
 
 def short(text: object, longest: int = _LONGEST) -> str:
     r"""Return what comes from data as a short line: cut, control characters escaped, blanks alone made visible.
 
-    >>> short("x" * 30), short("  "), short("a\nb")
-    ('xxxxxxxxxxxxxxxxxxxxx…', '␣␣', 'a\\nb')
+    >>> short("customers/of/2026/number-17", 20), short("  "), short("a\nb")
+    ('customers/of/…ber-17', '␣␣', 'a\\nb')
     """
     line = printable(str(text))
     if not line.strip():
         line = "␣" * len(line) or "''"
-    return line if len(line) <= longest else line[: longest - 1] + "…"
+    tail = (longest - 1) // 3  # ids often differ at their end
+    return line if len(line) <= longest else f"{line[: longest - 1 - tail]}…{line[-tail:]}"
 
 
 class _Picture(Figure):
@@ -61,8 +69,19 @@ class _Picture(Figure):
 
     def _repr_png_(self) -> bytes:
         data = io.BytesIO()
-        self.savefig(data, format="png", facecolor="white")
+        self.savefig(data, format="png")
         return data.getvalue()
+
+
+@contextmanager
+def plain_style(ink: str | None = None) -> Iterator[None]:
+    """Draw as if the user had chosen no style of his own; text and axes in a colour, if one is given."""
+    names = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    colors = {} if ink is None else dict.fromkeys(names, ink) | {"axes.facecolor": "none", "figure.facecolor": "none"}
+    defaults = {name: value for name, value in mpl.rcParamsDefault.items() if not name.startswith("backend")}
+    chosen: Any = {**defaults, **STYLE, **colors}
+    with mpl.rc_context(chosen):
+        yield
 
 
 def _figure(height: float, rows: int = 1, **options: Any) -> tuple[Figure, Any]:
@@ -82,19 +101,19 @@ def _whole_numbers(axis: Any) -> None:
 def project(x: Floats) -> tuple[Callable[[Floats], Floats], list[str], bool]:
     """Return how vectors are put into two dimensions, the names of these, and whether both have one unit.
 
-    Two features are taken as they are; more by the two directions in which they vary most (principal components).
+    One or two features are taken as they are; of more, the two directions in which they vary most (principal
+    components).
     """
     dimensions = x.shape[1]
     if dimensions == 1:
         return lambda y: np.column_stack([y[:, 0], np.zeros(len(y))]), ["feature 0", ""], False
-    if dimensions == 2:
-        return lambda y: y, ["feature 0", "feature 1"], False
-    center = x.mean(axis=0)
-    _, values, directions = np.linalg.svd(x - center, full_matrices=False)
-    pair = directions[:2] * np.sign(directions[:2][np.arange(2), np.abs(directions[:2]).argmax(axis=1)])[:, None]
-    shares = values**2 / max(float((values**2).sum()), 1e-300)
+    size = float(np.abs(x).max(initial=0.0))
+    if dimensions == 2 or not np.ptp(x / (size or 1.0), axis=0).any():  # without variance, the first two will do
+        return lambda y: y[:, :2], ["feature 0", "feature 1"], False
+    components = PCA(2, random_state=0).fit(x / size)
+    shares = components.explained_variance_ratio_
     names = [f"component {n + 1} ({100 * shares[n]:.0f} % of the variance)" for n in range(2)]
-    return lambda y: np.asarray((y - center) @ pair.T), names, True
+    return lambda y: np.asarray(components.transform(y / size) * size), names, True
 
 
 def scatter(content: Content) -> Figure | None:
@@ -105,13 +124,19 @@ def scatter(content: Content) -> Figure | None:
     """
     if content.features is None or content.head_features is None or not len(content.sample):
         return None
-    to_plane, names, has_one_unit = project(content.features)
-    names = content.feature_names if content.feature_names and len(content.feature_names) == 2 else names
-    points, heads = to_plane(content.features), to_plane(content.head_features)
-    if content.features.shape[1] == 1:  # one above the other, by cluster
+    dimensions = content.features.shape[1]
+    x, exemplars = content.features, content.head_features
+    if dimensions > 2:
+        x, exemplars = prepare(content, x), prepare(content, exemplars)
+    to_plane, names, has_one_unit = project(x)
+    if dimensions <= 2 and content.feature_names:
+        names = content.feature_names
+    points, heads = to_plane(x), to_plane(exemplars)
+    figure, axes = _figure(4.4)
+    if dimensions == 1:  # one above the other, by cluster
         points[:, 1], heads[:, 1] = content.place, np.arange(len(heads))
         names = [names[0], "cluster"]
-    figure, axes = _figure(4.4)
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     colors = color_clusters(heads)
     if content.are_exemplars:
         size = content.sizes[content.heads["label"]]
@@ -135,10 +160,11 @@ def draw_clusters(
     place: NDArray[np.int64],
     colors: NDArray[np.int64],
     is_exemplar: NDArray[np.bool_] | None = None,
+    marks: list[str] | None = None,
 ) -> None:
     """Draw points, each joined to its exemplar; clusters have markers of their own where they are few.
 
-    Heads that are not exemplars yet are drawn as other points.
+    Heads that are not exemplars yet are drawn as other points. ``marks`` are the markers of the clusters.
     """
     many = len(points) > _AS_VECTORS
     opacity = min(1.0, max(0.25, 40.0 / np.sqrt(len(points))))
@@ -151,7 +177,7 @@ def draw_clusters(
         zorder=1,
     )
     axes.add_collection(spokes)
-    markers = np.array(mark_clusters(colors))
+    markers = np.array(mark_clusters(colors) if marks is None else marks)
     for marker in dict.fromkeys(markers):
         chosen = markers[place] == marker
         axes.scatter(
@@ -190,8 +216,8 @@ def _name_clusters(figure: Figure, content: Content, colors: NDArray[np.int64]) 
         for color, marker in zip(colors, mark_clusters(colors), strict=True)
     ]
     size = content.sizes[content.heads["label"]]
-    names = [f"{short(name)} for {count:,}" for name, count in zip(content.heads["exemplar"], size, strict=True)]
-    figure.legend(handles, names, loc="outside lower center", ncols=2, frameon=False, title="exemplars")
+    names = [f"{short(name)}: {count:,}" for name, count in zip(content.heads["exemplar"], size, strict=True)]
+    figure.legend(handles, names, loc="outside lower center", ncols=2, frameon=False, title="exemplars: points")
 
 
 def sizes(content: Content) -> Figure | None:
@@ -215,14 +241,20 @@ def sizes(content: Content) -> Figure | None:
         return figure
     figure, axes = _figure(2.8)
     most = int(found[0])
-    edges = np.unique(np.round(np.geomspace(1, most + 1, min(most, 24) + 1)))
-    axes.hist(found, bins=edges - 0.5, color=ACCENT, rwidth=0.9)
-    axes.set_xscale("log")
+    if most <= _EACH_SIZE:
+        axes.hist(found, bins=np.arange(0.5, most + 1), color=ACCENT, rwidth=0.9)
+        _whole_numbers(axes.xaxis)
+    else:
+        edges = np.unique(np.round(np.geomspace(1, most + 1, _EACH_SIZE)))
+        axes.hist(found, bins=edges - 0.5, color=ACCENT, rwidth=0.9)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        _with_thousands(axes.xaxis)
     axes.set_yscale("log")
     axes.set_ylim(bottom=0.7)
-    for axis in (axes.xaxis, axes.yaxis):
-        _with_thousands(axis)
-        axis.set_minor_formatter(FuncFormatter(lambda *_: ""))
+    axes.yaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
+    _with_thousands(axes.yaxis)
     axes.set_xlabel("points in a cluster")
     axes.set_ylabel("clusters")
     return figure
@@ -258,27 +290,31 @@ def quality(content: Content) -> Figure | None:
     figure, axes = _figure(2.9)
     step, netsim, bound = (table[name].to_numpy(float) for name in ("step", "netsim", "upper_bound"))
     polishing = (table["kind"] == "polish").to_numpy()
-    axes.plot(step, netsim, color=ACCENT, label="net similarity")
-    axes.plot(
-        *(step[polishing], netsim[polishing]),
-        color=ACCENT,
-        linestyle="",
-        marker="o",
-        markersize=4,
-        label="after a round of polishing",
-    )
+    axes.plot(step, netsim, color=ACCENT, drawstyle="steps-post", label="net similarity")
+    if polishing.any():
+        axes.plot(
+            *(step[polishing], netsim[polishing]),
+            color=ACCENT,
+            linestyle="",
+            marker="o",
+            markersize=4,
+            label="after a round of polishing",
+        )
     known = np.isfinite(bound)
     if known.any():
         axes.plot(
             *(step[known], bound[known]),
             color=PALETTE[4],
             linestyle="--",
+            marker="s" if np.count_nonzero(known) < 10 else "",
+            markersize=4,
             label="upper bound: no clustering is better",
         )
         # The first bounds are far away: the picture is of where they end.
         last = bound[known][-1]
         room = max(3 * (last - netsim[-1]), netsim[-1] - netsim[0], 1e-3 * abs(netsim[-1]))
-        axes.set_ylim(min(netsim[0], netsim[-1] - room / 3), min(bound[known].max(), last + room) + 0.1 * room)
+        low, high = min(netsim[0], netsim[-1] - room / 3), min(bound[known].max(), last + room)
+        axes.set_ylim(low - 0.1 * room, high + 0.1 * room)
     _whole_numbers(axes.xaxis)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
     _with_thousands(axes.yaxis)
@@ -294,29 +330,33 @@ def matrix(content: Content) -> Figure | None:
         return None
     similarity, labels = found
     figure, axes = _figure(4.4)
-    ranked = np.argsort(np.argsort(similarity, axis=None)).reshape(similarity.shape) / max(similarity.size - 1, 1)
-    image = axes.imshow(ranked, cmap="cividis", interpolation="nearest")
+    ranked = (rankdata(similarity, axis=None).reshape(similarity.shape) - 1) / max(similarity.size - 1, 1)
+    image = axes.imshow(ranked, cmap="cividis", interpolation="nearest", vmin=0.0, vmax=1.0)
     starts = np.flatnonzero(np.append(True, labels[1:] != labels[:-1]))
     for start in starts[1:]:
         axes.axhline(start - 0.5, color="white", linewidth=0.6)
         axes.axvline(start - 0.5, color="white", linewidth=0.6)
     names = dict(zip(content.largest["label"], content.largest["exemplar"], strict=True))
-    middle = (starts + np.append(starts[1:], len(labels)) - 1) / 2
-    axes.set_yticks(middle, [short(names[labels[start]], 14) for start in starts])
+    ends = np.append(starts[1:], len(labels))
+    high = ends - starts >= len(labels) / _NAMES_IN_A_COLUMN
+    axes.set_yticks((starts + ends - 1)[high] / 2, [short(names[labels[start]], 14) for start in starts[high]])
     axes.set_xticks([])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_ylabel("cluster of")
     bar = figure.colorbar(image, ax=axes, orientation="horizontal", shrink=0.8, aspect=40)
-    ends = np.quantile(similarity, [0.0, 0.5, 1.0])
-    bar.set_ticks([0.0, 0.5, 1.0], labels=[f"{end:,.4g}" for end in ends])
+    values = np.quantile(similarity, [0.0, 0.5, 1.0])
+    bar.set_ticks([0.0, 0.5, 1.0], labels=[f"{value:,.4g}" for value in values])
     bar.set_label("similarity: least, median, most")
     bar.outline.set_visible(False)
     return figure
 
 
 def tree(content: Content) -> Figure | None:
-    """Draw how the last clusters join, those first that lose least by one exemplar; None where there is no tree."""
+    """Draw how the last clusters join, those first that lose least by one exemplar; None where there is no tree.
+
+    Of more than 200 clusters, those that join first are drawn as one leaf.
+    """
     table = content.tree
     if table is None or table.empty:
         return None
@@ -333,6 +373,8 @@ def tree(content: Content) -> Figure | None:
         orientation="right" if named else "top",
         labels=names,
         no_labels=not named,
+        truncate_mode="lastp" if leaves > _MOST_LEAVES else None,  # a long chain of joins would be too deep
+        p=_MOST_LEAVES,
         link_color_func=lambda _: ACCENT,
         leaf_font_size=10,
     )

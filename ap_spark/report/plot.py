@@ -32,6 +32,7 @@ class Plot:
 
     def __init__(self, result: Result) -> None:
         self._result = result
+        self._gathered: dict[bool, Content] = {}
 
     def scatter(self, points: Any = None) -> Figure:
         """Draw points in two dimensions, each joined to its exemplar.
@@ -79,7 +80,7 @@ class Plot:
         return self._draw("tree")
 
     def _draw(self, name: str, points: Any = None) -> Figure:
-        content = self._content(points)
+        content = self._content(points, needs_points=name in ("scatter", "matrix"))
         about, draw = PICTURES[name]
         with mpl.rc_context(STYLE):
             figure = draw(content)
@@ -87,18 +88,18 @@ class Plot:
             raise InputError(f"there is nothing to draw for the picture {name!r} ({about.lower()}): {_MISSING[name]}")
         return figure
 
-    def _content(self, points: Any) -> Content:
+    def _content(self, points: Any, *, needs_points: bool) -> Content:
         if points is not None:
             return gather(self._result, points)
-        if not hasattr(self, "_known"):
-            self._known = gather(self._result)
-        return self._known
+        if needs_points not in self._gathered:
+            self._gathered[needs_points] = gather(self._result, without_points=not needs_points)
+        return self._gathered[needs_points]
 
 
 _MISSING = {
     "scatter": "the result has no features of points",
     "sizes": "the result has no clusters",
-    "matrix": "it needs the points of the result, and at least one member that is no exemplar",
+    "matrix": "it needs the points of the result, its metric, and at least one member that is no exemplar",
     "tree": "the result has one level, or more than 1,000 clusters (docs/levels.md)",
     "trace": "no iterations were needed",
     "quality": "the result was neither polished nor bounded, or was made in levels",

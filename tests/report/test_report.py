@@ -8,10 +8,12 @@ import re
 import warnings
 import xml.etree.ElementTree
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,6 +24,7 @@ from ap_spark import (
     InputError,
     OutputError,
     Quality,
+    SettingError,
     Similarity,
     affinity_propagation,
     cluster_points,
@@ -32,9 +35,10 @@ from ap_spark.io.readers import CELLS, read_points_of_command
 from ap_spark.report import content as contents
 from ap_spark.report import packages_of_report
 from ap_spark.report.colors import PALETTE, color_clusters, mark_clusters
-from ap_spark.report.content import gather, rows_of, similarities_of
+from ap_spark.report.content import gather, prepare, similarities_of
 from ap_spark.report.page import files_of, write
 from ap_spark.report.pictures import project, short
+from ap_spark.report.rows import rows_of
 from ap_spark.similarity.metrics import pairwise
 from tests.conftest import ROOT
 
@@ -54,6 +58,11 @@ AWKWARD = [
     "表 🦓",
     "</svg></style>--><b>",
     "{{ 7 * 7 }}",
+    "font: 5px x",
+    "#010203",
+    'id="x',
+    "url(#a)",
+    'href="#z',
 ]
 
 
@@ -120,7 +129,8 @@ def test_names_within_pictures_do_not_meet(clustering: Clustering) -> None:
 
 def test_no_data_break_the_page() -> None:
     """Ids, cells, the names of columns and the title hold what would be HTML, formulas, or nothing to see."""
-    x = np.arange(20.0)[:, None] // 4 * 100.0 + np.arange(20.0)[:, None]
+    count = 2 * len(AWKWARD)
+    x = np.arange(float(count))[:, None] // 4 * 100.0 + np.arange(float(count))[:, None]
     ids = [*AWKWARD, *(f"{name} again" for name in AWKWARD)]
     points = pd.DataFrame(x, index=ids)
     result = cluster_points(points, preference=-50.0)
@@ -128,7 +138,7 @@ def test_no_data_break_the_page() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         files = files_of(gather(result, rows=rows), title=AWKWARD[0])
-    plain = page_of(files_of(gather(cluster_points(x, preference=-50.0), rows=pd.DataFrame({"a": range(20)}))))
+    plain = page_of(files_of(gather(cluster_points(x, preference=-50.0), rows=pd.DataFrame({"a": range(count)}))))
     page = page_of(files)
     assert set(page.tags) == set(plain.tags), "no tag comes from data"
     assert "<script>alert('x')</script>" in page.text
@@ -138,6 +148,8 @@ def test_no_data_break_the_page() -> None:
     assert "\\x1b[31m" in page.text
     assert "\x1b" not in page.text
     assert "x" * 100 not in page.text, "long text is cut"
+    for text in AWKWARD[-5:]:
+        assert page.text.count(text) > 5, "text is no markup, also in pictures"
     for name, data in files.items():
         if name.endswith(".svg"):
             xml.etree.ElementTree.fromstring(data)
@@ -225,8 +237,8 @@ def test_large_tables_are_drawn_by_a_sample(monkeypatch: pytest.MonkeyPatch, spa
     assert content.features is not None
     assert content.head_features is not None
     scaled = (X - X.mean(axis=0)) / X.std(axis=0)
-    np.testing.assert_allclose(content.features, scaled[content.sample["id"]])
-    np.testing.assert_allclose(content.head_features, scaled[content.heads["exemplar"]])
+    np.testing.assert_array_equal(content.features, X[content.sample["id"]])
+    np.testing.assert_allclose(prepare(content, content.head_features), scaled[content.heads["exemplar"]])
     assert len(content.sample) == 6
     assert content.sizes.sum() == 60
     assert "6 of 60 points, drawn by chance" in page_of(files_of(content)).text
@@ -242,9 +254,62 @@ def test_a_result_of_levels_has_a_tree() -> None:
     assert "pictures/tree.svg" in files_of(gather(result))
 
 
+def test_points_that_are_others_are_refused(clustering: Clustering) -> None:
+    """The same ids in another order, other features, an id twice."""
+    ids = [f"p{n:02}" for n in range(60)]
+    wrong: list[tuple[Any, str]] = [
+        (pd.DataFrame(X[::-1], index=ids), r"exemplar 'p\d\d' has the features \(.*\) there, and \(.*\) here"),
+        (pd.DataFrame(X[:, :2], index=ids), "has the features"),
+        (pd.DataFrame(X, index=ids).iloc[1:], "id 'p00' is not among them"),
+    ]
+    for points, words in wrong:
+        with pytest.raises(InputError, match=words):
+            clustering.plot.scatter(points)
+    doubled = pd.DataFrame({"id": [*ids, "p00"], "features": [*X, X[0]]})
+    with pytest.raises(InputError, match="each id once, but 'p00'"):
+        clustering.plot.scatter(doubled)
+
+
+def test_the_names_of_features(spark: SparkSession) -> None:
+    flat = pd.DataFrame(X[:, :2], columns=["height", "weight"])
+    cases: list[tuple[Any, list[str]]] = [
+        (flat, ["height", "weight"]),
+        (flat[["height"]], ["height", "cluster"]),
+        (X[:, :2], ["feature 0", "feature 1"]),
+        (pd.DataFrame(X[:, :2]), ["feature 0", "feature 1"]),
+        (spark.createDataFrame(flat.assign(id=range(60))), ["height", "weight"]),
+    ]
+    for points, names in cases:
+        (axes,) = cluster_points(points, preference=-300.0).plot.scatter().axes
+        assert [axes.get_xlabel(), axes.get_ylabel()] == names
+
+
+def test_pictures_leave_the_settings_of_matplotlib_as_they_are(clustering: Clustering) -> None:
+    before = dict(mpl.rcParams)
+    files_of(gather(clustering))
+    clustering.plot.sizes()
+    assert dict(mpl.rcParams) == before
+
+
+def test_equal_similarities_have_one_colour() -> None:
+    x = np.repeat([[0.0], [1.0], [5.0]], 30, axis=0) + np.zeros((1, 3))
+    (axes, _) = cluster_points(x, preference=-3.0).plot.matrix().axes
+    assert len(np.unique(np.asarray(axes.images[0].get_array()))) == 4  # of 0, 1, 16 and 25, times 3
+
+
+def test_the_tree_of_very_many_clusters(clustering: Clustering) -> None:
+    """A chain of joins as deep as it can be."""
+    n = 1_000
+    left = np.append([0], np.arange(n, 2 * n - 2))
+    chain = {"join": np.arange(n - 1), "left": left, "right": np.arange(1, n), "height": np.arange(1.0, n)}
+    tree = pd.DataFrame(chain | {"size": np.arange(2, n + 1)})
+    assert replace(clustering, tree=tree).plot.tree().axes
+
+
 def test_one_cluster_and_none() -> None:
-    one = cluster_points(np.array([[1.0, 2.0], [1.0, 3.0]]), preference=-100.0)
+    one = cluster_points(np.array([[1.0, 2.0, 1.0], [1.0, 3.0, 1.0]]), preference=-100.0)
     assert "pictures/scatter.svg" in files_of(gather(one))
+    assert "pictures/scatter.svg" in files_of(gather(replace(one, points=None))), "one exemplar, of three features"
     none = cluster_points(X, max_iter=1)
     assert none.summary.n_clusters == 0
     assert set(files_of(gather(none))) == {"report.html", "pictures/trace.svg", "pictures/trace.png"}
@@ -298,13 +363,22 @@ def test_rows_of_the_input_and_images(clustering: Clustering) -> None:
     )
     content = gather(clustering, rows=rows)
     page = page_of(files_of(content))
-    assert content.row_names == ["name"]
+    assert content.rows.names == ["name"]
     shown = {*content.largest["exemplar"], *content.members["id"]}
-    assert all(content.rows[id] == [f"point {int(id[1:])}"] for id in shown)
+    assert content.rows.cells.keys() == shown
+    assert all(content.rows.cells[id] == [f"point {int(id[1:])}"] for id in shown)
     assert 0 < page.tags["img"] < 60
     assert "point " in page.text
-    with_missing = rows_of(pd.DataFrame({"a": [1.5, None], "b": ["x", None]})).table
-    assert with_missing["cells"].tolist() == [["1.5", "x"], [None, None]]
+    exact = pd.DataFrame({"a": [9007199254740993, 2], "b": [1.5, None], "c": ["x", None], "d": [pd.NaT, pd.NA]})
+    found = rows_of(exact, pd.Series(["0", "1"]))
+    assert found.cells == {"0": ["9007199254740993", "1.5", "x", None], "1": ["2", None, None, None]}
+    wrong: list[tuple[pd.DataFrame, str]] = [
+        (pd.DataFrame({"a": [1]}, index=["nobody"]), "rows must be those of the result, but id"),
+        (pd.DataFrame([[1, 2]], columns=["a", "a"]), "each name once"),
+    ]
+    for rows, words in wrong:
+        with pytest.raises(InputError, match=words):
+            gather(clustering, rows=rows)
 
 
 def test_features_as_images(clustering: Clustering) -> None:
@@ -312,19 +386,41 @@ def test_features_as_images(clustering: Clustering) -> None:
     assert page.tags["img"] == 5 * 7  # of each cluster its exemplar, and three at each end
     with pytest.raises(InputError, match=r"images of 2 x 2 need 4 features, but points have 3"):
         files_of(gather(clustering), image_shape=(2, 2))
+    wrong: Any
+    for wrong in ("3x", 3, (2, 0)):
+        with pytest.raises(SettingError, match="images must be two whole numbers"):
+            clustering.report("nowhere", image_shape=wrong)
 
 
-def test_a_report_appears_whole_and_replaces_only_reports(clustering: Clustering, tmp_path: Path) -> None:
+def fail() -> None:
+    raise OSError("no room")
+
+
+def test_a_report_appears_whole_and_replaces_only_reports(
+    clustering: Clustering, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clustering.report(tmp_path / "page", title="First")
     assert sorted(found.name for found in tmp_path.iterdir()) == ["page"]
     with pytest.raises(OutputError, match="overwrite=True replaces it"):
         clustering.report(tmp_path / "page")
     clustering.report(tmp_path / "page", title="Second", overwrite=True)
     assert "Second" in (tmp_path / "page" / "report.html").read_text()
-    (tmp_path / "page" / "mine.txt").write_text("mine")
-    with pytest.raises(OutputError, match="it is no report"):
-        clustering.report(tmp_path / "page", overwrite=True)
-    assert (tmp_path / "page" / "mine.txt").exists()
+    for mine in ("mine.txt", "pictures/holiday.jpg", "pictures/more"):
+        (tmp_path / "page" / mine).write_text("mine")
+        with pytest.raises(OutputError, match="it is no report, or holds more"):
+            clustering.report(tmp_path / "page", overwrite=True)
+        (tmp_path / "page" / mine).unlink()
+    (tmp_path / "other" / "pictures").mkdir(parents=True)
+    with pytest.raises(OutputError, match="it is no report, or holds more"):
+        clustering.report(tmp_path / "other", overwrite=True)
+    (tmp_path / "other" / "pictures").rmdir()
+    (tmp_path / "other").rmdir()
+    with monkeypatch.context() as patch:
+        rename = Path.rename
+        patch.setattr(Path, "rename", lambda old, new: rename(old, new) if old.name != "report" else fail())
+        with pytest.raises(OutputError, match="no room"):
+            clustering.report(tmp_path / "page", overwrite=True)
+    assert "Second" in (tmp_path / "page" / "report.html").read_text(), "the old one is put back"
     (tmp_path / "file").write_text("mine")
     with pytest.raises(OutputError, match="can be written"):
         write({"report.html": b""}, tmp_path / "file" / "page")
@@ -332,14 +428,14 @@ def test_a_report_appears_whole_and_replaces_only_reports(clustering: Clustering
 
 
 def test_a_missing_package_is_named() -> None:
-    def fail(name: str) -> None:
+    def miss(name: str) -> None:
         with packages_of_report():
             raise ModuleNotFoundError(name=name)
 
     with pytest.raises(ValueError, match=r"pictures need matplotlib, .* pip install 'ap-spark\[report\]'"):
-        fail("matplotlib")
+        miss("matplotlib")
     with pytest.raises(ModuleNotFoundError):
-        fail("another")
+        miss("another")
 
 
 @pytest.fixture
@@ -368,13 +464,18 @@ def test_the_command_makes_the_page_with_the_clusters(
 
 
 def test_a_report_of_a_result_finds_the_points_of_the_run(
-    iris: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    iris: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     assert iris("--report") == 0
     command = ["report", str(tmp_path / "out"), "--output", str(tmp_path / "page")]
     assert main(command) == 0
-    made = (tmp_path / "page" / "report.html").read_text()
-    assert made == (tmp_path / "out" / "report.html").read_text().replace("out/iris", "") or "virginica" in made
+    pages = [Tags((tmp_path / name / "report.html").read_text()).text for name in ("page", "out")]
+    made, before = (page.partition("Seconds, versions")[0] for page in pages)
+    assert made == before
+    assert "virginica" in made
     assert main(command) == 2
     assert "--overwrite" in capsys.readouterr().err
     assert main([*command, "--overwrite", "--json"]) == 0
@@ -384,12 +485,21 @@ def test_a_report_of_a_result_finds_the_points_of_the_run(
     assert main(["report", str(tmp_path / "out"), other, "--output", str(tmp_path / "no")]) == 2
     assert "points must be those of the result" in capsys.readouterr().err
     assert not (tmp_path / "no").exists()
+    assert iris("--overwrite", "--title", "x") == 2
+    assert "give --report too" in capsys.readouterr().err
+    assert iris("--overwrite", "--report", "--images", "9x9") == 0, "a clustering is not lost for want of a picture"
+    assert "there is no report.html: images of 9 x 9 need 81 features" in caplog.text
+    assert "report.html" not in capsys.readouterr().out
 
 
 def test_a_report_whose_points_have_gone(tmp_path: Path, spark: SparkSession, caplog: pytest.LogCaptureFixture) -> None:
     pd.DataFrame(X).to_csv(tmp_path / "points.csv", index_label="id")
     run: list[Any] = ["cluster", str(tmp_path / "points.csv"), "--output", str(tmp_path / "out")]
     assert main([*run, "--preference", "-300"]) == 0
+    table = pd.read_csv(tmp_path / "points.csv")
+    table.assign(id=table["id"].to_numpy()[::-1]).to_csv(tmp_path / "points.csv", index=False)
+    assert main(["report", str(tmp_path / "out"), "--output", str(tmp_path / "changed")]) == 0
+    assert "since the points have changed: points must be those of the result, but exemplar" in caplog.text
     (tmp_path / "points.csv").unlink()
     assert main(["report", str(tmp_path / "out"), "--output", str(tmp_path / "page")]) == 0
     assert "exemplars are drawn alone" in caplog.text
@@ -413,8 +523,9 @@ def test_cells_of_a_file(tmp_path: Path, spark: SparkSession) -> None:
         with_cells=True,
     )
     assert read.schema[CELLS].metadata["names"] == ["name", "x", "y"]
-    shown = rows_of(read)
+    shown = rows_of(read, pd.Series(["1", "2"]))
     assert shown.names == ["name", "x", "y"]
-    (first, second) = shown.table.orderBy("id").collect()
-    assert (first.cells, second.cells) == (["a", "0.5", "2"], [None, "1.5", "3"])
-    assert bytes(first.image) == PNG
+    assert shown.cells == {"1": ["a", "0.5", "2"], "2": [None, "1.5", "3"]}
+    assert shown.images == {"1": PNG, "2": PNG}
+    of_user = spark.createDataFrame(pd.DataFrame({"id": ["1"], "cells": ["abc"], "x": [2]}))
+    assert rows_of(of_user, pd.Series(["1"])).cells == {"1": ["abc", "2"]}
