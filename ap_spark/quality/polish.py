@@ -23,6 +23,7 @@ from ap_spark.quality.solution import Solution, evaluate
 __all__ = ["MAX_ROUNDS", "bring_to", "polish"]
 
 MAX_ROUNDS = 200
+_SMALL = 2_000_000  # edges: a round takes no time
 
 _OPEN, _CLOSE, _SWAP = 1, 2, 3
 _NO_GAIN = NONE
@@ -33,7 +34,7 @@ def polish(
     solution: Solution,
     *,
     keep_count: bool = False,
-    max_rounds: int = MAX_ROUNDS,
+    max_rounds: int | None = None,
     told: Callable[[Solution], None] = lambda solution: None,
 ) -> Solution:
     """Move exemplars until no single move makes the net similarity larger.
@@ -44,7 +45,9 @@ def polish(
     solution : Solution
     keep_count : bool
         Swap only, so that the number of exemplars stays.
-    max_rounds : int
+    max_rounds : int, optional
+        By default 200. In small graphs as many more as there are exemplars: where all rows store edges to each other, a
+        round closes one of them.
     told : callable
         Called with the solution after each round.
 
@@ -54,6 +57,8 @@ def polish(
         With at least the same net similarity.
     """
     kinds = (_SWAP,) if keep_count else (_OPEN, _CLOSE, _SWAP)
+    if max_rounds is None:
+        max_rounds = MAX_ROUNDS + (solution.n_clusters if problem.n_edges <= _SMALL else 0)
     for _ in range(max_rounds):
         gain, kind = _moves(problem, solution, kinds, keep_count=keep_count)
         (points,) = np.nonzero(gain > 0)

@@ -69,3 +69,12 @@ def test_rounds_with_many_moves_bring_what_their_moves_promise() -> None:
     assert 3 < len(rounds) < 40
     assert [solution.netsim for solution in rounds] == sorted({solution.netsim for solution in rounds})
     assert max(single_moves(graph, polished)) <= 1e-9
+
+
+def test_every_point_an_exemplar_is_not_the_end_where_one_would_do() -> None:
+    """All pairs are stored, so that a round closes one exemplar: more rounds than in large graphs are needed."""
+    x = np.random.default_rng(3).normal(size=(260, 2))
+    problem = problem_of(Graph("far too many", *dense(x), np.full(260, -1e4)))
+    found = polish(problem, evaluate(problem, np.ones(260, bool)))
+    assert found.n_clusters == 1
+    assert found.first[0] == np.square(x[:, None] - x[None]).sum(axis=2).sum(axis=0).argmin()
