@@ -113,6 +113,7 @@ def test_a_gif_has_every_frame_and_ends_slowly(tmp_path: Path) -> None:
     assert path.stat().st_size < 3_000_000
 
 
+@pytest.mark.long
 def test_films_of_more_features_are_projected(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     """Without a word of Matplotlib's, in one shape for all frames."""
     x = np.column_stack([X, X[:, 0] - X[:, 1], np.ones(75)])
@@ -126,6 +127,7 @@ def test_films_of_more_features_are_projected(caplog: pytest.LogCaptureFixture, 
         animate(points, tmp_path / "film.gif", preference=-9.0, overwrite=True)
 
 
+@pytest.mark.long
 def test_large_films_lose_frames(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     animate(X, tmp_path / "whole.gif", preference=-40.0)
     limit = (tmp_path / "whole.gif").stat().st_size // 2

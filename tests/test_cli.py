@@ -841,7 +841,7 @@ def test_a_fault_of_ours_exits_with_1_and_leaves_nothing(
 
 
 def test_every_row_of_the_settings_table_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("cluster", "assign"):
+    for command in ("cluster", "assign", "animate"):
         with pytest.raises(SystemExit):
             main([command, "--help"])
     told = capsys.readouterr().out

@@ -245,7 +245,7 @@ def sizes(content: Content) -> Figure | None:
         axes.hist(found, bins=np.arange(0.5, most + 1), color=ACCENT, rwidth=0.9)
         _whole_numbers(axes.xaxis)
     else:
-        edges = np.unique(np.round(np.geomspace(1, most + 1, _EACH_SIZE)))
+        edges = np.unique(np.round(np.geomspace(found[-1], most + 1, _EACH_SIZE)))
         axes.hist(found, bins=edges - 0.5, color=ACCENT, rwidth=0.9)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))

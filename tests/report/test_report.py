@@ -459,10 +459,9 @@ def test_the_command_makes_the_page_with_the_clusters(
     assert "virginica" in page.text
     assert "drawn by chance" not in page.text
     assert (tmp_path / "out" / "pictures" / "scatter.png").exists()
-    assert iris("--overwrite") == 0, "an output with a report is one of ours"
-    assert not (tmp_path / "out" / "report.html").exists()
 
 
+@pytest.mark.long
 def test_a_report_of_a_result_finds_the_points_of_the_run(
     iris: Callable[..., int],
     tmp_path: Path,
@@ -485,6 +484,9 @@ def test_a_report_of_a_result_finds_the_points_of_the_run(
     assert main(["report", str(tmp_path / "out"), other, "--output", str(tmp_path / "no")]) == 2
     assert "points must be those of the result" in capsys.readouterr().err
     assert not (tmp_path / "no").exists()
+    assert iris("--overwrite") == 0, "an output with a report is one of ours"
+    assert not (tmp_path / "out" / "report.html").exists()
+    capsys.readouterr()
     assert iris("--overwrite", "--title", "x") == 2
     assert "give --report too" in capsys.readouterr().err
     assert iris("--overwrite", "--report", "--images", "9x9") == 0, "a clustering is not lost for want of a picture"
@@ -492,6 +494,7 @@ def test_a_report_of_a_result_finds_the_points_of_the_run(
     assert "report.html" not in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_a_report_whose_points_have_gone(tmp_path: Path, spark: SparkSession, caplog: pytest.LogCaptureFixture) -> None:
     pd.DataFrame(X).to_csv(tmp_path / "points.csv", index_label="id")
     run: list[Any] = ["cluster", str(tmp_path / "points.csv"), "--output", str(tmp_path / "out")]
