@@ -79,7 +79,7 @@ class AffinityPropagation(sklearn.cluster.AffinityPropagation):  # type: ignore[
     >>> model = AffinityPropagation(random_state=5).fit(X)
     >>> model.labels_, model.predict([[0, 0], [4, 4]])
     (array([0, 0, 0, 1, 1, 1]), array([0, 1]))
-    >>> AffinityPropagation(clusters=3, polish=True).fit_predict(X)
+    >>> AffinityPropagation(clusters=3, polish=True, random_state=0).fit_predict(X)
     array([0, 1, 0, 2, 2, 2])
     """
 

@@ -400,26 +400,27 @@ def test_a_report_appears_whole_and_replaces_only_reports(
     clustering: Clustering, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clustering.report(tmp_path / "page", title="First")
+    files = {"report.html": b"Third"}
     assert sorted(found.name for found in tmp_path.iterdir()) == ["page"]
     with pytest.raises(OutputError, match="overwrite=True replaces it"):
-        clustering.report(tmp_path / "page")
+        write(files, tmp_path / "page")
     clustering.report(tmp_path / "page", title="Second", overwrite=True)
     assert "Second" in (tmp_path / "page" / "report.html").read_text()
     for mine in ("mine.txt", "pictures/holiday.jpg", "pictures/more"):
         (tmp_path / "page" / mine).write_text("mine")
         with pytest.raises(OutputError, match="it is no report, or holds more"):
-            clustering.report(tmp_path / "page", overwrite=True)
+            write(files, tmp_path / "page", overwrite=True)
         (tmp_path / "page" / mine).unlink()
     (tmp_path / "other" / "pictures").mkdir(parents=True)
     with pytest.raises(OutputError, match="it is no report, or holds more"):
-        clustering.report(tmp_path / "other", overwrite=True)
+        write(files, tmp_path / "other", overwrite=True)
     (tmp_path / "other" / "pictures").rmdir()
     (tmp_path / "other").rmdir()
     with monkeypatch.context() as patch:
         rename = Path.rename
         patch.setattr(Path, "rename", lambda old, new: rename(old, new) if old.name != "report" else fail())
         with pytest.raises(OutputError, match="no room"):
-            clustering.report(tmp_path / "page", overwrite=True)
+            write(files, tmp_path / "page", overwrite=True)
     assert "Second" in (tmp_path / "page" / "report.html").read_text(), "the old one is put back"
     (tmp_path / "file").write_text("mine")
     with pytest.raises(OutputError, match="can be written"):
