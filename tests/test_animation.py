@@ -144,7 +144,7 @@ def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         (X, {"what": "noise"}, SettingError, "what must be one of messages, preference"),
         (np.zeros((5_001, 2)), {}, SettingError, "at most 5,000 points, got 5,001"),
         (X, {"clusters": 3}, SettingError, "clusters belong to the moving picture of levels"),
-        (X, {"what": "levels", "preference": -40.0}, SettingError, "needs more than one"),
+        (X, {"what": "levels", "preference": -40.0, "max_iter": 30}, SettingError, "needs more than one"),
         (X, {"damping": 2.0}, SettingError, "damping must be in"),
         (X, {"similarity": Similarity(scale="standard")}, InputError, "leave out scale and search"),
         (X, {"what": "damping", "damping": 0.8}, SettingError, "so leave out damping, got 0.8"),
@@ -153,7 +153,7 @@ def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         (X, {"similarity": {}}, SettingError, "similarity must be a `Similarity`"),
         (pd.DataFrame({"x": ["a", "b"]}), {}, InputError, "column 'x' holds text"),
     ]
-    for points, options, kind, words in cases:
+    for points, options, kind, words in cases:  # most before anything is computed
         with pytest.raises(kind, match=words):
             animate(points, path, **options)
     with pytest.raises(TypeError, match=r"no argument 'prefrence' \(did you mean 'preference'\?\)"):
@@ -168,13 +168,14 @@ def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         animate(X, path)
     assert path.read_bytes() == b"mine"
     with pytest.raises(OutputError, match="in a directory that can be written"):
-        animate(X[:10], path / "film.gif")
-    animate(X[:10], path, overwrite=True)
+        animate(X[:3], path / "film.gif")
+    animate(X[:3], path, overwrite=True)
     assert path.read_bytes().startswith(b"GIF8")
-    animate(X[:10], tmp_path / "new" / "film.gif")
+    animate(X[:3], tmp_path / "new" / "film.gif")
     assert sorted(str(found.relative_to(tmp_path)) for found in tmp_path.rglob("*.*")) == ["film.gif", "new/film.gif"]
 
 
+@pytest.mark.long
 def test_the_command(tmp_path: Path, spark: SparkSession, capsys: pytest.CaptureFixture[str]) -> None:
     """Scaled features of a file."""
     path = tmp_path / "film.gif"

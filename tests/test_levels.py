@@ -211,6 +211,7 @@ def test_a_result_of_levels_is_saved_and_loaded(spark: SparkSession, here: Clust
     check_levels(again)
 
 
+@LONG
 def test_the_command(spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     POINTS.to_csv(tmp_path / "points.csv", index=False)
     command = ["cluster", str(tmp_path / "points.csv"), "--neighbors", "10", "--clusters", "8"]

@@ -226,6 +226,7 @@ def test_results_of_similarities_have_no_points(spark: SparkSession) -> None:
     assert len(drawn.axes[0].collections[0].get_segments()) == 60
 
 
+@pytest.mark.long
 def test_large_tables_are_drawn_by_a_sample(monkeypatch: pytest.MonkeyPatch, spark: SparkSession) -> None:
     """A tenth of the points, from a table of Spark, with scaled features; all clusters count in the sizes."""
     monkeypatch.setattr(contents, "SAMPLE", 6)
