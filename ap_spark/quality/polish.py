@@ -20,13 +20,14 @@ from ap_spark.blocks.objective import NONE, gains, refusals
 from ap_spark.quality.problem import Problem
 from ap_spark.quality.solution import Solution, evaluate
 
-__all__ = ["MAX_ROUNDS", "bring_to", "polish"]
+__all__ = ["MAX_ROUNDS", "bring_to", "exchange", "polish"]
 
 MAX_ROUNDS = 200
 _SMALL = 2_000_000  # edges: a round takes no time
 
 _OPEN, _CLOSE, _SWAP = 1, 2, 3
 _NO_GAIN = NONE
+_SHARE_EXCHANGED = 5  # one exemplar in so many is exchanged at once, then ever fewer
 
 
 def polish(
@@ -80,6 +81,28 @@ def bring_to(problem: Problem, solution: Solution, clusters: int) -> Solution:
         if not len(points):
             break
         solution, _ = _make(problem, solution, points, gain, kind, keep_count=True, most=abs(missing))
+    return solution
+
+
+def exchange(problem: Problem, solution: Solution) -> Solution:
+    """Open the best points and close as many of the cheapest exemplars elsewhere, while that is better.
+
+    A swap moves an exemplar within its cluster. Here one cluster is given up for another one, somewhere else.
+
+    Returns
+    -------
+    Solution
+        With as many exemplars, and at least the same net similarity.
+    """
+    count = solution.n_clusters
+    together = max(1, count // _SHARE_EXCHANGED)
+    while together:
+        more = polish(problem, bring_to(problem, solution, count + together), keep_count=True)
+        other = polish(problem, bring_to(problem, more, count), keep_count=True)
+        if other.n_clusters == count and other.netsim > solution.netsim:
+            solution = other
+        else:
+            together //= 2
     return solution
 
 

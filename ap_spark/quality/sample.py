@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ap_spark.graph.local_graph import LocalGraph, local_graph
-from ap_spark.quality.polish import polish
+from ap_spark.quality.polish import exchange, polish
 from ap_spark.quality.problem import problem_of
 from ap_spark.quality.solution import evaluate
 from ap_spark.similarity.knn_exact import Positions, nearest
@@ -57,6 +57,8 @@ def polished_on_sample(members: Members, heads: Heads, preference: float, *, kee
     share = len(sample) / members.n_points
     with problem_of(graph.with_preference(preference * share)) as problem:
         found = polish(problem, evaluate(problem, is_exemplar, keep_count=True), keep_count=keep_count)
+        if keep_count:
+            found = exchange(problem, found)
     chosen = np.flatnonzero(found.is_exemplar)
     ids = graph.ids_at(chosen)
     order = pc.sort_indices(ids).to_numpy()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ap_spark.quality.polish import bring_to, polish
+from ap_spark.quality.polish import bring_to, exchange, polish
 from ap_spark.quality.solution import Solution, evaluate
 from tests.quality.graphs import Graph, dense, net_similarity, problem_of, random_graphs
 
@@ -78,3 +78,25 @@ def test_every_point_an_exemplar_is_not_the_end_where_one_would_do() -> None:
     found = polish(problem, evaluate(problem, np.ones(260, bool)))
     assert found.n_clusters == 1
     assert found.first[0] == np.square(x[:, None] - x[None]).sum(axis=2).sum(axis=0).argmin()
+
+
+@pytest.mark.parametrize("graph", GRAPHS[::5], ids=lambda graph: graph.name)
+def test_an_exchange_keeps_the_number_and_never_loses(graph: Graph) -> None:
+    problem = problem_of(graph)
+    start = polish(problem, evaluate(problem, np.arange(graph.n) % 4 == 0, keep_count=True), keep_count=True)
+    found = exchange(problem, start)
+    assert found.n_clusters == start.n_clusters
+    assert found.netsim >= start.netsim
+
+
+def test_an_exchange_takes_an_exemplar_to_another_place() -> None:
+    """Three groups, and three exemplars of which two are in one of them: no swap within a cluster mends that."""
+    rng = np.random.default_rng(0)
+    x = np.repeat([[0.0, 0.0], [9.0, 0.0], [40.0, 0.0]], 20, axis=0) + rng.normal(size=(60, 2))
+    problem = problem_of(Graph("three groups", *dense(x), np.full(60, -5.0)))
+    is_exemplar = np.zeros(60, bool)
+    is_exemplar[[5, 45, 55]] = True
+    stuck = polish(problem, evaluate(problem, is_exemplar, keep_count=True), keep_count=True)
+    found = exchange(problem, stuck)
+    assert found.netsim > stuck.netsim
+    assert sorted(np.flatnonzero(found.is_exemplar) // 20) == [0, 1, 2]
