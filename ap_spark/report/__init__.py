@@ -21,8 +21,9 @@ def packages_of_report() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.name not in ("matplotlib", "jinja2", "markupsafe"):
+        missing = (error.name or "").partition(".")[0]
+        if missing not in ("jinja2", "markupsafe", "matplotlib", "PIL"):
             raise
         raise SettingError(
-            f"pictures need {error.name}, which is not installed: pip install 'ap-spark[report]'"
+            f"pictures need {missing}, which is not installed: pip install 'ap-spark[report]'"
         ) from error
