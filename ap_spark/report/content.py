@@ -152,10 +152,13 @@ def gather(
     clusters = _few(result.exemplars, ["label", "exemplar", "size", "mean_similarity"])
     largest = clusters.sort_values(["size", "label"], ascending=[False, True]).head(NAMED)
     of_largest = largest["label"].head(LARGEST).tolist()
-    members = ends_of_clusters(result.assignments, of_largest, ENDS, max(MATRIX // max(len(of_largest), 1), 2))
+    assignments = result.assignments
+    if result.summary.n_points <= SAMPLE:  # one job instead of several
+        assignments = in_order(assignments, "id")
+    members = ends_of_clusters(assignments, of_largest, ENDS, max(MATRIX // max(len(of_largest), 1), 2))
     given = result.points if points is None else points
     known = None if given is None or without_points else KnownPoints.of(given)
-    sample = by_chance(_as_assignments(result.exemplars) if known is None else result.assignments, SAMPLE)
+    sample = by_chance(_as_assignments(result.exemplars) if known is None else assignments, SAMPLE)
     heads = clusters[clusters["label"].isin({*sample["label"], *of_largest})][["label", "exemplar"]]
     features = head_features = member_features = None
     if known is not None:
