@@ -9,7 +9,7 @@ import math
 import os
 import secrets
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -29,6 +29,7 @@ from ap_spark.levels import cluster_in_levels
 from ap_spark.pipeline import checked_settings, require_records
 from ap_spark.propagation import Watch
 from ap_spark.report import packages_of_report
+from ap_spark.report.panel import Panel
 from ap_spark.result import Clustering
 from ap_spark.run import LocalSource, cluster
 from ap_spark.settings import Execution, Levels, Quality, Settings, Similarity, Sparsification, What
@@ -40,9 +41,9 @@ if TYPE_CHECKING:
 
     Points = pd.DataFrame | NDArray[np.floating[Any] | np.integer[Any]]
 
-__all__ = ["MOST_POINTS", "animate", "checked_path", "film_of"]
+__all__ = ["animate", "check_number", "checked_path", "film_of"]
 
-MOST_POINTS = 5_000
+_MOST_POINTS = 5_000
 _MOST_FRAMES = 90
 _PREFERENCES = 18  # tried, beside that of the run
 _DAMPINGS = (0.5, 0.7, 0.9)
@@ -61,26 +62,6 @@ _WRONG = {  # what keeps points from being clustered in this process, and what t
     "similarities": "similarities must be finite, but the features are too large: divide them by a power of ten",
     "preferences in two ways": "give the preference in one way: the column 'preference' of the points, or preference",
 }
-
-
-@dataclass(frozen=True)
-class Panel:
-    """Clusters at one moment.
-
-    Attributes
-    ----------
-    title : str
-    chosen : int64, shape (n,)
-        For each point, the one that is its exemplar or would be.
-    is_exemplar : bool, shape (n,)
-    counts : list of int
-        Exemplars up to this moment.
-    """
-
-    title: str
-    chosen: Integers
-    is_exemplar: Flags
-    counts: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -172,6 +153,14 @@ def animate(
     _write(target, _drawn(film, target.suffix.lower(), _SECONDS_A_FRAME[what]))
 
 
+def check_number(n_points: int) -> None:
+    """Raise SettingError if there are too many points for a moving picture."""
+    if n_points > _MOST_POINTS:
+        raise SettingError(
+            f"moving pictures are of at most {_MOST_POINTS:,} points, got {n_points:,}: take a sample of them"
+        )
+
+
 def checked_path(path: str | PathLike[str], *, overwrite: bool) -> Path:
     """Return the path of a moving picture that can be written, once all is there that draws it."""
     target = Path(fspath(path)).absolute()
@@ -205,10 +194,7 @@ def film_of(points: Points, what: What, similarity: Similarity, settings: Settin
     """Run on the points as often as it takes, and return the frames; see `animate`."""
     if what not in get_args(What):
         raise SettingError(f"what must be one of {', '.join(get_args(What))}, got {what!r}")
-    if len(points) > MOST_POINTS:
-        raise SettingError(
-            f"moving pictures are of at most {MOST_POINTS:,} points, got {len(points):,}: take a sample of them"
-        )
+    check_number(len(points))
     if settings.clusters is not None and what != "levels":
         raise SettingError(f"clusters belong to the moving picture of levels, not of {what}: give a preference")
     if settings.damping is not None and what == "damping":
@@ -218,7 +204,7 @@ def film_of(points: Points, what: What, similarity: Similarity, settings: Settin
         )
     settings = settings.of_points(similarity).with_window()
     try:
-        source = source_of_points(points, None, similarity, settings, MOST_POINTS)
+        source = source_of_points(points, None, similarity, settings, _MOST_POINTS)
     except WrongInput as wrong:
         raise InputError(_WRONG.get(str(wrong), _WRONG["features"])) from wrong
     assert source.features is not None

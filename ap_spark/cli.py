@@ -27,7 +27,7 @@ from pyspark.sql import DataFrame, SparkSession
 from ap_spark._spark.session import start_session
 from ap_spark._spark.shortages import format_shortage
 from ap_spark._spark.signals import Interrupts
-from ap_spark.animation import MOST_POINTS, animate, checked_path
+from ap_spark.animation import animate, check_number, checked_path
 from ap_spark.checkpoint import WITHOUT_CHECKPOINT, Checkpoint, writable_store
 from ap_spark.config_file import format_given, format_origin
 from ap_spark.convergence import Iteration
@@ -446,10 +446,7 @@ def _animate(given: argparse.Namespace, interrupts: Interrupts) -> None:
         watcher = _Watcher(Settings.max_iter, interrupts, quiet=run.quiet)
         with watcher.stage("reading", spark):
             points = read_points(spark, given.input, **asdict(source))
-            if (count := points.count()) > MOST_POINTS:
-                raise SettingError(
-                    f"moving pictures are of at most {MOST_POINTS:,} points, got {count:,}: take a sample of them"
-                )
+            check_number(points.count())
             table = scale(points, similarity.scale).orderBy("id").toArrow().to_pandas()
     with watcher.stage("drawing", None):
         animate(

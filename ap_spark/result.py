@@ -541,7 +541,7 @@ def publish(
     if clustering.exemplar_features is not None:
         tables[_FEATURES] = (clustering.exemplar_features, summary.n_clusters)
     if clustering.quality is not None:
-        tables["quality"] = (clustering.quality, summary.n_iter)
+        tables["quality"] = (clustering.quality, 1)  # some hundred rows: one file
     if clustering.levels is not None:
         tables["levels"] = (clustering.levels, summary.n_points + sum(level["n_items"] for level in summary.levels[1:]))
     if clustering.tree is not None:

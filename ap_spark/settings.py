@@ -118,6 +118,11 @@ _INTERVAL = re.compile(r"\d+|\d+(\.\d+)?min")
 MIN_INTERVAL_FACTOR = 12  # by the clock, a snapshot waits at least so many times what the last one took
 
 
+def _directory(default: Any, help: str) -> Any:
+    """Declare a parameter that is the path of a directory."""
+    return _parameter(default, help, metavar="DIR", rule=_DIRECTORY, holds=_is_directory_path)
+
+
 def _positive(value: int) -> bool:
     return value >= 1
 
@@ -556,12 +561,9 @@ class Similarity(Checked):
 class GraphOutput(Checked):
     """The parameters that say whether the graph is written."""
 
-    output: str | None = _parameter(
+    output: str | None = _directory(
         None,
         "directory to write the similarities to; it appears whole or not at all",
-        metavar="DIR",
-        rule=_DIRECTORY,
-        holds=_is_directory_path,
     )
     output_format: OutputFormat = _parameter(
         "parquet",
@@ -598,12 +600,9 @@ class GraphOutput(Checked):
 class TablesOutput(GraphOutput):
     """The parameters that say how tables are written."""
 
-    output: str = _parameter(
+    output: str = _directory(
         MISSING,
         "directory to write; it appears whole or not at all",
-        metavar="DIR",
-        rule=_DIRECTORY,
-        holds=_is_directory_path,
     )
 
 
@@ -627,13 +626,10 @@ class Snapshots(Checked):
     ((50, inf), (None, 30.0))
     """
 
-    checkpoint: str | None = _parameter(
+    checkpoint: str | None = _directory(
         None,
         "directory for snapshots, anywhere Spark can write: the same command resumes from the newest; once the output "
         "is published they are deleted, and the directory stays",
-        metavar="DIR",
-        rule=_DIRECTORY,
-        holds=_is_directory_path,
     )
     checkpoint_every: str = _parameter(
         "10min",
@@ -665,12 +661,9 @@ class NewPoints(Checked):
     stream: bool = _parameter(
         False, "INPUT is a directory: assign the points of each file that arrives there, until the command is stopped"
     )
-    checkpoint: str | None = _parameter(
+    checkpoint: str | None = _directory(
         None,
         "with --stream: directory for what is done; the same command goes on from there",
-        metavar="DIR",
-        rule=_DIRECTORY,
-        holds=_is_directory_path,
     )
     every: float = _parameter(
         10.0,
@@ -686,12 +679,9 @@ class NewPoints(Checked):
 class ReportOutput(Checked):
     """The parameters that say where a report is written."""
 
-    output: str = _parameter(
+    output: str = _directory(
         MISSING,
         "directory to write; it appears whole or not at all",
-        metavar="DIR",
-        rule=_DIRECTORY,
-        holds=_is_directory_path,
     )
     overwrite: bool = _parameter(False, "replace an output that is there; only one of ap-spark is replaced")
 

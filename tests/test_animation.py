@@ -13,12 +13,13 @@ from PIL import Image
 from pyspark.sql import SparkSession
 
 from ap_spark import InputError, OutputError, Quality, SettingError, Similarity, animate, cluster_points
-from ap_spark.animation import Panel, film_of
+from ap_spark.animation import film_of
 from ap_spark.cli import main
 from ap_spark.convergence import Stability
 from ap_spark.engines.in_process import InProcessEngine
 from ap_spark.in_process import source_of_points
 from ap_spark.report.frames import Stage
+from ap_spark.report.panel import Panel
 from ap_spark.settings import Settings
 from tests.conftest import ROOT
 

@@ -35,7 +35,7 @@ MATRIX = 240  # points of the matrix of similarities
 
 
 class Result(Protocol):
-    """What a `Clustering` has."""
+    """What a `Clustering` has, which is of a room below this one."""
 
     @property
     def assignments(self) -> Any: ...
@@ -165,7 +165,7 @@ def gather(
         ids = [column.astype(str) for column in (sample["id"], heads["exemplar"], members["id"])]
         by_id = known.some(pd.concat(ids).drop_duplicates())
         _check_same(result, of_largest, by_id)
-        features, head_features, member_features = (_array([by_id[id] for id in some]) for some in ids)
+        features, head_features, member_features = (matrix_of(by_id[id] for id in some) for some in ids)
         names = known.names if names is None else names
     elif result.exemplar_features is not None and not without_points:
         table = with_labels(result.exemplar_features, heads["label"].tolist())
@@ -213,10 +213,6 @@ def _check_same(result: Result, labels: list[int], by_id: dict[str, Floats]) -> 
 
 def _short(features: Any) -> str:
     return f"({', '.join(f'{value:g}' for value in features[:3])}{', ...' if len(features) > 3 else ''})"
-
-
-def _array(vectors: list[Floats]) -> Floats:
-    return np.array(vectors, np.float64).reshape(len(vectors), -1 if vectors else 0)
 
 
 def similarities_of(content: Content) -> tuple[Floats, NDArray[np.int64]] | None:

@@ -6,7 +6,7 @@ import io
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from matplotlib.animation import FFMpegWriter
@@ -17,28 +17,13 @@ from PIL import Image
 
 from ap_spark.blocks.kernel import Floats
 from ap_spark.report.colors import ACCENT, MUTED, color_clusters, mark_clusters
+from ap_spark.report.panel import Panel
 from ap_spark.report.pictures import draw_clusters, plain_style, project
 
 __all__ = ["Stage"]
 
 _DPI = 100
 _COLORS = 96  # of a GIF
-
-
-class Shown(Protocol):
-    """Clusters at one moment; see `animation.Panel`."""
-
-    @property
-    def title(self) -> str: ...
-
-    @property
-    def chosen(self) -> NDArray[np.int64]: ...
-
-    @property
-    def is_exemplar(self) -> NDArray[np.bool_]: ...
-
-    @property
-    def counts(self) -> list[int]: ...
 
 
 class Stage:
@@ -52,8 +37,8 @@ class Stage:
         All panels of each moment.
     """
 
-    def __init__(self, x: Floats, frames: Sequence[Sequence[Shown]]) -> None:
-        to_plane, self._names, self._one_unit = project(x)
+    def __init__(self, x: Floats, frames: Sequence[Sequence[Panel]]) -> None:
+        to_plane, _, self._one_unit = project(x)
         self._points = to_plane(x)
         if x.shape[1] == 1:  # one above the other
             self._points[:, 1] = np.random.default_rng(0).uniform(size=len(x))
@@ -66,7 +51,7 @@ class Stage:
         self._longest = max(len(panel.counts) for frame in frames for panel in frame)
         self._most = max((max(panel.counts, default=0) for frame in frames for panel in frame), default=0)
 
-    def _looks_of(self, last: Shown) -> tuple[NDArray[np.int64], NDArray[np.str_]]:
+    def _looks_of(self, last: Panel) -> tuple[NDArray[np.int64], NDArray[np.str_]]:
         """Return colour and marker of each point as an exemplar: those of the cluster that it is in at the end."""
         (heads,) = np.nonzero(last.is_exemplar)
         if not len(heads):
@@ -75,7 +60,7 @@ class Stage:
         colors = color_clusters(self._points[heads])
         return colors[place], np.array(mark_clusters(colors))[place]
 
-    def draw(self, frame: Sequence[Shown]) -> Figure:
+    def draw(self, frame: Sequence[Panel]) -> Figure:
         """Draw the panels of one moment."""
         with plain_style():
             has_counts = self._longest > 0
@@ -96,7 +81,7 @@ class Stage:
                 axes[1, 0].set_ylabel("exemplars")
         return figure
 
-    def _draw_clusters(self, axes: Any, panel: Shown, colors: NDArray[np.int64], markers: NDArray[np.str_]) -> None:
+    def _draw_clusters(self, axes: Any, panel: Panel, colors: NDArray[np.int64], markers: NDArray[np.str_]) -> None:
         heads, place = np.unique(panel.chosen, return_inverse=True)
         looks = (colors[heads], panel.is_exemplar[heads], markers[heads].tolist())
         draw_clusters(axes, self._points, self._points[heads], place, *looks)
@@ -109,7 +94,7 @@ class Stage:
         axes.set_yticks([])
         axes.set_title(panel.title)
 
-    def _draw_counts(self, axes: Any, panel: Shown) -> None:
+    def _draw_counts(self, axes: Any, panel: Panel) -> None:
         axes.plot(range(1, len(panel.counts) + 1), panel.counts, color=ACCENT)
         axes.plot(len(panel.counts), panel.counts[-1], "o", color=ACCENT)
         axes.set_xlim(0, self._longest + 1)
@@ -120,7 +105,7 @@ class Stage:
         axes.set_xlabel("iteration")
         axes.grid(color=MUTED, alpha=0.3)
 
-    def pixels(self, frame: Sequence[Shown]) -> NDArray[np.uint8]:
+    def pixels(self, frame: Sequence[Panel]) -> NDArray[np.uint8]:
         """Return a frame as red, green and blue, shape (height, width, 3)."""
         figure = self.draw(frame)
         figure.set_dpi(_DPI)
@@ -128,7 +113,7 @@ class Stage:
         canvas.draw()
         return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
-    def gif(self, frames: Sequence[Sequence[Shown]], seconds: float, at_the_end: float) -> bytes:
+    def gif(self, frames: Sequence[Sequence[Panel]], seconds: float, at_the_end: float) -> bytes:
         """Return some of the frames as a GIF that repeats; so many seconds for each, and for the last one."""
         images = [Image.fromarray(self.pixels(frame)) for frame in frames]
         palette = images[-1].quantize(_COLORS, dither=Image.Dither.NONE)
@@ -138,7 +123,7 @@ class Stage:
         flat[0].save(data, "GIF", save_all=True, append_images=flat[1:], duration=lasts, loop=0, optimize=True)
         return data.getvalue()
 
-    def mp4(self, frames: Sequence[Sequence[Shown]], seconds: float, at_the_end: float) -> bytes:
+    def mp4(self, frames: Sequence[Sequence[Panel]], seconds: float, at_the_end: float) -> bytes:
         """Return some of the frames as an MP4, by ffmpeg; see `gif`."""
         even = ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2"]  # as the codec needs width and height
         writer = FFMpegWriter(fps=1.0 / seconds, extra_args=["-pix_fmt", "yuv420p", *even])  # type: ignore[arg-type]

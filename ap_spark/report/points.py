@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +67,7 @@ class KnownPoints:
         return features
 
 
-def matrix_of(features: pd.Series) -> Floats:
-    """Return a column of vectors as an array of shape (n, d)."""
-    return np.array(features.tolist(), np.float64).reshape(len(features), -1 if len(features) else 0)
+def matrix_of(vectors: Iterable[Any]) -> Floats:
+    """Return vectors as an array of shape (n, d)."""
+    rows = list(vectors)
+    return np.array(rows, np.float64).reshape(len(rows), -1 if rows else 0)
