@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 ORDER = {"assignments": "id", "exemplars": "label", "trace": "iteration"}
+OPTIONAL = {"quality": "step"}  # where clusters were improved
 NUMBERS = (
     "n_points",
     "n_edges",
@@ -29,7 +30,8 @@ NUMBERS = (
 def result(output: Path) -> list[Any]:
     """All but the seconds, and the order of rows."""
     assert (output / "_SUCCESS").exists()
-    tables = [pq.read_table(output / name).sort_by(order) for name, order in ORDER.items()]
+    there = {name: order for name, order in OPTIONAL.items() if (output / name).exists()}
+    tables = [pq.read_table(output / name).sort_by(order) for name, order in (ORDER | there).items()]
     numbers = summary(output)
     return [
         *(table.select([name for name in table.column_names if name != "seconds"]).to_pydict() for table in tables),

@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 PAUSE = 0.01  # seconds, for what is watched to get on
-NAMES = {"_SUCCESS", "assignments", "exemplars", "summary.json", "trace"}
+NAMES = {"_SUCCESS", "assignments", "exemplars", "quality", "summary.json", "trace"}  # of a run that is polished
 
 
 def look(output: Path) -> str:
