@@ -335,7 +335,7 @@ class _Climber:
         polished = None
         if self.settings.polish:
             keep_count = self.settings.clusters is not None
-            polished = polished_on_sample(self.members, best.heads, self.preference, keep_count=keep_count)
+            polished = polished_on_sample(self.members, best, self.preference, keep_count=keep_count)
         if polished is None:
             return best
         return self._better(best, self._with_best_members(self.members, self.members.under(polished)))

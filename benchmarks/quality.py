@@ -247,7 +247,7 @@ def report_moves(spark: SparkSession, n_points: int, iterations: int) -> None:
 
 
 def report_graphs(spark: SparkSession, sizes: Iterable[int], longest: int, directory: Path) -> None:
-    """Beside them 200 plain iterations, and 1,000 up to ``longest`` points."""
+    """Beside them 1,000 plain iterations up to ``longest`` points; of more points 200, at one preference."""
     print(
         "| points | quantile | what | iterations | K | netsim | gap, % | graph | propagation | clusters "
         "| / 200 plain iterations |\n|" + "---|" * 11
@@ -262,10 +262,10 @@ def report_graphs(spark: SparkSession, sizes: Iterable[int], longest: int, direc
         iteration = 0.0  # the seconds of a plain one
         for quantile in QUANTILES:
             runs: list[tuple[str, dict[str, Any]]] = [("default", {})]
-            for most in (200, 1000):
-                if (most == 200 and quantile == QUANTILES[0]) or n_points <= longest:
-                    steering = {"damping": 0.9, "convergence_iter": most, "max_iter": most, "quality": PLAIN}
-                    runs.insert(0, (f"{most:,} plain iterations", steering))
+            if n_points <= longest or quantile == QUANTILES[0]:
+                most = 1000 if n_points <= longest else 200
+                steering = {"damping": 0.9, "convergence_iter": most, "max_iter": most, "quality": PLAIN}
+                runs.insert(0, (f"{most:,} plain iterations", steering))
             for name, options in runs:
                 found = cluster(preference_quantile=quantile, **options)
                 about = found.summary

@@ -15,7 +15,7 @@ from ap_spark.blocks.compiling import jit
 from ap_spark.blocks.kernel import Flags, Floats, Integers
 from ap_spark.blocks.objective import NONE, QUANTUM, Found, UnitParts, Values, joined
 
-__all__ = ["best_two", "bound_step", "gains", "in_whole_units", "refusals"]
+__all__ = ["best_two", "bound_step", "extras", "gains", "in_whole_units", "refusals"]
 
 _Columns = NDArray[Any]
 
@@ -142,6 +142,51 @@ def _gains(
                 served[k[e]] += lacks[i]
             else:
                 swapped[k[e]] += more
+
+
+def extras(
+    parts: UnitParts,
+    is_exemplar: Flags,
+    first: NDArray[np.int32],
+    best: Integers,
+    fallback: Integers,
+    place: NDArray[np.int32],
+) -> Found:
+    """Add up what a swap brings beyond closing one point and opening the other; see `objective.extras`."""
+    sums = np.zeros((place.max(initial=-1) + 1, len(place)), np.int64)
+    for block, similarity in parts:
+        matrix = block.rows, block.starts, block.columns
+        _extras(*matrix, similarity, is_exemplar, first, best, fallback, place, sums)
+    return Found(np.empty(0, np.int64), [], sums)
+
+
+@jit
+def _extras(
+    rows: Integers,
+    starts: Integers,
+    columns: _Columns,
+    similarity: Integers,
+    is_exemplar: Flags,
+    first: NDArray[np.int32],
+    best: Integers,
+    fallback: Integers,
+    place: NDArray[np.int32],
+    sums: Integers,
+) -> None:
+    found = np.empty(np.diff(starts).max(), np.int64)
+    for j in range(len(rows)):
+        i, row = rows[j], slice(starts[j], starts[j + 1])
+        is_open = is_exemplar[i]
+        of_row = place[i if is_open else first[i]]
+        if of_row < 0:
+            continue
+        s, k = similarity[row], columns[row]
+        low = best[i] if is_open else fallback[i]
+        if not is_open:
+            sums[of_row, i] += best[i] - low
+        for e in found[: _find_larger(s, low, found)]:
+            if not is_exemplar[k[e]] and k[e] != i:
+                sums[of_row, k[e]] += (s[e] if is_open else min(s[e], best[i])) - low
 
 
 def refusals(parts: UnitParts, rank: NDArray[np.int32], none: int) -> Found:

@@ -15,7 +15,18 @@ from numpy.typing import NDArray
 
 from ap_spark.blocks.kernel import Block, Flags, Floats, Integers
 
-__all__ = ["NONE", "Found", "UnitParts", "best_two", "bound_step", "entries_of", "gains", "in_whole_units", "refusals"]
+__all__ = [
+    "NONE",
+    "Found",
+    "UnitParts",
+    "best_two",
+    "bound_step",
+    "entries_of",
+    "extras",
+    "gains",
+    "in_whole_units",
+    "refusals",
+]
 
 NONE = np.iinfo(np.int64).min  # the similarity to an exemplar that a row has not; never added to anything
 QUANTUM = 1024.0  # directions are multiples of 1 / 1024, so that their products can be added exactly
@@ -146,6 +157,51 @@ def gains(
         own = similarity[block.diagonal][place[swap]]
         np.add.at(swapped, k[swap], np.maximum(s[swap], best[i[swap]]) - own)
         np.add.at(reached, k[swap], 1)
+    return Found(np.empty(0, np.int64), [], sums)
+
+
+def extras(
+    parts: UnitParts,
+    is_exemplar: Flags,
+    first: NDArray[np.int32],
+    best: Integers,
+    fallback: Integers,
+    place: NDArray[np.int32],
+) -> Found:
+    """Add up what a swap of any exemplar for any point brings beyond closing the one and opening the other.
+
+    A row whose exemplar is closed would fall back on its second best, and has the opened one instead where that is
+    better. (The *extra* of Resende & Werneck, European Journal of Operational Research 174, 2006, section 3.)
+
+    Parameters
+    ----------
+    parts
+    is_exemplar, first, best, fallback
+        See `gains`.
+    place : int32, shape (n_points,)
+        Of the exemplars that are looked at, from 0; -1 elsewhere. Their members have a fallback.
+
+    Returns
+    -------
+    Found
+        Sums of a column k, one for each place. No values of rows.
+    """
+    sums = np.zeros((place.max(initial=-1) + 1, len(place)), np.int64)
+    for block, similarity in parts:
+        rows, is_open = block.rows, is_exemplar[block.rows]
+        of_row = place[np.where(is_open, rows, first[rows])]
+        low = np.where(is_open, best[rows], fallback[rows])
+        own = ~is_open & (of_row >= 0)
+        sums[of_row[own], rows[own]] += (best - fallback)[rows[own]]
+
+        entry = similarity > np.repeat(np.where(of_row >= 0, low, np.iinfo(np.int64).max), np.diff(block.starts))
+        entry &= ~is_exemplar[block.columns]
+        entry[block.diagonal] = False
+        (entries,) = np.nonzero(entry)
+        row = np.searchsorted(block.starts, entries, side="right") - 1
+        s = similarity[entries]
+        reached = np.where(is_open[row], s, np.minimum(s, best[rows[row]]))
+        np.add.at(sums, (of_row[row], block.columns[entries]), reached - low[row])
     return Found(np.empty(0, np.int64), [], sums)
 
 

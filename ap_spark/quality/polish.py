@@ -11,12 +11,13 @@ The gain of a swap follows Resende & Werneck (European Journal of Operational Re
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ap_spark.blocks.kernel import Flags, Integers
-from ap_spark.blocks.objective import NONE, gains, refusals
+from ap_spark.blocks.objective import NONE, extras, gains, refusals
 from ap_spark.quality.problem import Problem
 from ap_spark.quality.solution import Solution, evaluate
 
@@ -28,6 +29,7 @@ _SMALL = 2_000_000  # edges: a round takes no time
 _OPEN, _CLOSE, _SWAP = 1, 2, 3
 _NO_GAIN = NONE
 _SHARE_EXCHANGED = 5  # one exemplar in so many is exchanged at once, then ever fewer
+_MOST_PAIRS = 20_000_000  # of exemplars and points, whose gains are held at once
 
 
 def polish(
@@ -84,35 +86,73 @@ def bring_to(problem: Problem, solution: Solution, clusters: int) -> Solution:
     return solution
 
 
-def exchange(problem: Problem, solution: Solution) -> Solution:
-    """Open the best points and close as many of the cheapest exemplars elsewhere, while that is better.
+def exchange(problem: Problem, solution: Solution, *, max_rounds: int = MAX_ROUNDS) -> Solution:
+    """Swap any exemplars for any points, until no such swap makes the net similarity larger.
 
-    A swap moves an exemplar within its cluster. Here one cluster is given up for another one, somewhere else.
+    `polish` swaps an exemplar for one of its members. Here one cluster is given up for another one somewhere else, as
+    in PAM (Kaufman & Rousseeuw, 1990). A round swaps many at once if that is better than what there is, else fewer. The
+    last ones go one by one. Exemplars with a member that no other one can serve stay.
+
+    Parameters
+    ----------
+    problem : Problem
+    solution : Solution
+    max_rounds : int
 
     Returns
     -------
     Solution
         With as many exemplars, and at least the same net similarity.
     """
-    count = solution.n_clusters
-    together = max(1, count // _SHARE_EXCHANGED)
-    while together:
-        more = polish(problem, bring_to(problem, solution, count + together), keep_count=True)
-        other = polish(problem, bring_to(problem, more, count), keep_count=True)
-        if other.n_clusters == count and other.netsim > solution.netsim:
-            solution = other
-        else:
+    together = max(1, solution.n_clusters // _SHARE_EXCHANGED)
+    for _ in range(max_rounds):
+        opened, closed = _swaps(problem, solution)
+        if not len(opened):
+            break
+        while True:
+            is_exemplar = solution.is_exemplar.copy()
+            is_exemplar[closed[:together]] = False
+            is_exemplar[opened[:together]] = True
+            other = evaluate(problem, is_exemplar, keep_count=True)
+            if other.netsim > solution.netsim and other.n_clusters == solution.n_clusters:
+                break
+            assert together > 1, "a swap has to bring what it promises"
             together //= 2
+        solution = other
     return solution
 
 
-def _moves(
-    problem: Problem, solution: Solution, kinds: tuple[int, ...], *, keep_count: bool
-) -> tuple[Integers, NDArray[np.int8]]:
-    """Return the best move of each point, and what it brings: `_NO_GAIN` where it has none.
+class _Gains(NamedTuple):
+    """What moves bring, an array with a value for each point.
 
-    The move of an exemplar is to close it. That of another point is to open it, or to swap it for its exemplar.
+    Attributes
+    ----------
+    opened, swapped, reached, served
+        See `objective.gains`.
+    closed
+        What the members of an exemplar lose when it is closed (less than 0).
+    leaving
+        What an exemplar itself gains then.
+    alone
+        Exemplars that no other one can serve.
+    fallback
+        See `objective.gains`.
+    lacking
+        How many members of an exemplar have nothing to fall back on.
     """
+
+    opened: Integers
+    swapped: Integers
+    reached: Integers
+    served: Integers
+    closed: Integers
+    leaving: Integers
+    alone: Flags
+    fallback: Integers
+    lacking: Integers
+
+
+def _gains(problem: Problem, solution: Solution, *, keep_count: bool) -> _Gains:
     is_exemplar, first, best = solution.is_exemplar, solution.first, solution.best
     has_second = solution.second != NONE
     lacks = ~is_exemplar & ~has_second if keep_count else np.zeros(len(first), bool)
@@ -126,22 +166,59 @@ def _moves(
     closed = np.zeros(len(first), np.int64)
     np.add.at(closed, first[member], (fallback - best)[member])
     lacking = np.bincount(first[lacks], minlength=len(first))
-    alone = best == NONE  # exemplars that no other can serve
+    alone = best == NONE
     leaving = np.where(alone, 0, best) - preference
+    return _Gains(opened, swapped, reached, served, closed, leaving, alone, fallback, lacking)
 
+
+def _moves(
+    problem: Problem, solution: Solution, kinds: tuple[int, ...], *, keep_count: bool
+) -> tuple[Integers, NDArray[np.int8]]:
+    """Return the best move of each point, and what it brings: `_NO_GAIN` where it has none.
+
+    The move of an exemplar is to close it. That of another point is to open it, or to swap it for its exemplar.
+    """
+    is_exemplar, first = solution.is_exemplar, solution.first
+    member = ~is_exemplar
+    found = _gains(problem, solution, keep_count=keep_count)
     gain, kind = np.full(len(first), _NO_GAIN), np.zeros(len(first), np.int8)
     if _OPEN in kinds:
-        gain[member], kind[member] = opened[member], _OPEN
+        gain[member], kind[member] = found.opened[member], _OPEN
     if _CLOSE in kinds:
-        can = is_exemplar & ~alone & ~problem.forced & (lacking == 0)
-        gain[can], kind[can] = (closed + leaving)[can], _CLOSE
+        can = is_exemplar & ~found.alone & ~problem.forced & (found.lacking == 0)
+        gain[can], kind[can] = (found.closed + found.leaving)[can], _CLOSE
     if _SWAP in kinds:
         old = np.where(member, first, 0)
-        can = member & ~problem.forced[old] & ((reached > 0) | ~alone[old]) & (served == lacking[old])
-        swap = swapped + closed[old] + np.where(reached > 0, 0, leaving[old])
+        reached = found.reached > 0
+        can = member & ~problem.forced[old] & (reached | ~found.alone[old]) & (found.served == found.lacking[old])
+        swap = found.swapped + found.closed[old] + np.where(reached, 0, found.leaving[old])
         can &= swap > gain
         gain[can], kind[can] = swap[can], _SWAP
     return gain, kind
+
+
+def _swaps(problem: Problem, solution: Solution) -> tuple[Integers, Integers]:
+    """Return points to open, and for each an exemplar to close, the best first; each exemplar once."""
+    is_exemplar, first = solution.is_exemplar, solution.first
+    found = _gains(problem, solution, keep_count=True)
+    (closable,) = np.nonzero(is_exemplar & ~found.alone & ~problem.forced & (found.lacking == 0))
+    (member,) = np.nonzero(~is_exemplar)
+    gain, old = np.zeros(len(member), np.int64), np.full(len(member), -1)
+    step = max(1, _MOST_PAIRS // problem.n_points)
+    for start in range(0, len(closable), step):
+        some = closable[start : start + step]
+        place = np.full(len(first), -1, np.int32)
+        place[some] = np.arange(len(some))
+        _, extra = problem.visit(extras, is_exemplar, first, solution.best, found.fallback, place)
+        extra += (found.closed + found.leaving)[place >= 0][:, None]
+        best = extra.argmax(axis=0)[member]
+        of_best = extra[best, member] + found.opened[member]
+        better = of_best > gain
+        gain[better], old[better] = of_best[better], some[best[better]]
+    order = np.lexsort((member, -gain))[: np.count_nonzero(gain)]
+    _, each = np.unique(old[order], return_index=True)
+    order = order[np.sort(each)]
+    return member[order], old[order]
 
 
 def _make(

@@ -11,27 +11,27 @@ from ap_spark.quality.polish import exchange, polish
 from ap_spark.quality.problem import problem_of
 from ap_spark.quality.solution import evaluate
 from ap_spark.similarity.knn_exact import Positions, nearest
-from ap_spark.similarity.members import Heads, Members
+from ap_spark.similarity.members import Heads, Members, Under
 from ap_spark.similarity.metrics import Floats, Metric
 
 __all__ = ["polished_on_sample"]
 
-_MOST_EDGES, _FEWEST_POINTS = 5_000_000, 3_000  # of the sample
-_POINTS_A_CLUSTER = 200  # of the sample, at least: with fewer, exemplars would suit the sample alone
-# A point of the sample stores its similarities to the nearest of the candidates: to more of them where exemplars are
-# few, since then a swap moves points far, and so many that some _EXEMPLARS_AMONG of them are exemplars.
-_STORED, _FEWEST_STORED, _MOST_STORED = 50_000, 50, 2_000
-_EXEMPLARS_AMONG = 5
+_MOST_EDGES = 10_000_000  # of the sample
+_POINTS_A_CLUSTER, _FEWEST_POINTS = 200, 10_000  # of the sample: with fewer, exemplars would suit the sample alone
+# A point of the sample stores its similarities to the nearest of the candidates, so many that about _EXEMPLARS_AMONG of
+# them are exemplars: to more of them where exemplars are few, since then a swap moves points far.
+_STORED, _FEWEST_STORED = 100_000, 50
+_EXEMPLARS_AMONG = 10
 
 
-def polished_on_sample(members: Members, heads: Heads, preference: float, *, keep_count: bool) -> Heads | None:
+def polished_on_sample(members: Members, under: Under, preference: float, *, keep_count: bool) -> Heads | None:
     """Open, close and swap exemplars while that is better for a sample of the points.
 
     Parameters
     ----------
     members : Members
-    heads : Heads
-        The exemplars to begin with.
+    under : Under
+        The exemplars to begin with, and their members.
     preference : float
         For the sample it counts by its share of the points.
     keep_count : bool
@@ -42,16 +42,16 @@ def polished_on_sample(members: Members, heads: Heads, preference: float, *, kee
     Heads or None
         None where a sample shows too little of each cluster, or the metric is a function.
     """
-    count = len(heads)
+    heads, count = under.heads, len(under.heads)
     if not isinstance(members.metric, Metric):
         return None
-    stored = min(max(_STORED // count, _FEWEST_STORED), _MOST_STORED)
-    wanted = min(members.n_points, max(_MOST_EDGES // stored, _FEWEST_POINTS))
-    if wanted < min(members.n_points, _POINTS_A_CLUSTER * count):
+    wanted = min(members.n_points, max(_POINTS_A_CLUSTER * count, _FEWEST_POINTS))
+    stored = min(max(_STORED // count, _FEWEST_STORED), _MOST_EDGES // wanted)
+    if stored < _FEWEST_STORED:
         return None
     sample = members.sample(wanted)
-    step = max(1, len(sample) // (stored * count // _EXEMPLARS_AMONG))
-    graph, x, head = _graph(sample, np.arange(0, len(sample), step), heads, stored, members.metric)
+    candidates = _candidates(sample, under, max(stored, stored * count // _EXEMPLARS_AMONG), members.metric)
+    graph, x, head = _graph(sample, candidates, heads, stored, members.metric)
     is_exemplar = np.zeros(len(x), bool)
     is_exemplar[head] = True
     share = len(sample) / members.n_points
@@ -63,6 +63,22 @@ def polished_on_sample(members: Members, heads: Heads, preference: float, *, kee
     ids = graph.ids_at(chosen)
     order = pc.sort_indices(ids).to_numpy()
     return Heads(ids.take(pa.array(order)), x[chosen[order]])
+
+
+def _candidates(sample: Heads, under: Under, wanted: int, metric: Metric) -> Positions:
+    """Return the places of at most so many points that may become exemplars.
+
+    Half of them are those nearest to the centers of the clusters, for where a cluster has many members, few of them are
+    as good as its exemplar. The others are anywhere.
+    """
+    if wanted >= len(sample):
+        return np.arange(len(sample))
+    near = np.empty(0, np.int64)
+    if under.items.has_centers:
+        wanted //= 2
+        centers, each = under.items.centers, min(max(1, wanted // len(under.heads)), len(sample))
+        _, near, _ = nearest(centers, sample.vectors, np.full(len(centers), -1), each, metric)
+    return np.union1d(near, np.arange(0, len(sample), -(-len(sample) // wanted)))
 
 
 def _graph(

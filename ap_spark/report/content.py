@@ -153,7 +153,8 @@ def gather(
     largest = clusters.sort_values(["size", "label"], ascending=[False, True]).head(NAMED)
     of_largest = largest["label"].head(LARGEST).tolist()
     assignments = result.assignments
-    if result.summary.n_points <= SAMPLE:  # one job instead of several
+    are_few = result.summary.n_points <= SAMPLE
+    if are_few:  # one job instead of several
         assignments = in_order(assignments, "id")
     members = ends_of_clusters(assignments, of_largest, ENDS, max(MATRIX // max(len(of_largest), 1), 2))
     given = result.points if points is None else points
@@ -163,7 +164,7 @@ def gather(
     features = head_features = member_features = None
     if known is not None:
         ids = [column.astype(str) for column in (sample["id"], heads["exemplar"], members["id"])]
-        by_id = known.some(pd.concat(ids).drop_duplicates())
+        by_id = known.some(pd.concat(ids).drop_duplicates(), are_few=are_few)
         _check_same(result, of_largest, by_id)
         features, head_features, member_features = (matrix_of(by_id[id] for id in some) for some in ids)
         names = known.names if names is None else names
@@ -193,7 +194,7 @@ def gather(
         metric=metric,
         are_exemplars=known is None,
         feature_names=names if names and features is not None and len(names) == features.shape[1] else None,
-        rows=Rows() if rows is None else rows_of(rows, shown),
+        rows=Rows() if rows is None else rows_of(rows, shown, are_few=are_few),
     )
 
 

@@ -63,6 +63,16 @@ def of_gains(graph: Graph, rng: np.random.Generator, s: NDArray[np.int64]) -> Ar
     return is_exemplar, first, best, fallback, lacks
 
 
+def of_extras(graph: Graph, rng: np.random.Generator, s: NDArray[np.int64]) -> Arguments:
+    """Some of the exemplars that could be closed."""
+    is_exemplar, first, best, fallback, lacks = of_gains(graph, rng, s)
+    closable = is_exemplar & (best != NONE) & (np.bincount(first[lacks], minlength=graph.n) == 0)
+    some = np.flatnonzero(closable & (rng.random(graph.n) < 0.8))
+    place = np.full(graph.n, -1, np.int32)
+    place[some] = np.arange(len(some))
+    return is_exemplar, first, best, fallback, place
+
+
 def of_refusals(graph: Graph, rng: np.random.Generator, s: NDArray[np.int64]) -> Arguments:
     """Ranks of moves; those of a swap are at two points."""
     none = int(rng.choice([0, graph.n // 3, graph.n]))
@@ -76,7 +86,7 @@ def of_bound_step(graph: Graph, rng: np.random.Generator, s: NDArray[np.int64]) 
     return v, direction, rng.random(graph.n) < 0.3, float(rng.choice([0.0, 3.7, 1e3, 1e30])), 0.7, 1 << 50
 
 
-@pytest.mark.parametrize("arguments", [of_best_two, of_gains, of_refusals, of_bound_step])
+@pytest.mark.parametrize("arguments", [of_best_two, of_gains, of_extras, of_refusals, of_bound_step])
 @pytest.mark.parametrize("blocks", [1, 2, pytest.param(7, marks=LONG)])
 def test_each_pass_gives_the_same_bits(
     arguments: Callable[..., Arguments], blocks: int, monkeypatch: pytest.MonkeyPatch

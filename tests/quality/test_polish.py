@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ap_spark.blocks.objective import NONE
 from ap_spark.quality.polish import bring_to, exchange, polish
 from ap_spark.quality.solution import Solution, evaluate
 from tests.quality.graphs import Graph, dense, net_similarity, problem_of, random_graphs
@@ -87,6 +88,23 @@ def test_an_exchange_keeps_the_number_and_never_loses(graph: Graph) -> None:
     found = exchange(problem, start)
     assert found.n_clusters == start.n_clusters
     assert found.netsim >= start.netsim
+
+
+@pytest.mark.parametrize("pairs", [10**9, 200])
+@pytest.mark.parametrize("graph", GRAPHS, ids=lambda graph: graph.name)
+def test_no_swap_of_any_two_is_left(graph: Graph, pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against each of them tried, but those after which a member would be without exemplar; also in several parts."""
+    monkeypatch.setattr("ap_spark.quality.polish._MOST_PAIRS", pairs)
+    problem = problem_of(graph)
+    found = exchange(problem, evaluate(problem, np.arange(graph.n) % 5 == 0, keep_count=True))
+    lacks = ~found.is_exemplar & (found.second == NONE)
+    stays = problem.forced | np.isin(np.arange(graph.n), found.first[lacks]) | (found.best == NONE)
+    before = net_similarity(graph, found.is_exemplar)
+    for old in np.flatnonzero(found.is_exemplar & ~stays):
+        for new in np.flatnonzero(~found.is_exemplar):
+            changed = found.is_exemplar.copy()
+            changed[[old, new]] = False, True
+            assert net_similarity(graph, changed) <= before + 1e-9 * max(1.0, np.abs(graph.s).max())
 
 
 def test_an_exchange_takes_an_exemplar_to_another_place() -> None:
