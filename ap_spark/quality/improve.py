@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ap_spark.blocks.kernel import Flags
 from ap_spark.quality.bound import Bound
-from ap_spark.quality.polish import bring_to, polish
+from ap_spark.quality.polish import bring_to, exchange, polish
 from ap_spark.quality.problem import Problem
 from ap_spark.quality.proof import core_of, solve
 from ap_spark.quality.solution import Solution, evaluate, recombine
@@ -132,6 +132,7 @@ def improve(problem: Problem, is_exemplar: Flags, goal: Goal, told: Told | None 
     Improved
     """
     keep_count = goal.clusters is not None
+    is_tiny, is_small, is_large = (problem.n_edges <= _TINY, problem.n_edges <= _SMALL, problem.n_edges > _LARGE)
     smallest: int | None = None
     rounds = 0
     steps: list[Step] = []
@@ -150,7 +151,9 @@ def improve(problem: Problem, is_exemplar: Flags, goal: Goal, told: Told | None 
         tell("polish", rounds, solution, is_kept=is_kept)
 
     def polished(solution: Solution, *, is_kept: bool = True) -> Solution:
-        return polish(problem, solution, keep_count=keep_count, told=partial(tell_round, is_kept=is_kept))
+        told_of = partial(tell_round, is_kept=is_kept)
+        solution = polish(problem, solution, keep_count=keep_count, told=told_of)
+        return exchange(problem, solution, told=told_of) if keep_count and not is_large else solution
 
     solution = evaluate(problem, is_exemplar, keep_count=True)
     if goal.polish and goal.clusters is not None:
@@ -161,7 +164,6 @@ def improve(problem: Problem, is_exemplar: Flags, goal: Goal, told: Told | None 
     if goal.gap is None or (keep_count and solution.n_clusters != goal.clusters):
         return Improved(solution.is_exemplar, None, is_proved=False, slack=problem.slack, steps=steps)
 
-    is_tiny, is_small, is_large = (problem.n_edges <= _TINY, problem.n_edges <= _SMALL, problem.n_edges > _LARGE)
     passes = goal.passes or most_passes(problem.n_edges)
     look_every = _LOOK_EVERY_IF_SMALL if is_small else _LOOK_EVERY
     bound = Bound(problem, solution, patience=_PATIENCE_IF_SMALL if is_small else _PATIENCE, clusters=goal.clusters)

@@ -86,7 +86,13 @@ def bring_to(problem: Problem, solution: Solution, clusters: int) -> Solution:
     return solution
 
 
-def exchange(problem: Problem, solution: Solution, *, max_rounds: int = MAX_ROUNDS) -> Solution:
+def exchange(
+    problem: Problem,
+    solution: Solution,
+    *,
+    max_rounds: int = MAX_ROUNDS,
+    told: Callable[[Solution], None] = lambda solution: None,
+) -> Solution:
     """Swap any exemplars for any points, until no such swap makes the net similarity larger.
 
     `polish` swaps an exemplar for one of its members. Here one cluster is given up for another one somewhere else, as
@@ -98,6 +104,8 @@ def exchange(problem: Problem, solution: Solution, *, max_rounds: int = MAX_ROUN
     problem : Problem
     solution : Solution
     max_rounds : int
+    told : callable
+        Called with the solution after each round.
 
     Returns
     -------
@@ -119,6 +127,7 @@ def exchange(problem: Problem, solution: Solution, *, max_rounds: int = MAX_ROUN
             assert together > 1, "a swap has to bring what it promises"
             together //= 2
         solution = other
+        told(solution)
     return solution
 
 
