@@ -42,6 +42,7 @@ _INK = "#010203"  # stands for the colour of the text, in pictures in the page
 _THUMBNAIL = (256, 128)  # pixels of an image in the page, at most
 _FEW_PIXELS = 32  # an image of so many is not compressed with losses
 _CELL = 80  # characters
+_MANY_DIGITS = re.compile(r"[+-]?\d*\.\d{7,}([eE][+-]?\d+)?")
 _DARK = "<style>svg { color: #1a1a1a } @media (prefers-color-scheme: dark) { svg { color: #ececec } }</style>"
 
 
@@ -252,9 +253,18 @@ def _member(content: Content, id: object, similarity: float | None, pixels: str)
     return {
         "id": short(id, _CELL),
         "similarity": "" if similarity is None else _number(similarity),
-        "cells": ["" if cell is None else short(cell, _CELL) for cell in cells],
+        "cells": ["" if cell is None else _cell(cell) for cell in cells],
         "image": pixels or _image(content.rows.images.get(key)),
     }
+
+
+def _cell(text: str) -> str:
+    """Return a cell as it is shown: a number of many digits rounded.
+
+    >>> _cell("-2.025277218280263"), _cell("0012"), _cell("1.2.3456789")
+    ('-2.02528', '0012', '1.2.3456789')
+    """
+    return f"{float(text):.6g}" if _MANY_DIGITS.fullmatch(text) else short(text, _CELL)
 
 
 class _Pixels:
