@@ -40,7 +40,8 @@ def read(directory: Path) -> str:
         if {name for name in os.listdir(directory) if not name.startswith(".")} != NAMES:
             return "partial"
         summary = json.loads((directory / "summary.json").read_text())
-        rows = [pq.read_table(f"{directory}/{name}").num_rows for name in ("assignments", "exemplars", "trace")]
+        names = ("assignments", "exemplars", "trace", "quality")
+        *rows, _ = (pq.read_table(f"{directory}/{name}").num_rows for name in names)
     except (OSError, ValueError):
         return "partial"
     whole = rows == [summary["n_points"], summary["n_clusters"], summary["n_iter"]]

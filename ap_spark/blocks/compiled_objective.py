@@ -150,14 +150,16 @@ def extras(
     first: NDArray[np.int32],
     best: Integers,
     fallback: Integers,
-    place: NDArray[np.int32],
+    closable: Flags,
 ) -> Found:
-    """Add up what a swap brings beyond closing one point and opening the other; see `objective.extras`."""
-    sums = np.zeros((place.max(initial=-1) + 1, len(place)), np.int64)
+    """Find what swaps bring beyond closing the one and opening the other; see `objective.extras`."""
+    found, values = [np.empty(0, np.int64)], [[np.empty(0, np.int64), np.empty(0, np.int64)]]
     for block, similarity in parts:
         matrix = block.rows, block.starts, block.columns
-        _extras(*matrix, similarity, is_exemplar, first, best, fallback, place, sums)
-    return Found(np.empty(0, np.int64), [], sums)
+        opened, closed, extra = _extras(*matrix, similarity, is_exemplar, first, best, fallback, closable)
+        found.append(opened)
+        values.append([closed, extra])
+    return joined(found, values, np.empty((0, len(closable)), np.int64))
 
 
 @jit
@@ -170,23 +172,34 @@ def _extras(
     first: NDArray[np.int32],
     best: Integers,
     fallback: Integers,
-    place: NDArray[np.int32],
-    sums: Integers,
-) -> None:
+    closable: Flags,
+) -> tuple[Integers, Integers, Integers]:
     found = np.empty(np.diff(starts).max(), np.int64)
+    most = len(rows)
     for j in range(len(rows)):
-        i, row = rows[j], slice(starts[j], starts[j + 1])
-        is_open = is_exemplar[i]
-        of_row = place[i if is_open else first[i]]
-        if of_row < 0:
-            continue
-        s, k = similarity[row], columns[row]
-        low = best[i] if is_open else fallback[i]
-        if not is_open:
-            sums[of_row, i] += best[i] - low
-        for e in found[: _find_larger(s, low, found)]:
-            if not is_exemplar[k[e]] and k[e] != i:
-                sums[of_row, k[e]] += (s[e] if is_open else min(s[e], best[i])) - low
+        i = rows[j]
+        if closable[i if is_exemplar[i] else first[i]]:
+            low = best[i] if is_exemplar[i] else fallback[i]
+            most += _find_larger(similarity[starts[j] : starts[j + 1]], low, found)
+    opened, closed, extra = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.int64)
+    count = 0
+    for j in range(len(rows)):
+        i = rows[j]
+        if not is_exemplar[i] and closable[first[i]]:
+            opened[count], closed[count], extra[count] = i, first[i], best[i] - fallback[i]
+            count += 1
+    for j in range(len(rows)):
+        i, row, is_open = rows[j], slice(starts[j], starts[j + 1]), is_exemplar[rows[j]]
+        exemplar = i if is_open else first[i]
+        if closable[exemplar]:
+            s, k = similarity[row], columns[row]
+            low = best[i] if is_open else fallback[i]
+            for e in found[: _find_larger(s, low, found)]:
+                if not is_exemplar[k[e]] and k[e] != i:
+                    reached = s[e] if is_open else min(s[e], best[i])
+                    opened[count], closed[count], extra[count] = k[e], exemplar, reached - low
+                    count += 1
+    return opened[:count], closed[:count], extra[:count]
 
 
 def refusals(parts: UnitParts, rank: NDArray[np.int32], none: int) -> Found:

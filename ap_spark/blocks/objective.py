@@ -166,9 +166,9 @@ def extras(
     first: NDArray[np.int32],
     best: Integers,
     fallback: Integers,
-    place: NDArray[np.int32],
+    closable: Flags,
 ) -> Found:
-    """Add up what a swap of any exemplar for any point brings beyond closing the one and opening the other.
+    """Find what swaps of an exemplar for a point bring beyond closing the one and opening the other.
 
     A row whose exemplar is closed would fall back on its second best, and has the opened one instead where that is
     better. (The *extra* of Resende & Werneck, European Journal of Operational Research 174, 2006, section 3.)
@@ -178,31 +178,33 @@ def extras(
     parts
     is_exemplar, first, best, fallback
         See `gains`.
-    place : int32, shape (n_points,)
-        Of the exemplars that are looked at, from 0; -1 elsewhere. Their members have a fallback.
+    closable : bool, shape (n_points,)
+        The exemplars that are looked at. Their members have a fallback.
 
     Returns
     -------
     Found
-        Sums of a column k, one for each place. No values of rows.
+        ``rows`` has k, a point to open; the values are the exemplar to close, and what a row has to add for this pair,
+        at least 0. Pairs of which nothing is said have nothing to add.
     """
-    sums = np.zeros((place.max(initial=-1) + 1, len(place)), np.int64)
+    found, values = [np.empty(0, np.int64)], [[np.empty(0, np.int64), np.empty(0, np.int64)]]
     for block, similarity in parts:
         rows, is_open = block.rows, is_exemplar[block.rows]
-        of_row = place[np.where(is_open, rows, first[rows])]
+        of_row = np.where(is_open, rows, first[rows]).astype(np.int64)
         low = np.where(is_open, best[rows], fallback[rows])
-        own = ~is_open & (of_row >= 0)
-        sums[of_row[own], rows[own]] += (best - fallback)[rows[own]]
+        own = ~is_open & closable[of_row]
+        found.append(rows[own])
+        values.append([of_row[own], best[rows[own]] - low[own]])
 
-        entry = similarity > np.repeat(np.where(of_row >= 0, low, np.iinfo(np.int64).max), np.diff(block.starts))
+        entry = similarity > np.repeat(np.where(closable[of_row], low, np.iinfo(np.int64).max), np.diff(block.starts))
         entry &= ~is_exemplar[block.columns]
         entry[block.diagonal] = False
         (entries,) = np.nonzero(entry)
         row = np.searchsorted(block.starts, entries, side="right") - 1
-        s = similarity[entries]
-        reached = np.where(is_open[row], s, np.minimum(s, best[rows[row]]))
-        np.add.at(sums, (of_row[row], block.columns[entries]), reached - low[row])
-    return Found(np.empty(0, np.int64), [], sums)
+        reached = np.where(is_open[row], similarity[entries], np.minimum(similarity[entries], best[rows[row]]))
+        found.append(block.columns[entries].astype(np.int64))
+        values.append([of_row[row], reached - low[row]])
+    return joined(found, values, np.empty((0, len(closable)), np.int64))
 
 
 def refusals(parts: UnitParts, rank: NDArray[np.int32], none: int) -> Found:

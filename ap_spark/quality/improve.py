@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ap_spark.blocks.kernel import Flags
 from ap_spark.quality.bound import Bound
 from ap_spark.quality.polish import bring_to, exchange, polish
-from ap_spark.quality.problem import Problem
+from ap_spark.quality.problem import FETCHED_EDGES, Problem
 from ap_spark.quality.proof import core_of, solve
 from ap_spark.quality.solution import Solution, evaluate, recombine
 
@@ -22,7 +22,7 @@ __all__ = ["Goal", "Improved", "Step", "Told", "improve", "most_passes"]
 
 Told = Callable[["Step"], None]
 
-_TINY, _SMALL, _LARGE = 50_000, 500_000, 10_000_000  # edges
+_TINY, _SMALL, _LARGE = 50_000, 500_000, FETCHED_EDGES  # edges
 # Passes of the bound at most, those without a smaller bound before steps are halved, and those between two looks at
 # what it would open. In small graphs passes cost next to nothing; in tiny ones what is looked at is polished by itself.
 # In large ones a pass is a job: bounding is to take no longer than the iterations did.
@@ -132,7 +132,7 @@ def improve(problem: Problem, is_exemplar: Flags, goal: Goal, told: Told | None 
     Improved
     """
     keep_count = goal.clusters is not None
-    is_tiny, is_small, is_large = (problem.n_edges <= _TINY, problem.n_edges <= _SMALL, problem.n_edges > _LARGE)
+    is_tiny, is_small, is_large = problem.n_edges <= _TINY, problem.n_edges <= _SMALL, problem.n_edges > _LARGE
     smallest: int | None = None
     rounds = 0
     steps: list[Step] = []
@@ -157,7 +157,8 @@ def improve(problem: Problem, is_exemplar: Flags, goal: Goal, told: Told | None 
 
     solution = evaluate(problem, is_exemplar, keep_count=True)
     if goal.polish and goal.clusters is not None:
-        solution = bring_to(problem, polished(solution, is_kept=False), goal.clusters)
+        solution = polish(problem, solution, keep_count=True, told=partial(tell_round, is_kept=False))
+        solution = bring_to(problem, solution, goal.clusters)
     steps.append(Step("start", 0, solution.netsim * problem.unit, None))
     if goal.polish:
         solution = polished(solution)

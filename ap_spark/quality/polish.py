@@ -3,7 +3,8 @@
 A round makes many moves at once. A move *touches* the rows that store an edge to the points that it opens or closes,
 and these points themselves. Every row picks the best move that touches it; a move is made where all rows that it
 touches have picked it. So no two moves of a round share a row, and their gains add up exactly. The best move of all is
-always made: a round without a move is the last.
+always made: a round without a move is the last. `exchange` is another search, for a given number of exemplars: its
+swaps may share rows, and are tried.
 
 The gain of a swap follows Resende & Werneck (European Journal of Operational Research 174, 2006).
 """
@@ -15,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
 
 from ap_spark.blocks.kernel import Flags, Integers
 from ap_spark.blocks.objective import NONE, extras, gains, refusals
@@ -29,7 +31,6 @@ _SMALL = 2_000_000  # edges: a round takes no time
 _OPEN, _CLOSE, _SWAP = 1, 2, 3
 _NO_GAIN = NONE
 _SHARE_EXCHANGED = 5  # one exemplar in so many is exchanged at once, then ever fewer
-_MOST_PAIRS = 20_000_000  # of exemplars and points, whose gains are held at once
 
 
 def polish(
@@ -61,7 +62,7 @@ def polish(
     """
     kinds = (_SWAP,) if keep_count else (_OPEN, _CLOSE, _SWAP)
     if max_rounds is None:
-        max_rounds = MAX_ROUNDS + (solution.n_clusters if problem.n_edges <= _SMALL else 0)
+        max_rounds = _most_rounds(problem, solution)
     for _ in range(max_rounds):
         gain, kind = _moves(problem, solution, kinds, keep_count=keep_count)
         (points,) = np.nonzero(gain > 0)
@@ -87,23 +88,19 @@ def bring_to(problem: Problem, solution: Solution, clusters: int) -> Solution:
 
 
 def exchange(
-    problem: Problem,
-    solution: Solution,
-    *,
-    max_rounds: int = MAX_ROUNDS,
-    told: Callable[[Solution], None] = lambda solution: None,
+    problem: Problem, solution: Solution, *, told: Callable[[Solution], None] = lambda solution: None
 ) -> Solution:
-    """Swap any exemplars for any points, until no such swap makes the net similarity larger.
+    """Swap any exemplars for any points, and polish, until no such swap makes the net similarity larger.
 
     `polish` swaps an exemplar for one of its members. Here one cluster is given up for another one somewhere else, as
-    in PAM (Kaufman & Rousseeuw, 1990). A round swaps many at once if that is better than what there is, else fewer. The
-    last ones go one by one. Exemplars with a member that no other one can serve stay.
+    in PAM (Kaufman & Rousseeuw, 1990). A round swaps many at once, whether or not they share rows, if that is better
+    than what there is; else fewer, at last one. Exemplars with a member that no other one can serve stay. There are as
+    many rounds at most as those of `polish`.
 
     Parameters
     ----------
     problem : Problem
     solution : Solution
-    max_rounds : int
     told : callable
         Called with the solution after each round.
 
@@ -113,10 +110,15 @@ def exchange(
         With as many exemplars, and at least the same net similarity.
     """
     together = max(1, solution.n_clusters // _SHARE_EXCHANGED)
-    for _ in range(max_rounds):
+    for _ in range(_most_rounds(problem, solution)):
         opened, closed = _swaps(problem, solution)
         if not len(opened):
-            break
+            polished = polish(problem, solution, keep_count=True, told=told)
+            if polished is solution:
+                break
+            solution = polished
+            continue
+        together = min(together, len(opened))
         while True:
             is_exemplar = solution.is_exemplar.copy()
             is_exemplar[closed[:together]] = False
@@ -129,6 +131,10 @@ def exchange(
         solution = other
         told(solution)
     return solution
+
+
+def _most_rounds(problem: Problem, solution: Solution) -> int:
+    return MAX_ROUNDS + (solution.n_clusters if problem.n_edges <= _SMALL else 0)
 
 
 class _Gains(NamedTuple):
@@ -208,26 +214,29 @@ def _moves(
 
 def _swaps(problem: Problem, solution: Solution) -> tuple[Integers, Integers]:
     """Return points to open, and for each an exemplar to close, the best first; each exemplar once."""
-    is_exemplar, first = solution.is_exemplar, solution.first
+    is_exemplar, n_points = solution.is_exemplar, problem.n_points
     found = _gains(problem, solution, keep_count=True)
-    (closable,) = np.nonzero(is_exemplar & ~found.alone & ~problem.forced & (found.lacking == 0))
+    closable = is_exemplar & ~found.alone & ~problem.forced & (found.lacking == 0)
+    if not closable.any():
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    parts, _ = problem.visit(extras, is_exemplar, solution.first, solution.best, found.fallback, closable)
+    k, e, extra = (
+        np.concatenate(arrays) for arrays in zip(*((part.rows, *part.values) for part in parts), strict=True)
+    )
+    added = coo_array((extra, (k, e)), shape=(n_points, n_points)).tocsr()
+
+    # For points without anything to add to a pair, the exemplar that costs least.
+    cost = np.where(closable, found.closed + found.leaving, _NO_GAIN)
     (member,) = np.nonzero(~is_exemplar)
-    gain, old = np.zeros(len(member), np.int64), np.full(len(member), -1)
-    step = max(1, _MOST_PAIRS // problem.n_points)
-    for start in range(0, len(closable), step):
-        some = closable[start : start + step]
-        place = np.full(len(first), -1, np.int32)
-        place[some] = np.arange(len(some))
-        _, extra = problem.visit(extras, is_exemplar, first, solution.best, found.fallback, place)
-        extra += (found.closed + found.leaving)[place >= 0][:, None]
-        best = extra.argmax(axis=0)[member]
-        of_best = extra[best, member] + found.opened[member]
-        better = of_best > gain
-        gain[better], old[better] = of_best[better], some[best[better]]
-    order = np.lexsort((member, -gain))[: np.count_nonzero(gain)]
-    _, each = np.unique(old[order], return_index=True)
-    order = order[np.sort(each)]
-    return member[order], old[order]
+    opened = np.append(np.repeat(np.arange(n_points), np.diff(added.indptr)), member)
+    closed = np.append(added.indices, np.full(len(member), cost.argmax()))
+    gain = np.append(added.data, np.zeros(len(member), np.int64)) + found.opened[opened] + cost[closed]
+    (better,) = np.nonzero(gain > 0)
+    order = better[np.lexsort((closed[better], opened[better], -gain[better]))]
+    for points in (opened, closed):
+        _, each = np.unique(points[order], return_index=True)
+        order = order[np.sort(each)]
+    return opened[order], closed[order]
 
 
 def _make(

@@ -20,9 +20,9 @@ from ap_spark.exact_sum import unit_of
 from ap_spark.graph.array_graph import ArrayGraph
 from ap_spark.graph.block_graph import BlockGraph
 
-__all__ = ["Problem", "local_problem", "problem_of"]
+__all__ = ["FETCHED_EDGES", "Problem", "local_problem", "problem_of"]
 
-_FETCHED_EDGES = 10_000_000
+FETCHED_EDGES = 10_000_000
 
 Visit = Callable[..., tuple[Sequence[Found], Integers]]
 
@@ -141,7 +141,7 @@ def problem_of(graph: ArrayGraph) -> Iterator[Problem]:
     Up to 10 million edges are fetched to the driver, 120 MB: there a pass costs its arithmetic alone. More stay where
     they are, and a pass is a job.
     """
-    if graph.n_edges <= _FETCHED_EDGES or not isinstance(graph, BlockGraph):
+    if graph.n_edges <= FETCHED_EDGES or not isinstance(graph, BlockGraph):
         fetched = [_as_block(*arrays) for arrays in graph.blocks.visit(_whole)] if graph.n_edges else []
         yield local_problem(fetched, graph.preferences)
         return

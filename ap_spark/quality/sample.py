@@ -16,10 +16,11 @@ from ap_spark.similarity.metrics import Floats, Metric
 
 __all__ = ["polished_on_sample"]
 
-_MOST_EDGES = 10_000_000  # of the sample
+_MOST_EDGES, _MOST_NUMBERS = 10_000_000, 50_000_000  # of the sample, and in the features of its points
 _POINTS_A_CLUSTER, _FEWEST_POINTS = 200, 10_000  # of the sample: with fewer, exemplars would suit the sample alone
-# A point of the sample stores its similarities to the nearest of the candidates, so many that about _EXEMPLARS_AMONG of
-# them are exemplars: to more of them where exemplars are few, since then a swap moves points far.
+# A point of the sample stores _STORED / K similarities, to the nearest of the candidates: many where clusters are few,
+# since then a swap moves points far. Candidates are so many that about _EXEMPLARS_AMONG of those that a point stores
+# are exemplars, or at least as many as a point stores.
 _STORED, _FEWEST_STORED = 100_000, 50
 _EXEMPLARS_AMONG = 10
 
@@ -40,14 +41,14 @@ def polished_on_sample(members: Members, under: Under, preference: float, *, kee
     Returns
     -------
     Heads or None
-        None where a sample shows too little of each cluster, or the metric is a function.
+        None where a sample that shows enough of each cluster would be too large, or the metric is a function.
     """
     heads, count = under.heads, len(under.heads)
     if not isinstance(members.metric, Metric):
         return None
     wanted = min(members.n_points, max(_POINTS_A_CLUSTER * count, _FEWEST_POINTS))
     stored = min(max(_STORED // count, _FEWEST_STORED), _MOST_EDGES // wanted)
-    if stored < _FEWEST_STORED:
+    if stored < _FEWEST_STORED or wanted * heads.vectors.shape[1] > _MOST_NUMBERS:
         return None
     sample = members.sample(wanted)
     candidates = _candidates(sample, under, max(stored, stored * count // _EXEMPLARS_AMONG), members.metric)
@@ -68,15 +69,15 @@ def polished_on_sample(members: Members, under: Under, preference: float, *, kee
 def _candidates(sample: Heads, under: Under, wanted: int, metric: Metric) -> Positions:
     """Return the places of at most so many points that may become exemplars.
 
-    Half of them are those nearest to the centers of the clusters, for where a cluster has many members, few of them are
-    as good as its exemplar. The others are anywhere.
+    Half of them are those nearest to the centers of the clusters, where the metric has any: of many members few are as
+    good as the exemplar. The others are anywhere.
     """
     if wanted >= len(sample):
         return np.arange(len(sample))
     near = np.empty(0, np.int64)
     if under.items.has_centers:
         wanted //= 2
-        centers, each = under.items.centers, min(max(1, wanted // len(under.heads)), len(sample))
+        centers, each = under.items.centers, max(1, wanted // len(under.heads))
         _, near, _ = nearest(centers, sample.vectors, np.full(len(centers), -1), each, metric)
     return np.union1d(near, np.arange(0, len(sample), -(-len(sample) // wanted)))
 

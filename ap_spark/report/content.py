@@ -159,12 +159,14 @@ def gather(
     members = ends_of_clusters(assignments, of_largest, ENDS, max(MATRIX // max(len(of_largest), 1), 2))
     given = result.points if points is None else points
     known = None if given is None or without_points else KnownPoints.of(given)
+    if known is not None and are_few and points is None:  # these are all of the run's, and no more
+        known = known.read()
     sample = by_chance(_as_assignments(result.exemplars) if known is None else assignments, SAMPLE)
     heads = clusters[clusters["label"].isin({*sample["label"], *of_largest})][["label", "exemplar"]]
     features = head_features = member_features = None
     if known is not None:
         ids = [column.astype(str) for column in (sample["id"], heads["exemplar"], members["id"])]
-        by_id = known.some(pd.concat(ids).drop_duplicates(), are_few=are_few)
+        by_id = known.some(pd.concat(ids).drop_duplicates())
         _check_same(result, of_largest, by_id)
         features, head_features, member_features = (matrix_of(by_id[id] for id in some) for some in ids)
         names = known.names if names is None else names
@@ -194,7 +196,7 @@ def gather(
         metric=metric,
         are_exemplars=known is None,
         feature_names=names if names and features is not None and len(names) == features.shape[1] else None,
-        rows=Rows() if rows is None else rows_of(rows, shown, are_few=are_few),
+        rows=Rows() if rows is None else rows_of(rows, shown),
     )
 
 

@@ -37,15 +37,8 @@ def with_labels(table: Any, labels: Sequence[int]) -> pd.DataFrame:
     return found
 
 
-def with_ids(table: DataFrame, ids: pd.Series, *, is_small: bool = False) -> pd.DataFrame:
-    """Return the rows of a table of Spark (id, ...) with these ids. Ids are compared as strings.
-
-    A small table is read as a whole, which takes a job less.
-    """
-    if is_small:
-        all_rows = _in_pandas(table)
-        found: pd.DataFrame = all_rows[all_rows["id"].astype(str).isin(ids)]
-        return found
+def with_ids(table: DataFrame, ids: pd.Series) -> pd.DataFrame:
+    """Return the rows of a table of Spark (id, ...) with these ids. Ids are compared as strings."""
     wanted = table.sparkSession.createDataFrame(pa.table({"key": pa.array(ids.astype(str), pa.string())}))
     return _in_pandas(table.join(F.broadcast(wanted), F.col("id").cast("string") == F.col("key"), "left_semi"))
 

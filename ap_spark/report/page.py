@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import os
 import re
 import tempfile
@@ -261,10 +262,11 @@ def _member(content: Content, id: object, similarity: float | None, pixels: str)
 def _cell(text: str) -> str:
     """Return a cell as it is shown: a number of many digits rounded.
 
-    >>> _cell("-2.025277218280263"), _cell("0012"), _cell("1.2.3456789")
-    ('-2.02528', '0012', '1.2.3456789')
+    >>> _cell("-2.025277218280263"), _cell("1700000000.1234567"), _cell("0012")
+    ('-2.02528', '1,700,000,000', '0012')
     """
-    return f"{float(text):.6g}" if _MANY_DIGITS.fullmatch(text) else short(text, _CELL)
+    has_many = _MANY_DIGITS.fullmatch(text) and math.isfinite(float(text))
+    return _number(float(text)) if has_many else short(text, _CELL)
 
 
 class _Pixels:

@@ -44,14 +44,13 @@ class KnownPoints:
                 return cls(table, names)
         return cls(as_points(to_spark(points, "points")), names)
 
-    def some(self, ids: pd.Series, *, are_few: bool) -> dict[str, Floats]:
-        """Return the features of the points with these ids, by the id as a string.
+    def read(self) -> KnownPoints:
+        """Return them as a table of pandas, read at once."""
+        is_read = not isinstance(self.table, DataFrame)
+        return self if is_read else KnownPoints(self.table.toArrow().to_pandas(), self.names)
 
-        Parameters
-        ----------
-        ids : Series of str
-        are_few : bool
-            Whether the points may be read as a whole.
+    def some(self, ids: pd.Series) -> dict[str, Floats]:
+        """Return the features of the points with these ids, by the id as a string.
 
         Raises
         ------
@@ -59,10 +58,7 @@ class KnownPoints:
             If an id is not there, or given twice.
         """
         table = self.table
-        if isinstance(table, DataFrame):
-            found = with_ids(table, ids, is_small=are_few)
-        else:
-            found = table[table["id"].astype(str).isin(ids)]
+        found = with_ids(table, ids) if isinstance(table, DataFrame) else table[table["id"].astype(str).isin(ids)]
         keys = found["id"].astype(str)
         if keys.duplicated().any():
             raise InputError(f"points must have each id once, but {keys[keys.duplicated()].iloc[0]!r} is given twice")

@@ -36,7 +36,7 @@ class Rows:
     images: dict[str, bytes] = field(default_factory=dict)
 
 
-def rows_of(table: Any, ids: pd.Series, *, are_few: bool = False) -> Rows:
+def rows_of(table: Any, ids: pd.Series) -> Rows:
     """Return the rows of some ids.
 
     Parameters
@@ -45,15 +45,13 @@ def rows_of(table: Any, ids: pd.Series, *, are_few: bool = False) -> Rows:
         Whatever columns: the id is in a column id, or in the index of pandas. The first eight columns are shown,
         and the first one of bytes as an image. A table that `read_points_of_command` has read has chosen them already.
     ids : Series of str
-    are_few : bool
-        Whether the cells may be read as a whole. Images are large, and never are.
 
     Raises
     ------
     InputError
         If there is no such table, or none of the ids is in it.
     """
-    rows = _of_pandas(table, ids) if isinstance(table, pd.DataFrame) else _of_spark(table, ids, are_few)
+    rows = _of_pandas(table, ids) if isinstance(table, pd.DataFrame) else _of_spark(table, ids)
     if len(ids) and not rows.cells:
         raise InputError(
             f"rows must be those of the result, but id {ids.iloc[0]!r} is not among them, and no other one that is "
@@ -87,14 +85,14 @@ def _text(cell: Any) -> str | None:
     return None if is_missing else str(cell)
 
 
-def _of_spark(table: Any, ids: pd.Series, are_few: bool) -> Rows:
+def _of_spark(table: Any, ids: pd.Series) -> Rows:
     frame = to_spark(table, "rows")
     if "id" not in frame.columns:
         raise InputError(f"rows must have their ids in a column 'id', but there are {', '.join(frame.columns)}")
     names = None if CELLS not in frame.columns else frame.schema[CELLS].metadata.get("names")
     if names is None:
         frame, names = _chosen(frame)
-    found = with_ids(frame, ids, is_small=are_few and IMAGE not in frame.columns)
+    found = with_ids(frame, ids)
     shown = found["id"].astype(str).tolist()
     cells = {id: list(row) for id, row in zip(shown, found[CELLS], strict=True)}
     return Rows(names, cells, _images(shown, found[IMAGE].tolist() if IMAGE in found.columns else []))

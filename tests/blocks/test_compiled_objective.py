@@ -64,13 +64,10 @@ def of_gains(graph: Graph, rng: np.random.Generator, s: NDArray[np.int64]) -> Ar
 
 
 def of_extras(graph: Graph, rng: np.random.Generator, s: NDArray[np.int64]) -> Arguments:
-    """Some of the exemplars that could be closed."""
+    """Some of the exemplars that could be closed are looked at."""
     is_exemplar, first, best, fallback, lacks = of_gains(graph, rng, s)
     closable = is_exemplar & (best != NONE) & (np.bincount(first[lacks], minlength=graph.n) == 0)
-    some = np.flatnonzero(closable & (rng.random(graph.n) < 0.8))
-    place = np.full(graph.n, -1, np.int32)
-    place[some] = np.arange(len(some))
-    return is_exemplar, first, best, fallback, place
+    return is_exemplar, first, best, fallback, closable & (rng.random(graph.n) < 0.8)
 
 
 def of_refusals(graph: Graph, rng: np.random.Generator, s: NDArray[np.int64]) -> Arguments:

@@ -56,7 +56,7 @@ def test_passes_over_blocks_are_those_in_this_process(
     fetched = graph_of(frame, 1)
     expected = improved(fetched, goal)
     fetched.release()
-    monkeypatch.setattr(module, "_FETCHED_EDGES", 0)
+    monkeypatch.setattr(module, "FETCHED_EDGES", 0)
     monkeypatch.setattr(store, "_COLLECTED_BYTES", collected)
     graph = graph_of(frame, 3)
     assert improved(graph, goal) == expected
@@ -81,7 +81,7 @@ def test_compiled_passes_take_the_floats_of_a_file(name: str) -> None:
 
 @pytest.mark.long
 def test_a_block_that_is_lost_on_the_way_is_written_again(frame: Frame, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_FETCHED_EDGES", 0)
+    monkeypatch.setattr(module, "FETCHED_EDGES", 0)
     graph = graph_of(frame, 3)
     path = Path(graph.blocks.found[1].path)
     expected = improved(graph, Goal(passes=2))

@@ -38,11 +38,9 @@ def test_rows_by_label_and_by_id(spark: SparkSession) -> None:
     some = with_labels(frame, [1, 4])
     assert some["label"].tolist() == sorted(TABLE.dropna()["label"][TABLE.dropna()["label"].isin([1, 4])])
     assert with_labels(TABLE, [1, 4])["label"].unique().tolist() == [1, 4]
+    assert set(with_ids(frame, pd.Series(["p011", "p200", "nobody"]))["id"]) == {"p011", "p200"}
     numbered = spark.createDataFrame(pd.DataFrame({"id": [1, 2, 3]}))
-    for is_small in (False, True):
-        found = with_ids(frame, pd.Series(["p011", "p200", "nobody"]), is_small=is_small)
-        assert set(found["id"]) == {"p011", "p200"}
-        assert with_ids(numbered, pd.Series(["2"]), is_small=is_small)["id"].tolist() == [2]
+    assert with_ids(numbered, pd.Series(["2"]))["id"].tolist() == [2]
 
 
 @pytest.mark.parametrize("is_spark", [False, True])
