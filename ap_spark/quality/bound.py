@@ -48,7 +48,9 @@ class Bound:
     solution : Solution
         At the numbers that it begins with, its members and exemplars share what their clusters count.
     patience : int
-        Passes without a smaller bound after which steps are halved.
+        Passes in a row that gain too little after which steps are halved.
+    least_gain : float
+        What a pass has to gain, as a share of the gap that is left.
     clusters : int, optional
         Bound only clusterings with so many exemplars: then the so many largest C(k) are added, whatever their sign.
 
@@ -60,10 +62,18 @@ class Bound:
         The points that the last pass would open: near a good bound they are near to good exemplars.
     """
 
-    def __init__(self, problem: Problem, solution: Solution, *, patience: int, clusters: int | None = None) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        solution: Solution,
+        *,
+        patience: int,
+        least_gain: float = 0.0,
+        clusters: int | None = None,
+    ) -> None:
         self._problem = problem
         self._clusters = clusters
-        self._patience = patience
+        self._patience, self._least_gain = patience, least_gain
         exemplar = solution.exemplar
         size = np.bincount(exemplar, minlength=problem.n_points)
         share = problem.preference[exemplar] // size[exemplar]
@@ -128,8 +138,11 @@ class Bound:
         self._now = self._step(self._now.v, self._now.direction, self._now.is_open, step)
         self._length = _squared(self._now.direction)
         self._share += (self._now.is_open - self._share) * _RECENT
-        if self._now.bound < self._best.bound:
-            self._best, self._failures = self._now, 0
+        gained, left = self._best.bound - self._now.bound, self._best.bound - known
+        if gained > 0:
+            self._best = self._now
+        if float(gained) > self._least_gain * float(left):
+            self._failures = 0
             return
         self._failures += 1
         if self._failures == self._patience:

@@ -23,11 +23,12 @@ __all__ = ["Goal", "Improved", "Step", "Told", "improve", "most_passes"]
 Told = Callable[["Step"], None]
 
 _TINY, _SMALL, _LARGE = 50_000, 500_000, FETCHED_EDGES  # edges
-# Passes of the bound at most, those without a smaller bound before steps are halved, and those between two looks at
-# what it would open. In small graphs passes cost next to nothing; in tiny ones what is looked at is polished by itself.
-# In large ones a pass is a job: bounding is to take no longer than the iterations did.
+# Passes of the bound at most, those that gain too little before steps are halved, and those between two looks at what it
+# would open. In small graphs passes cost next to nothing; in tiny ones what is looked at is polished by itself. In large
+# ones a pass is a job: bounding is to take no longer than the iterations did, and steps are halved earlier.
 _PASSES, _PASSES_IF_SMALL, _PASSES_IF_LARGE = 200, 400, 100
 _PATIENCE, _PATIENCE_IF_SMALL = 4, 10
+_LEAST_GAIN_IF_LARGE = 0.01
 _LOOK_EVERY, _LOOK_EVERY_IF_SMALL = 10, 5
 _PROVED_AT_ONCE = 2_000  # variables that a solver is given without being asked for
 _PROVED_ON_REQUEST = 200_000
@@ -167,7 +168,13 @@ def improve(problem: Problem, is_exemplar: Flags, goal: Goal, told: Told | None 
 
     passes = goal.passes or most_passes(problem.n_edges)
     look_every = _LOOK_EVERY_IF_SMALL if is_small else _LOOK_EVERY
-    bound = Bound(problem, solution, patience=_PATIENCE_IF_SMALL if is_small else _PATIENCE, clusters=goal.clusters)
+    bound = Bound(
+        problem,
+        solution,
+        patience=_PATIENCE_IF_SMALL if is_small else _PATIENCE,
+        least_gain=_LEAST_GAIN_IF_LARGE if is_large else 0.0,
+        clusters=goal.clusters,
+    )
     for done in range(1, passes + 1):
         smallest = bound.smallest
         if bound.has_ended or smallest - solution.netsim <= goal.gap * abs(solution.netsim):
