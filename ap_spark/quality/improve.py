@@ -23,9 +23,9 @@ __all__ = ["Goal", "Improved", "Step", "Told", "improve", "most_passes"]
 Told = Callable[["Step"], None]
 
 _TINY, _SMALL, _LARGE = 50_000, 500_000, FETCHED_EDGES  # edges
-# Passes of the bound at most, those that gain too little before steps are halved, and those between two looks at what it
-# would open. In small graphs passes cost next to nothing; in tiny ones what is looked at is polished by itself. In large
-# ones a pass is a job: bounding is to take no longer than the iterations did, and steps are halved earlier.
+# Passes of the bound at most, those that gain too little before steps are halved, and those between two looks at what
+# it would open. In small graphs passes cost next to nothing; in tiny ones what is looked at is polished by itself. In
+# large ones a pass is a job: bounding is to take no longer than the iterations did, and steps are halved earlier.
 _PASSES, _PASSES_IF_SMALL, _PASSES_IF_LARGE = 200, 400, 100
 _PATIENCE, _PATIENCE_IF_SMALL = 4, 10
 _LEAST_GAIN_IF_LARGE = 0.01
