@@ -123,13 +123,14 @@ def propagate(
     checkpoint = watch.checkpoint
 
     def ending(done: Iteration, *, reached: bool) -> Ending:
-        """Return whether exemplars that stand still serve all points; where not, nobody asks until they change."""
+        """Return whether exemplars that stand still serve all points, or nearly; where not, nobody asks until they change."""
         if not reached:
             return "stopped"
-        if not graph.is_complete and engine.unserved():
+        unserved = 0 if graph.is_complete else engine.unserved()
+        if unserved and done.unsettled + unserved > stability.tolerated:
             stability.refuse(done)
             return "stopped"
-        return "settled" if done.unsettled else "converged"
+        return "settled" if done.unsettled or unserved else "converged"
 
     stop = False
     end: Ending = "stopped"
