@@ -123,7 +123,7 @@ def propagate(
     checkpoint = watch.checkpoint
 
     def ending(done: Iteration, *, reached: bool) -> Ending:
-        """Return whether exemplars that stand still serve all points, or nearly; where not, nobody asks until they change."""
+        """Return whether exemplars that stand still serve nearly all points. If not, nobody asks until they change."""
         if not reached:
             return "stopped"
         unserved = 0 if graph.is_complete else engine.unserved()

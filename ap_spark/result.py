@@ -74,7 +74,7 @@ class Summary:
         ``(upper_bound - netsim) / |netsim|``: how far this clustering can be from the best, at most. 0 is proved best.
         None where there is no bound, or netsim is 0.
     promoted : int
-        Points made exemplars because they store no edge to one; 0 where the run converged.
+        Points made exemplars because they store no edge to one, before polishing; 0 where the run converged.
     seconds : dict
         By stage.
     tried : list of dict
@@ -119,7 +119,7 @@ class Summary:
         """Return the run in a few lines, for a person."""
         after = f"after {self.n_iter:,} iterations"
         if self.ending == "settled":
-            state = f"settled {after} but for {self.unsettled:,} of {self.n_points:,} points"
+            state = f"settled {after} but for {self.unsettled + self.promoted:,} of {self.n_points:,} points"
         else:
             state = f"{'converged' if self.converged else 'NOT converged'} {after}"
         engine = _ENGINES.get(self.engine, f"{self.engine} engine")

@@ -595,7 +595,8 @@ def format_not_converged(summary: Summary) -> str:
     """Say after how many iterations a run has not converged, and which points lack an exemplar."""
     words = f"after {format_count(summary.n_iter, 'iteration')}"
     if summary.ending == "settled":
-        return f"{words}, settled but for {summary.unsettled:,} of {format_count(summary.n_points, 'point')}"
+        left = summary.unsettled + summary.promoted
+        return f"{words}, settled but for {left:,} of {format_count(summary.n_points, 'point')}"
     if not summary.n_clusters:
         words += ", and there is no exemplar yet"
     elif summary.promoted:

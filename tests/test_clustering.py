@@ -16,7 +16,7 @@ from pyspark.sql import DataFrame, SparkSession
 from sklearn.cluster import affinity_propagation as sklearn_affinity_propagation
 from sklearn.datasets import make_blobs
 
-from ap_spark import InputError, Iteration, SettingError, cluster_points, describe
+from ap_spark import InputError, Iteration, Quality, SettingError, cluster_points, describe
 from ap_spark.clusters import make_clusters
 from ap_spark.convergence import Stability
 from ap_spark.engines.dataframe import DataFrameEngine
@@ -278,6 +278,23 @@ def test_exemplars_that_leave_points_without_are_refused_and_the_run_goes_on(
         assert (clustering.converged, clustering.n_iter, clustering.summary.promoted) == (False, max_iter, 3)
         words = f"not converged after {max_iter} iterations, and 3 of 5 points store no edge to an exemplar"
         assert words in caplog.text
+
+
+@pytest.mark.parametrize(("pairs", "promoted"), [(300, 3), (200, 0)])
+def test_few_points_without_an_exemplar_do_not_keep_a_run_from_ending(
+    spark: SparkSession, frame: Frame, pairs: int, promoted: int
+) -> None:
+    """Pairs that have each other, and three points as above: as many as may be left of 603, and more than of 403."""
+    edges = [(2 * n + end, 2 * n + 1 - end, -1.0) for n in range(pairs) for end in (0, 1)]
+    three = range(2 * pairs, 2 * pairs + 3)
+    edges += [(i, k, -2.0) for i in three for k in three if i != k]
+    preferences = [(i, -1e6 if i in three else -9.0 if i % 2 else -0.5) for i in range(2 * pairs + 3)]
+    table = spark.createDataFrame(preferences, "id bigint, preference double")
+    found = affinity_propagation(frame(edges), preference=table, quality=Quality(polish=False, gap=None)).summary
+    assert (found.ending, found.promoted, found.n_clusters) == ("settled", promoted, pairs + max(promoted, 1))
+    if promoted:
+        assert f"settled after {found.n_iter} iterations but for 3 of 603 points" in str(found)
+    assert affinity_propagation(frame(edges), preference=table).summary.n_clusters == pairs + 1
 
 
 @pytest.mark.parametrize("scale", [1e3, 1e18])
