@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ap_spark.blocks.kernel import Flags, Floats, Integers
-from ap_spark.convergence import Iteration, Stability, tolerated
+from ap_spark.convergence import Iteration, Stability
 from ap_spark.engines.in_process import InProcessEngine
 from ap_spark.errors import InputError, OutputError, SettingError
 from ap_spark.foreign_names import explains_keywords
@@ -228,23 +228,21 @@ def _panel_of(source: LocalSource, result: Clustering, title: str, column: str =
     return Panel(title, chosen, is_exemplar)
 
 
-def _iterations(source: LocalSource, settings: Settings) -> Iterator[tuple[Iteration, Integers, Flags]]:
-    """Yield each iteration, with what points choose after it, and the exemplars."""
-    graph = source.build(settings)
-    engine = InProcessEngine(graph, settings.damping)
-    allowed = tolerated(graph.n_points) if settings.damping is None else 0
-    for done in engine.run(settings.max_iter, Stability(settings.windows, allowed)):
+def _iterations(source: LocalSource, settings: Settings, count: int) -> Iterator[tuple[Iteration, Integers, Flags]]:
+    """Yield so many iterations, with what points choose after each, and the exemplars."""
+    engine = InProcessEngine(source.build(settings), settings.damping)
+    for done in engine.run(count, Stability((count,))):  # which never ends before
         yield done, engine.chosen(), engine.exemplars()
 
 
 def _messages(source: LocalSource, settings: Settings) -> list[list[Panel]]:
+    result = _result(source, settings)
     counts: list[int] = []
     panels = []
-    for done, chosen, exemplars in _iterations(source, settings):
+    for done, chosen, exemplars in _iterations(source, settings, result.summary.n_iter):
         counts.append(done.exemplars)
         title = f"iteration {done.iteration}: {format_count(done.exemplars, 'exemplar')}"
         panels.append(Panel(title, chosen, exemplars.copy(), list(counts)))
-    result = _result(source, settings)
     state = "not converged " if result.summary.ending == "stopped" and counts else ""
     polished = ", polished" if settings.polish else ""
     number = format_count(result.summary.n_clusters, "cluster")
