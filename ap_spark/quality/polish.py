@@ -31,6 +31,7 @@ _SMALL = 2_000_000  # edges: a round takes no time
 _OPEN, _CLOSE, _SWAP = 1, 2, 3
 _NO_GAIN = NONE
 _SHARE_EXCHANGED = 5  # one exemplar in so many is exchanged at once, then ever fewer
+_LEAST_SHARE = 1_000_000  # in larger graphs, a round of exchanges that gains less than this part is the last
 
 
 def polish(
@@ -90,12 +91,12 @@ def bring_to(problem: Problem, solution: Solution, clusters: int) -> Solution:
 def exchange(
     problem: Problem, solution: Solution, *, told: Callable[[Solution], None] = lambda solution: None
 ) -> Solution:
-    """Swap any exemplars for any points, and polish, until no such swap makes the net similarity larger.
+    """Swap any exemplars for any points, and polish, until no such swap makes the net similarity (much) larger.
 
     `polish` swaps an exemplar for one of its members. Here one cluster is given up for another one somewhere else, as
     in PAM (Kaufman & Rousseeuw, 1990). A round swaps many at once, whether or not they share rows, if that is better
     than what there is; else fewer, at last one. Exemplars with a member that no other one can serve stay. There are as
-    many rounds at most as those of `polish`.
+    many rounds at most as those of `polish`; in large graphs one that gains less than a millionth is the last.
 
     Parameters
     ----------
@@ -128,8 +129,10 @@ def exchange(
                 break
             assert together > 1, "a swap has to bring what it promises"
             together //= 2
-        solution = other
+        gained, solution = other.netsim - solution.netsim, other
         told(solution)
+        if problem.n_edges > _SMALL and gained < abs(solution.netsim) // _LEAST_SHARE:
+            break
     return solution
 
 
