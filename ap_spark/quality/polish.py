@@ -39,7 +39,6 @@ def polish(
     solution: Solution,
     *,
     keep_count: bool = False,
-    max_rounds: int | None = None,
     told: Callable[[Solution], None] = lambda solution: None,
 ) -> Solution:
     """Move exemplars until no single move makes the net similarity larger.
@@ -50,9 +49,6 @@ def polish(
     solution : Solution
     keep_count : bool
         Swap only, so that the number of exemplars stays.
-    max_rounds : int, optional
-        By default 200. In small graphs as many more as there are exemplars: where all rows store edges to each other, a
-        round closes one of them.
     told : callable
         Called with the solution after each round.
 
@@ -62,9 +58,7 @@ def polish(
         With at least the same net similarity.
     """
     kinds = (_SWAP,) if keep_count else (_OPEN, _CLOSE, _SWAP)
-    if max_rounds is None:
-        max_rounds = _most_rounds(problem, solution)
-    for _ in range(max_rounds):
+    for _ in range(_most_rounds(problem, solution)):
         gain, kind = _moves(problem, solution, kinds, keep_count=keep_count)
         (points,) = np.nonzero(gain > 0)
         if not len(points):
@@ -132,11 +126,16 @@ def exchange(
         gained, solution = other.netsim - solution.netsim, other
         told(solution)
         if problem.n_edges > _SMALL and gained < abs(solution.netsim) // _LEAST_SHARE:
-            break
+            return polish(problem, solution, keep_count=True, told=told)
     return solution
 
 
 def _most_rounds(problem: Problem, solution: Solution) -> int:
+    """Return how many rounds there are at most.
+
+    In small graphs there are as many more as there are exemplars: where all rows store edges to each other, a round
+    closes one of them.
+    """
     return MAX_ROUNDS + (solution.n_clusters if problem.n_edges <= _SMALL else 0)
 
 
@@ -153,6 +152,8 @@ class _Gains(NamedTuple):
         What an exemplar itself gains then.
     alone
         Exemplars that no other one can serve.
+    closable
+        Exemplars that can be closed without a member or themselves being left without one.
     fallback
         See `objective.gains`.
     lacking
@@ -166,6 +167,7 @@ class _Gains(NamedTuple):
     closed: Integers
     leaving: Integers
     alone: Flags
+    closable: Flags
     fallback: Integers
     lacking: Integers
 
@@ -185,8 +187,9 @@ def _gains(problem: Problem, solution: Solution, *, keep_count: bool) -> _Gains:
     np.add.at(closed, first[member], (fallback - best)[member])
     lacking = np.bincount(first[lacks], minlength=len(first))
     alone = best == NONE
+    closable = is_exemplar & ~alone & ~problem.forced & (lacking == 0)
     leaving = np.where(alone, 0, best) - preference
-    return _Gains(opened, swapped, reached, served, closed, leaving, alone, fallback, lacking)
+    return _Gains(opened, swapped, reached, served, closed, leaving, alone, closable, fallback, lacking)
 
 
 def _moves(
@@ -203,8 +206,7 @@ def _moves(
     if _OPEN in kinds:
         gain[member], kind[member] = found.opened[member], _OPEN
     if _CLOSE in kinds:
-        can = is_exemplar & ~found.alone & ~problem.forced & (found.lacking == 0)
-        gain[can], kind[can] = (found.closed + found.leaving)[can], _CLOSE
+        gain[found.closable], kind[found.closable] = (found.closed + found.leaving)[found.closable], _CLOSE
     if _SWAP in kinds:
         old = np.where(member, first, 0)
         reached = found.reached > 0
@@ -219,17 +221,16 @@ def _swaps(problem: Problem, solution: Solution) -> tuple[Integers, Integers]:
     """Return points to open, and for each an exemplar to close, the best first; each exemplar once."""
     is_exemplar, n_points = solution.is_exemplar, problem.n_points
     found = _gains(problem, solution, keep_count=True)
-    closable = is_exemplar & ~found.alone & ~problem.forced & (found.lacking == 0)
-    if not closable.any():
+    if not found.closable.any():
         return np.empty(0, np.int64), np.empty(0, np.int64)
-    parts, _ = problem.visit(extras, is_exemplar, solution.first, solution.best, found.fallback, closable)
+    parts, _ = problem.visit(extras, is_exemplar, solution.first, solution.best, found.fallback, found.closable)
     k, e, extra = (
         np.concatenate(arrays) for arrays in zip(*((part.rows, *part.values) for part in parts), strict=True)
     )
     added = coo_array((extra, (k, e)), shape=(n_points, n_points)).tocsr()
 
     # For points without anything to add to a pair, the exemplar that costs least.
-    cost = np.where(closable, found.closed + found.leaving, _NO_GAIN)
+    cost = np.where(found.closable, found.closed + found.leaving, _NO_GAIN)
     (member,) = np.nonzero(~is_exemplar)
     opened = np.append(np.repeat(np.arange(n_points), np.diff(added.indptr)), member)
     closed = np.append(added.indices, np.full(len(member), cost.argmax()))
