@@ -23,9 +23,9 @@ from ap_spark.blocks.objective import NONE, extras, gains, refusals
 from ap_spark.quality.problem import Problem
 from ap_spark.quality.solution import Solution, evaluate
 
-__all__ = ["MAX_ROUNDS", "bring_to", "exchange", "polish"]
+__all__ = ["bring_to", "exchange", "polish"]
 
-MAX_ROUNDS = 200
+_MAX_ROUNDS = 200
 _SMALL = 2_000_000  # edges: a round takes no time
 
 _OPEN, _CLOSE, _SWAP = 1, 2, 3
@@ -136,7 +136,7 @@ def _most_rounds(problem: Problem, solution: Solution) -> int:
     In small graphs there are as many more as there are exemplars: where all rows store edges to each other, a round
     closes one of them.
     """
-    return MAX_ROUNDS + (solution.n_clusters if problem.n_edges <= _SMALL else 0)
+    return _MAX_ROUNDS + (solution.n_clusters if problem.n_edges <= _SMALL else 0)
 
 
 class _Gains(NamedTuple):
