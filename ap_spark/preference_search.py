@@ -18,7 +18,8 @@ MAX_TRIALS = 20
 TOLERANCE = 0.01  # share of a number of clusters: it may move by so much at rest, and miss the target by so much
 MIN_REST_ITERATIONS = 50  # for which a number of exemplars has to be at rest
 
-_FACTOR = 8.0  # from one distance to the next, until the target lies between two of them
+_FACTOR = 8.0  # from one distance to the next, at most, until the target lies between two of them
+_LEAST_FACTOR = 1.05
 _ASIDE = 0.9  # from one distance to the next, after a run whose number of clusters was not at rest
 _CLOSE = 1.0 + 1e-9  # distances with a smaller ratio give the same number of clusters
 _TOO_MANY = 1.25  # times the target: more exemplars than this, once at rest, hardly ever become few enough
@@ -63,8 +64,9 @@ class _Bound:
 class Trials:
     """Preferences to try, one after the other. Each has to be answered before the next is asked for.
 
-    The distance is multiplied, or divided, by a constant until the target lies between two trials. From then on it is
-    interpolated between the two by a power law; where that has moved the same end twice in a row, it is halved on a
+    The distance is multiplied by how many times too many clusters there are, or divided where there are too few, until
+    the target lies between two trials; each further step is the square of what it would be. From then on the distance
+    is interpolated between the two by a power law; where that has moved the same end twice in a row, it is halved on a
     logarithmic scale. A run whose number of clusters is not at rest says little: the next trial is near its preference.
 
     Parameters
@@ -72,12 +74,12 @@ class Trials:
     target : int
         The number of clusters.
     start : float
-        The first preference to try.
+        The first preference to try; the better it is, the fewer trials there are.
     largest : float
         The largest similarity. Above it every point is an exemplar.
     enough : float
-        A number of clusters at rest that differs from the target by at most this share of it is good enough: where the
-        clusters are polished afterwards, which brings them to the target.
+        A number of clusters at rest that differs from the target by at most this share of it, or by one, is good
+        enough: where the clusters are polished afterwards, which brings them to the target. 0: never.
 
     Examples
     --------
@@ -85,7 +87,7 @@ class Trials:
     >>> for preference in trials:
     ...     trials.answer(Trial(preference, round(100 / (1 - preference)), True, True, False))
     >>> [trial.clusters for trial in trials.tried]
-    [50, 11, 2, 10]
+    [50, 17, 5, 10]
     """
 
     def __init__(self, target: int, *, start: float, largest: float, enough: float = 0.0) -> None:
@@ -94,7 +96,8 @@ class Trials:
         self.largest = largest
         self.distance = largest - start or abs(largest) or 1.0
         self.tried: list[Trial] = []
-        self.stuck = False  # a smaller preference gave as many clusters
+        self.stuck = False  # a much smaller preference gave as many clusters
+        self._same_since = self.distance  # the smallest distance that is known to give as many
         self._too_many: _Bound | None = None
         self._too_few: _Bound | None = None
         self._same_end = 0  # trials in a row that moved the same end: positive for too_many, negative for too_few
@@ -120,7 +123,7 @@ class Trials:
 
     def _meets(self, trial: Trial) -> bool:
         off = abs(trial.clusters - self.target)
-        if self.enough and trial.at_rest and not trial.ended_early and off <= self.enough * self.target:
+        if self.enough and trial.at_rest and not trial.ended_early and off <= max(1.0, self.enough * self.target):
             return True
         if trial.converged or (trial.settled and off == 0):
             return off == 0
@@ -138,7 +141,9 @@ class Trials:
         elif trial.clusters > self.target:
             before = self._too_many and self._too_many.trial
             same = before and before.clusters == trial.clusters and not (before.ended_early or trial.ended_early)
-            self.stuck = self._too_few is None and bool(same)
+            if not same:
+                self._same_since = self.distance
+            self.stuck = self._too_few is None and self.distance >= _FACTOR * self._same_since
             self._same_end = max(1, self._same_end + 1)
             self._too_many = _Bound(self.distance, trial)
             self.distance = self._interpolate()
@@ -171,9 +176,9 @@ class Trials:
         """Return the next distance, between those where the target lies."""
         if not self._too_many:
             assert self._too_few is not None
-            return _round(self._too_few.distance / _FACTOR)
+            return _round(self._too_few.distance / self._factor(self.target / (self._too_few.trial.clusters or 0.5)))
         if not self._too_few:
-            return _round(self._too_many.distance * _FACTOR)
+            return _round(self._too_many.distance * self._factor(self._too_many.trial.clusters / self.target))
         place = 0.5
         if abs(self._same_end) < 2:
             most, fewest = math.log(self._too_many.trial.clusters), math.log(self._too_few.trial.clusters or 0.5)
@@ -181,6 +186,11 @@ class Trials:
             place = min(max(wanted, _INNER[0]), _INNER[1])
         low, high = math.log(self._too_many.distance), math.log(self._too_few.distance)
         return _round(math.exp((1.0 - place) * low + place * high))
+
+    def _factor(self, ratio: float) -> float:
+        """Return the next step of the distance, where all trials lie on one side of the target."""
+        steps = abs(self._same_end) - 1
+        return float(min(max(ratio, _LEAST_FACTOR) ** min(2.0**steps, 64.0), _FACTOR))
 
     def has_too_many(self, trace: Sequence[Iteration], forced: int, window: int) -> bool:
         """Return whether a run is at rest with far too many exemplars: it would not give fewer clusters."""

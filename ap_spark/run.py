@@ -37,6 +37,8 @@ from ap_spark.graph.numbering import Numbering, WrongInput
 from ap_spark.preference_search import MIN_REST_ITERATIONS, TOLERANCE, Trial, Trials, is_at_rest
 from ap_spark.propagation import EndedEarly, Propagation, Watch, propagate, without_iterating
 from ap_spark.quality.improve import Goal
+from ap_spark.quality.price import price_of
+from ap_spark.quality.problem import problem_of
 from ap_spark.result import Clustering, Summary
 from ap_spark.settings import Settings
 from ap_spark.similarity.members import LocalMembers, SparkMembers
@@ -292,10 +294,12 @@ def _search_for_clusters(
     with _built(build, settings, seconds, watch) as graph:
         _check_target(target, graph)
         inspect(graph)
+        past = list(watch.checkpoint.tried) if watch.checkpoint else []
         median, largest = graph.quantiles(0.5, 1.0)
-        above = largest + abs(largest) + 1.0  # there every point is an exemplar
+        with watch.stage("price"):
+            start = past[0].preference if past else _first_preference(graph, settings, target, median, largest)
         enough = _ENOUGH if settings.polish and _can_polish(graph.spark) else 0.0
-        trials = Trials(target, start=above if target == graph.n_points else median, largest=largest, enough=enough)
+        trials = Trials(target, start=start, largest=largest, enough=enough)
 
         def cluster_at(preference: float, watch: Watch) -> _Outcome:
             if watch.checkpoint:
@@ -307,7 +311,6 @@ def _search_for_clusters(
                 return _cluster_graph(rebuilt, plain, {}, watch)
 
         window = max(settings.windows[0], MIN_REST_ITERATIONS, settings.max_iter // 10)
-        past = list(watch.checkpoint.tried) if watch.checkpoint else []
         goal = _goal_of(settings)
         while True:
             best, clusters, _ = _cluster_with_each(trials, cluster_at, past, graph.n_forced, window, watch)
@@ -324,6 +327,19 @@ def _search_for_clusters(
         seconds=best.summary.seconds | {"search": round(time.perf_counter() - started, 3)},
     )
     return replace(best, summary=summary)
+
+
+def _first_preference(
+    graph: EdgeGraph | ArrayGraph, settings: Settings, target: int, median: float, largest: float
+) -> float:
+    """Return the preference to try first: what the bound says of so many exemplars, or else the median."""
+    if target == graph.n_points:
+        return largest + abs(largest) + 1.0  # there every point is an exemplar
+    if not _can_polish(graph.spark):
+        return median
+    with _blocks_of(graph, settings) as blocks, problem_of(blocks) as problem:
+        price = price_of(problem, target, largest)
+    return median if price is None or price >= largest else price
 
 
 def _polished(
@@ -484,11 +500,21 @@ def _make_clusters(
             "here they are as the messages name them"
         )
         return make_clusters(graph, exemplars)
-    blocks = in_blocks(graph, settings)
-    try:
+    with _blocks_of(graph, settings) as blocks:
         is_exemplar = np.zeros(graph.n_points, bool)
         is_exemplar[exemplars.toArrow()["index"].to_numpy()] = True
         return _make_clusters(blocks, is_exemplar, settings, goal, watch, preference)
+
+
+@contextmanager
+def _blocks_of(graph: EdgeGraph | ArrayGraph, settings: Settings) -> Iterator[ArrayGraph]:
+    """Return the graph as arrays; what is made for that is released at the end."""
+    if isinstance(graph, ArrayGraph):
+        yield graph
+        return
+    blocks = in_blocks(graph, settings)
+    try:
+        yield blocks
     finally:
         blocks.release()
 

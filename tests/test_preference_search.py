@@ -44,6 +44,31 @@ def test_a_number_is_found_within_few_trials(law: Law, target: int) -> None:
     assert len(near.tried) <= (12 if near.reached else MAX_TRIALS)
 
 
+@pytest.mark.parametrize("law", [power, steep_then_flat])
+@pytest.mark.parametrize("clusters", [52, 48])
+def test_a_good_start_leaves_little_to_do(law: Law, clusters: int) -> None:
+    start = -np.exp(np.interp(np.log(clusters), *(np.log(side) for side in _sides_of(law))))
+    trials = Trials(50, start=start, largest=-1e-3, enough=0.05)
+    search(trials, law, converged=True)
+    assert len(trials.tried) <= 2
+
+
+def _sides_of(law: Law) -> tuple[list[float], list[float]]:
+    """Numbers of clusters, ascending, and the sizes of the preferences that give them."""
+    sizes = np.geomspace(1e-2, 1e9, 2000)[::-1]
+    return [law(-size) for size in sizes], list(sizes)
+
+
+def test_polishing_makes_up_for_one_cluster() -> None:
+    def trials(enough: float) -> Trials:
+        found = Trials(3, start=-1.0, largest=0.0, enough=enough)
+        found.answer(Trial(-1.0, 4, True, True, False))
+        return found
+
+    assert trials(0.05).reached
+    assert not trials(0.0).reached
+
+
 def test_a_number_that_is_jumped_over_is_left_at_the_nearest() -> None:
     trials = Trials(10, start=-1.0, largest=0.0)
     search(trials, lambda preference: 13 if preference > -5.0 else 8, converged=True)
@@ -53,7 +78,9 @@ def test_a_number_that_is_jumped_over_is_left_at_the_nearest() -> None:
 def test_where_the_number_no_longer_falls_the_search_ends() -> None:
     trials = Trials(10, start=-1.0, largest=0.0)
     search(trials, lambda preference: 13, converged=True)
-    assert [trial.clusters for trial in trials.tried] == [13, 13]
+    assert trials.stuck
+    assert len(trials.tried) <= 6
+    assert trials.tried[-1].preference <= 8.0 * trials.tried[0].preference
 
 
 def test_numbers_that_have_not_come_to_rest_say_nothing() -> None:
@@ -110,9 +137,10 @@ def test_a_run_is_ended_where_exemplars_are_clearly_too_many() -> None:
 
 def test_runs_that_were_ended_early_do_not_say_that_the_number_no_longer_falls() -> None:
     trials = Trials(10, start=-1.0, largest=0.0)
-    for early in (True, True, False, False):
-        trials.answer(Trial(-1.0, 13, False, True, early))
-        assert trials.stuck == (len(trials.tried) == 4)
+    for preference, early in zip(trials, (True, True, True, True, False), strict=False):
+        trials.answer(Trial(preference, 13, False, True, early))
+    assert not trials.stuck
+    assert trials.tried[-1].preference < 8.0 * trials.tried[0].preference
 
 
 Frame = Callable[[Edges], DataFrame]

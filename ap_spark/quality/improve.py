@@ -30,6 +30,8 @@ _PASSES, _PASSES_IF_SMALL, _PASSES_IF_LARGE = 200, 400, 100
 _PATIENCE, _PATIENCE_IF_SMALL = 4, 10
 _LEAST_GAIN_IF_LARGE = 0.01
 _LOOK_EVERY, _LOOK_EVERY_IF_SMALL = 10, 5
+_STARTS = 5  # looks: with few clusters asked for, what is looked at there is polished, as another start
+_FEW = 200  # of more, exchanges take longer and bring less
 _PROVED_AT_ONCE = 2_000  # variables that a solver is given without being asked for
 _PROVED_ON_REQUEST = 200_000
 _LIMITS_AT_ONCE: dict[str, Any] = {
@@ -175,6 +177,7 @@ def improve(problem: Problem, is_exemplar: Flags, goal: Goal, told: Told | None 
         least_gain=_LEAST_GAIN_IF_LARGE if is_large else 0.0,
         clusters=goal.clusters,
     )
+    has_starts = goal.clusters is not None and goal.clusters <= _FEW and not is_large
     for done in range(1, passes + 1):
         smallest = bound.smallest
         if bound.has_ended or smallest - solution.netsim <= goal.gap * abs(solution.netsim):
@@ -183,7 +186,9 @@ def improve(problem: Problem, is_exemplar: Flags, goal: Goal, told: Told | None 
         if goal.polish and done % look_every == 0:
             for is_open in [bound.is_often_open] if is_large else [bound.is_open, bound.is_often_open]:
                 other = evaluate(problem, is_open, keep_count=keep_count)
-                for candidate in [other, polished(other, is_kept=False)] if is_tiny else [other]:
+                is_as_asked = other.n_clusters == goal.clusters
+                is_start = is_tiny or (has_starts and done <= _STARTS * look_every and is_as_asked)
+                for candidate in [other, polished(other, is_kept=False)] if is_start else [other]:
                     is_exemplar = recombine(solution, candidate, keep_count=keep_count)
                     if (is_exemplar != solution.is_exemplar).any():
                         solution = polished(evaluate(problem, is_exemplar, keep_count=keep_count))

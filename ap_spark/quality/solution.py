@@ -81,7 +81,7 @@ def recombine(ours: Solution, other: Solution, *, keep_count: bool = False) -> F
     ----------
     ours, other : Solution
     keep_count : bool
-        Take only groups that have as many exemplars in both.
+        Take only groups that have as many exemplars in both, or the whole other solution if that is better.
 
     Returns
     -------
@@ -105,5 +105,8 @@ def recombine(ours: Solution, other: Solution, *, keep_count: bool = False) -> F
         np.add.at(size, group_of[only_other], 1)
         np.add.at(size, group_of[only_ours], -1)
         is_better &= size == 0
+        is_as_many = ours.n_clusters == other.n_clusters
+        if is_as_many and other.netsim > ours.netsim + int(gain[is_better].sum()):
+            return other.is_exemplar
     taken = is_better[group_of]
     return np.asarray((ours.is_exemplar & ~(only_ours & taken)) | (only_other & taken))
