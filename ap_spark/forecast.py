@@ -34,7 +34,7 @@ _A_TOTAL = 1e-9 * 16
 _A_PASS = 0.05
 _FEWEST_PASSES = 10  # of polishing and of the bound
 _A_CLUSTERED_POINT, _A_WRITTEN_POINT = 2.6e-6, 3e-6
-_TRIALS = (3, 20)  # of a search for a number of clusters
+_TRIALS = (1, 20)  # of a search for a number of clusters
 
 _DRIVER_BYTES_A_POINT = 100
 _SHUFFLE_BYTES_AN_EDGE = {"few points": 60, "many points": 120}  # of given similarities
