@@ -87,7 +87,7 @@ class Trials:
     >>> for preference in trials:
     ...     trials.answer(Trial(preference, round(100 / (1 - preference)), True, True, False))
     >>> [trial.clusters for trial in trials.tried]
-    [50, 17, 5, 10]
+    [50, 17, 6, 10]
     """
 
     def __init__(self, target: int, *, start: float, largest: float, enough: float = 0.0) -> None:
