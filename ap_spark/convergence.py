@@ -75,9 +75,10 @@ class Stability:
     last_change : int
         The last iteration in which a point became or ceased to be an exemplar.
     refused : int, optional
-        The ``last_change`` of exemplars that could have ended the run, but left points without an exemplar.
+        The ``last_change`` of exemplars that could have ended the run, but left points without an exemplar, while all
+        points were settled.
     refused_at : int, optional
-        The iteration after which they were refused.
+        The iteration after which exemplars were refused last.
 
     Examples
     --------
@@ -110,5 +111,10 @@ class Stability:
         return done.unsettled <= self.tolerated and done.iteration > MIN_WINDOW and rested
 
     def refuse(self, done: Iteration) -> None:
-        """Refuse the exemplars after an iteration, which leave points without one: they have to change first."""
-        self.refused, self.refused_at = self.last_change, done.iteration
+        """Refuse the exemplars after an iteration, which leave points without one.
+
+        They have to change first. If some points are unsettled, these may also settle first.
+        """
+        self.refused_at = done.iteration
+        if not done.unsettled:
+            self.refused = self.last_change

@@ -9,6 +9,7 @@ from typing import Any
 
 from ap_spark.checkpoint import WITHOUT_CHECKPOINT, Checkpoint
 from ap_spark.convergence import Ending, Iteration, Stability
+from ap_spark.damping import MIN_WINDOW
 from ap_spark.engines import Engine
 from ap_spark.errors import Interrupted
 from ap_spark.graph.array_graph import ArrayGraph
@@ -127,7 +128,7 @@ def propagate(
         if not reached:
             return "stopped"
         unserved = 0 if graph.is_complete else engine.unserved()
-        if unserved and done.unsettled + unserved > stability.tolerated:
+        if unserved and (done.unsettled + unserved > stability.tolerated or done.iteration <= MIN_WINDOW):
             stability.refuse(done)
             return "stopped"
         return "settled" if done.unsettled or unserved else "converged"
