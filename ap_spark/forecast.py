@@ -12,6 +12,7 @@ from typing import Literal
 from ap_spark.graph.block_graph_builder import ONE_BLOCK_EDGES, SYMMETRIC_FRACTION
 from ap_spark.graph.describe import bytes_needed
 from ap_spark.quality.improve import most_passes
+from ap_spark.quality.price import PRICE_PASSES
 from ap_spark.settings import EngineName, Settings, Sparsification
 
 __all__ = ["LOCAL_DISK", "Seconds", "Workload", "forecast_bytes", "forecast_seconds", "format_seconds", "n_stored"]
@@ -116,6 +117,7 @@ def forecast_seconds(
     n, m, cores = work.n_points, work.n_edges, work.cores
     iteration = _an_iteration(work, settings)
     trials = (1, 1) if settings.clusters is None else _TRIALS
+    improves = settings.polish or settings.gap is not None
     fewest = min(settings.max_iter, 2 * settings.windows[0])
     stages: dict[str, Seconds] = {"start": (_START, _START), "reading": (reading, reading)}
     if work.pairing != "given":
@@ -124,9 +126,12 @@ def forecast_seconds(
     stages["graph"] = _plus(_A_GRAPH, (a_pair[0] * m / cores, a_pair[1] * m / cores))
     if not clustering:
         return stages
+    if settings.clusters is not None and (improves or work.engine != "dataframe"):
+        a_pass = _A_PASS + iteration
+        stages["price"] = PRICE_PASSES[0] * a_pass, PRICE_PASSES[1] * a_pass
     stages["iterations"] = (trials[0] * fewest * iteration, trials[1] * settings.max_iter * iteration)
     stages["clusters"] = _plus(_A_STAGE / 2 + _A_CLUSTERED_POINT * n, (0.0, 0.0))
-    if settings.polish or settings.gap is not None:
+    if improves:
         stages["polish and bound"] = (
             _FEWEST_PASSES * _A_PASS,
             most_passes(m) * (_A_PASS + iteration),

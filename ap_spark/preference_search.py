@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ap_spark.convergence import Iteration
 
@@ -43,6 +43,8 @@ class Trial:
         Whether the run was ended early, because it had far too many exemplars.
     settled : bool
         Whether the run has settled: its exemplars stood still but for a few.
+    missed : bool
+        Whether its clusters were polished, and did not come to the number that was asked for.
     """
 
     preference: float
@@ -51,6 +53,7 @@ class Trial:
     at_rest: bool
     ended_early: bool
     settled: bool = False
+    missed: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,10 +67,11 @@ class _Bound:
 class Trials:
     """Preferences to try, one after the other. Each has to be answered before the next is asked for.
 
-    The distance is multiplied by how many times too many clusters there are, or divided where there are too few, until
-    the target lies between two trials; each further step is the square of what it would be. From then on the distance
-    is interpolated between the two by a power law; where that has moved the same end twice in a row, it is halved on a
-    logarithmic scale. A run whose number of clusters is not at rest says little: the next trial is near its preference.
+    The distance is multiplied by the ratio of the clusters to the target (at least 1.05, at most 8), or divided by its
+    inverse. While trials stay on one side of the target, the ratio is raised to the power of 1, 2, 4 and so on. Once
+    the target lies between two trials, the distance is interpolated between them by a power law; where that has moved
+    the same end twice in a row, it is halved on a logarithmic scale. A run whose number of clusters is not at rest says
+    little: the next trial is near its preference.
 
     Parameters
     ----------
@@ -96,8 +100,8 @@ class Trials:
         self.largest = largest
         self.distance = largest - start or abs(largest) or 1.0
         self.tried: list[Trial] = []
-        self.stuck = False  # a much smaller preference gave as many clusters
-        self._same_since = self.distance  # the smallest distance that is known to give as many
+        self.stuck = False  # preferences that are far apart, on one side of the target, gave as many clusters
+        self._same_since = self.distance  # the first distance that gave as many as the last one
         self._too_many: _Bound | None = None
         self._too_few: _Bound | None = None
         self._same_end = 0  # trials in a row that moved the same end: positive for too_many, negative for too_few
@@ -123,7 +127,8 @@ class Trials:
 
     def _meets(self, trial: Trial) -> bool:
         off = abs(trial.clusters - self.target)
-        if self.enough and trial.at_rest and not trial.ended_early and off <= max(1.0, self.enough * self.target):
+        is_good = self.enough and trial.at_rest and not (trial.ended_early or trial.missed)
+        if is_good and off <= max(1.0, self.enough * self.target):
             return True
         if trial.converged or (trial.settled and off == 0):
             return off == 0
@@ -139,18 +144,31 @@ class Trials:
         elif not trial.at_rest:
             self.distance = self._step_aside()
         elif trial.clusters > self.target:
-            before = self._too_many and self._too_many.trial
-            same = before and before.clusters == trial.clusters and not (before.ended_early or trial.ended_early)
-            if not same:
-                self._same_since = self.distance
+            self._note_same(self._too_many, trial)
             self.stuck = self._too_few is None and self.distance >= _FACTOR * self._same_since
             self._same_end = max(1, self._same_end + 1)
             self._too_many = _Bound(self.distance, trial)
             self.distance = self._interpolate()
         else:
+            self._note_same(self._too_few, trial)
+            self.stuck = self._too_many is None and self.distance <= self._same_since / _FACTOR
             self._same_end = min(-1, self._same_end - 1)
             self._too_few = _Bound(self.distance, trial)
             self.distance = self._interpolate()
+
+    def miss(self) -> bool:
+        """Note that polishing the best trial has not come to the target; return whether there is more to try."""
+        best = self.best
+        if not self.enough or best.missed:
+            return False
+        self.tried[self.tried.index(best)] = replace(best, missed=True)
+        return not self.ended
+
+    def _note_same(self, before: _Bound | None, trial: Trial) -> None:
+        """Note since which distance there are as many clusters."""
+        is_early = trial.ended_early or (before is not None and before.trial.ended_early)
+        if before is None or before.trial.clusters != trial.clusters or is_early:
+            self._same_since = self.distance
 
     def _is_astray(self, trial: Trial) -> bool:
         """Return whether a run was ended early with more exemplars than a larger preference gives: they say nothing.
@@ -189,8 +207,8 @@ class Trials:
 
     def _factor(self, ratio: float) -> float:
         """Return the next step of the distance, where all trials lie on one side of the target."""
-        steps = abs(self._same_end) - 1
-        return float(min(max(ratio, _LEAST_FACTOR) ** min(2.0**steps, 64.0), _FACTOR))
+        power = 2.0 ** min(abs(self._same_end) - 1, 6)
+        return float(min(min(max(ratio, _LEAST_FACTOR), _FACTOR) ** power, _FACTOR))
 
     def has_too_many(self, trace: Sequence[Iteration], forced: int, window: int) -> bool:
         """Return whether a run is at rest with far too many exemplars: it would not give fewer clusters."""

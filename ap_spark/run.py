@@ -62,6 +62,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _ENOUGH = 0.05  # share of a number of clusters: polishing makes up for so much
+_LEAST_DISTANCE = 1 / 64  # of the first preference from the largest similarity, as a share of the median's
 
 
 class TooFewClusters(SettingError):
@@ -210,6 +211,8 @@ def cluster(source: Source | LocalSource, settings: Settings, watch: Watch, *, w
     if watch.checkpoint:
         watch.checkpoint.open()
     settings = settings.with_window()
+    if source.spark:
+        classic.free_unused(source.spark)
     build = source.build
     inspect = partial(_warn_of_mistakes, source=source, settings=settings) if warns else _pass_by
     if settings.clusters is None:
@@ -295,11 +298,10 @@ def _search_for_clusters(
         _check_target(target, graph)
         inspect(graph)
         past = list(watch.checkpoint.tried) if watch.checkpoint else []
-        median, largest = graph.quantiles(0.5, 1.0)
-        with watch.stage("price"):
-            start = past[0].preference if past else _first_preference(graph, settings, target, median, largest)
+        with watch.stage("price"), _stage("price", seconds):
+            start = past[0].preference if past else _first_preference(graph, settings, target)
         enough = _ENOUGH if settings.polish and _can_polish(graph.spark) else 0.0
-        trials = Trials(target, start=start, largest=largest, enough=enough)
+        trials = Trials(target, start=start, largest=graph.quantiles(1.0)[0], enough=enough)
 
         def cluster_at(preference: float, watch: Watch) -> _Outcome:
             if watch.checkpoint:
@@ -317,9 +319,8 @@ def _search_for_clusters(
             if goal and clusters.n_clusters:
                 with watch.stage("clusters"):
                     best = _polished(graph, best, clusters, settings, replace(goal, clusters=target), watch)
-            if best.summary.n_clusters == target or not trials.enough:
+            if best.summary.n_clusters == target or not trials.miss():
                 break
-            trials.enough = 0.0  # polishing has not come to the target from here: search on
     summary = replace(
         best.summary,
         settings=asdict(settings),
@@ -329,17 +330,21 @@ def _search_for_clusters(
     return replace(best, summary=summary)
 
 
-def _first_preference(
-    graph: EdgeGraph | ArrayGraph, settings: Settings, target: int, median: float, largest: float
-) -> float:
-    """Return the preference to try first: what the bound says of so many exemplars, or else the median."""
+def _first_preference(graph: EdgeGraph | ArrayGraph, settings: Settings, target: int) -> float:
+    """Return the preference to try first: what the bound says of so many exemplars, or else the median.
+
+    A graph of edges is put into blocks for that only where its clusters are to be polished or bounded, in blocks too.
+    """
+    median, largest = graph.quantiles(0.5, 1.0)
     if target == graph.n_points:
         return largest + abs(largest) + 1.0  # there every point is an exemplar
-    if not _can_polish(graph.spark):
+    if not (isinstance(graph, ArrayGraph) or (_goal_of(settings) and _can_polish(graph.spark))):
         return median
     with _blocks_of(graph, settings) as blocks, problem_of(blocks) as problem:
         price = price_of(problem, target, largest)
-    return median if price is None or price >= largest else price
+    if price is None:
+        return median
+    return min(price, largest - _LEAST_DISTANCE * (largest - median))
 
 
 def _polished(

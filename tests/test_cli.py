@@ -684,6 +684,7 @@ def test_a_number_of_clusters(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         "at_rest": True,
         "ended_early": False,
         "settled": False,
+        "missed": False,
     }
     assert f"the best of {len(summary['tried'])} tried" in told
     assert "neighbours: 15 a point, exact search" in told

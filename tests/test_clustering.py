@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -476,3 +478,18 @@ def test_ordinary_similarities_that_differ_much_are_no_reason_to_refuse(frame: F
     clustering = affinity_propagation(frame(copies))
     assert min(abs(s) for *_, s in copies) < 1e-18
     assert clustering.summary.n_clusters < 10
+
+
+def test_tables_of_an_earlier_result_are_freed_by_the_next_run(frame: Frame) -> None:
+    """Java holds them as long as Python does, which here would not look for cycles by itself."""
+    edges = frame([(i, k, -1.0 - i - 2.0 * k) for i in range(6) for k in range(6) if i != k])
+    gc.disable()
+    try:
+        first = affinity_propagation(edges)
+        assert first.assignments.count() == 6
+        held = weakref.ref(first.assignments._jdf)
+        del first
+        affinity_propagation(edges)
+        assert held() is None
+    finally:
+        gc.enable()

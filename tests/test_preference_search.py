@@ -47,16 +47,12 @@ def test_a_number_is_found_within_few_trials(law: Law, target: int) -> None:
 @pytest.mark.parametrize("law", [power, steep_then_flat])
 @pytest.mark.parametrize("clusters", [52, 48])
 def test_a_good_start_leaves_little_to_do(law: Law, clusters: int) -> None:
-    start = -np.exp(np.interp(np.log(clusters), *(np.log(side) for side in _sides_of(law))))
+    sizes = np.geomspace(1e9, 1e-2, 2000)
+    numbers = np.array([law(-size) for size in sizes])
+    start = -float(sizes[np.searchsorted(numbers, clusters)])
     trials = Trials(50, start=start, largest=-1e-3, enough=0.05)
     search(trials, law, converged=True)
     assert len(trials.tried) <= 2
-
-
-def _sides_of(law: Law) -> tuple[list[float], list[float]]:
-    """Numbers of clusters, ascending, and the sizes of the preferences that give them."""
-    sizes = np.geomspace(1e-2, 1e9, 2000)[::-1]
-    return [law(-size) for size in sizes], list(sizes)
 
 
 def test_polishing_makes_up_for_one_cluster() -> None:
@@ -81,6 +77,27 @@ def test_where_the_number_no_longer_falls_the_search_ends() -> None:
     assert trials.stuck
     assert len(trials.tried) <= 6
     assert trials.tried[-1].preference <= 8.0 * trials.tried[0].preference
+
+
+@pytest.mark.parametrize(("target", "clusters"), [(1, 100_000), (70_000, 1), (30, 6)])
+def test_a_number_far_from_all_that_is_asked_for_ends_the_search(target: int, clusters: int) -> None:
+    trials = Trials(target, start=-1.0, largest=0.0)
+    search(trials, lambda preference: clusters, converged=True)
+    assert trials.stuck
+    assert len(trials.tried) <= 4
+
+
+def test_where_polishing_has_missed_the_number_the_search_goes_on() -> None:
+    trials = Trials(100, start=-1.0, largest=0.0, enough=0.05)
+    law = {1: 103, 2: 98, 3: 100}
+    numbers = []
+    for _ in range(3):
+        for preference in trials:
+            trials.answer(Trial(preference, law[len(trials.tried) + 1], True, True, False))
+        numbers.append(trials.best.clusters)
+        assert numbers[-1] == 100 or trials.miss()
+    assert numbers == [103, 98, 100]
+    assert [trial.missed for trial in trials.tried] == [True, True, False]
 
 
 def test_numbers_that_have_not_come_to_rest_say_nothing() -> None:

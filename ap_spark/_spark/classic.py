@@ -5,6 +5,7 @@ On Spark Connect each does nothing, or the nearest to it, so that callers need n
 
 from __future__ import annotations
 
+import gc
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ __all__ = [
     "GROUP_PREFIX",
     "UNCANCELLABLE_SUFFIX",
     "cores",
+    "free_unused",
     "is_connect",
     "is_local",
     "name_jobs",
@@ -60,6 +62,15 @@ def only_reads_files(table: DataFrame) -> bool:
         )
 
     return not is_connect(table.sparkSession) and is_scan(table._jdf.queryExecution().withCachedData())
+
+
+def free_unused(spark: SparkSession) -> None:
+    """Let Java free the tables of earlier results that nobody holds any more.
+
+    An object of py4j refers to itself, so it lives until Python looks for cycles. Python seldom does while Java works.
+    """
+    if not is_connect(spark):
+        gc.collect()
 
 
 def reads_this_machine(spark: SparkSession) -> bool:

@@ -32,6 +32,7 @@ _TRIAL = {
     "at_rest": pa.bool_(),
     "ended_early": pa.bool_(),
     "settled": pa.bool_(),
+    "missed": pa.bool_(),
 }
 SCHEMA = pa.schema(
     {

@@ -186,8 +186,8 @@ def improve(problem: Problem, is_exemplar: Flags, goal: Goal, told: Told | None 
         if goal.polish and done % look_every == 0:
             for is_open in [bound.is_often_open] if is_large else [bound.is_open, bound.is_often_open]:
                 other = evaluate(problem, is_open, keep_count=keep_count)
-                is_as_asked = other.n_clusters == goal.clusters
-                is_start = is_tiny or (has_starts and done <= _STARTS * look_every and is_as_asked)
+                is_asked = is_open is bound.is_open and other.n_clusters == goal.clusters
+                is_start = is_tiny or (has_starts and done <= _STARTS * look_every and is_asked)
                 for candidate in [other, polished(other, is_kept=False)] if is_start else [other]:
                     is_exemplar = recombine(solution, candidate, keep_count=keep_count)
                     if (is_exemplar != solution.is_exemplar).any():

@@ -1,8 +1,8 @@
 """The preference for a number of clusters, before any run (docs/quality.md).
 
 With a number of exemplars given, the bound adds the so many largest C(k). Near its minimum the smallest of these and
-the largest of the others meet: by so much the preference differs from the one at which neither opening nor closing one
-more exemplar would pay.
+the largest of the others meet: the preference less their mean is the one at which one exemplar more or less changes
+nothing.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from ap_spark.quality.bound import Bound
 from ap_spark.quality.problem import Problem
 from ap_spark.quality.solution import evaluate
 
-__all__ = ["price_of"]
+__all__ = ["PRICE_PASSES", "price_of"]
 
-_MOST_PASSES, _LOOK_EVERY = 60, 10
+PRICE_PASSES = 20, 60  # at least, at most
+_LOOK_EVERY = 10
 _PATIENCE = 4  # see `Bound`
 _STEADY = 0.02  # share of its distance from the largest similarity: a price that moves by less is taken
+_BELOW = 50  # the bound is taken to be at least one part in so many too large
 
 
 def price_of(problem: Problem, clusters: int, largest: float) -> float | None:
@@ -35,7 +37,7 @@ def price_of(problem: Problem, clusters: int, largest: float) -> float | None:
     Returns
     -------
     float or None
-        None where nothing tells: of so many exemplars none is free, or all points are.
+        None if only forced exemplars are asked for, or every point.
     """
     n_points = problem.n_points
     if not np.count_nonzero(problem.forced) < clusters < n_points:
@@ -45,14 +47,15 @@ def price_of(problem: Problem, clusters: int, largest: float) -> float | None:
     start = evaluate(problem, spread, keep_count=True)
     bound = Bound(problem, start, patience=_PATIENCE, clusters=clusters)
     preference = float(problem.preference[0]) * problem.unit
-    distance: float | None = None
-    for _ in range(_MOST_PASSES // _LOOK_EVERY):
+    distance, smallest = np.inf, bound.smallest
+    for _ in range(PRICE_PASSES[1] // _LOOK_EVERY):
         for _ in range(_LOOK_EVERY):
             if not bound.has_ended:
-                bound.improve(start.netsim)
-        before = distance
+                # Where points without an exemplar became some, the bound may come below the start.
+                bound.improve(min(start.netsim, bound.smallest - abs(bound.smallest) // _BELOW))
         inside, outside = bound.prices
-        distance = largest - preference + (inside + outside) / 2.0 * problem.unit
-        if before is not None and abs(distance - before) <= _STEADY * distance:
+        before, distance = distance, largest - preference + (inside + outside) / 2.0 * problem.unit
+        fell, smallest = bound.smallest < smallest, bound.smallest
+        if bound.has_ended or (fell and abs(distance - before) <= _STEADY * abs(distance)):
             break
     return largest - float(f"{distance:.6g}")

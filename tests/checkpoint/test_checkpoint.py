@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from ap_spark import CheckpointError, Clustering, Interrupted, Iteration
+from ap_spark import CheckpointError, Clustering, Interrupted, Iteration, Quality, run
 from ap_spark.checkpoint import Checkpoint
 from ap_spark.checkpoint.record import digest
 from ap_spark.checkpoint.store import number_of
@@ -380,13 +380,22 @@ def test_a_snapshot_that_cannot_be_written_does_not_end_the_run(
 
 
 @LONG
+@pytest.mark.parametrize("misses", [False, True])
 def test_the_search_for_a_number_of_clusters_resumes_too(
-    frame: Frame, edges: Edges, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    frame: Frame, edges: Edges, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, misses: bool
 ) -> None:
+    """It begins at the median, for there to be several trials. With ``misses``, polishing never comes to the number."""
+    monkeypatch.setattr(run, "_first_preference", lambda graph, settings, target: graph.quantiles(0.5)[0])
+    if misses:
+        monkeypatch.setattr(run, "_ENOUGH", 2.0)
+        monkeypatch.setattr(run, "_polished", lambda graph, best, *others: best)
     search: dict[str, Any] = {"preference": None, "clusters": 5}
+    if misses:
+        search["quality"] = Quality()
     expected = cluster(frame, edges, None, **search)
     trials = len(expected.summary.tried)
     assert trials > 1
+    assert any(trial["missed"] for trial in expected.summary.tried) == misses
     orders = [0, 0]  # the number of the trial, and its last iteration
 
     def stop(done: Iteration) -> bool:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.sparse import coo_array
+from scipy.spatial import cKDTree
 
 from ap_spark.blocks import compiling
+from ap_spark.quality.improve import Goal, improve
 from ap_spark.quality.price import price_of
 from tests.quality.graphs import Graph, optimum, problem_of, random_graphs
 
@@ -48,3 +51,21 @@ def test_all_points_and_forced_exemplars_alone_have_no_price() -> None:
     assert price_of(problem, n_forced, largest) is None
     assert price_of(problem, one_way.n, largest) is None
     assert price_of(problem, n_forced + 1, largest) is not None
+
+
+@pytest.mark.parametrize(("neighbors", "clusters"), [(10, 90), (50, 50)])
+def test_points_that_few_exemplars_leave_out_do_not_lead_astray(neighbors: int, clusters: int) -> None:
+    """The start has far more exemplars than are asked for, and the bound comes below it. The price is still told."""
+    x = np.random.default_rng(1).normal(size=(1000, 2))
+    distance, index = cKDTree(x).query(x, neighbors + 1)
+    pairs = coo_array(
+        (distance[:, 1:].ravel() ** 2, (np.repeat(np.arange(1000), neighbors), index[:, 1:].ravel())),
+        shape=(1000, 1000),
+    ).tocsr()
+    both = pairs.maximum(pairs.T).tocoo()
+    s = -both.data
+    graph = Graph("neighbours", both.row, both.col, s, np.full(1000, float(np.median(s))))
+    price = price_of(problem_of(graph), clusters, float(s.max()))
+    assert price is not None
+    free = improve(problem_of(graph._replace(preferences=np.full(1000, price))), np.arange(1000) % 10 == 0, Goal())
+    assert 0.7 * clusters <= np.count_nonzero(free.is_exemplar) <= 1.3 * clusters
