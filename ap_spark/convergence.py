@@ -113,8 +113,9 @@ class Stability:
     def refuse(self, done: Iteration) -> None:
         """Refuse the exemplars after an iteration, which leave points without one.
 
-        They have to change first. If some points are unsettled, these may also settle first.
+        They have to change first. If some points are unsettled, these may also settle first; and early in a run,
+        exemplars that leave only few points without one have to wait.
         """
         self.refused_at = done.iteration
-        if not done.unsettled:
+        if not done.unsettled and done.iteration > MIN_WINDOW:
             self.refused = self.last_change
