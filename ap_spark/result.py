@@ -134,7 +134,7 @@ class Summary:
         preference = (
             "preference: each point its own" if self.preference is None else f"preference {self.preference:.6g}"
         )
-        lines.insert(1, preference + (f", the best of {len(self.tried)} tried" if self.tried else ""))
+        lines.insert(1, preference + (f", the best of {len(self.tried)} tried" if len(self.tried) > 1 else ""))
         if self.levels:
             numbers = [self.n_points, *(level["n_clusters"] for level in self.levels)]
             ending = f": at last {self.n_clusters:,}" if numbers[-1] != self.n_clusters else ""
