@@ -75,6 +75,7 @@ def test_where_the_number_no_longer_falls_the_search_ends() -> None:
     trials = Trials(10, start=-1.0, largest=0.0)
     search(trials, lambda preference: 13, converged=True)
     assert trials.stuck
+    assert {trial.clusters for trial in trials.tried} == {13}
     assert len(trials.tried) <= 6
     assert trials.tried[-1].preference <= 8.0 * trials.tried[0].preference
 
@@ -154,10 +155,10 @@ def test_a_run_is_ended_where_exemplars_are_clearly_too_many() -> None:
 
 def test_runs_that_were_ended_early_do_not_say_that_the_number_no_longer_falls() -> None:
     trials = Trials(10, start=-1.0, largest=0.0)
-    for preference, early in zip(trials, (True, True, True, True, False), strict=False):
+    for preference, early in zip(trials, (True, True, True, True, False, False), strict=False):
         trials.answer(Trial(preference, 13, False, True, early))
-    assert not trials.stuck
-    assert trials.tried[-1].preference < 8.0 * trials.tried[0].preference
+        assert trials.stuck == (len(trials.tried) == 6)
+    assert len(trials.tried) == 6
 
 
 Frame = Callable[[Edges], DataFrame]

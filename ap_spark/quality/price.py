@@ -15,8 +15,8 @@ from ap_spark.quality.solution import evaluate
 
 __all__ = ["PRICE_PASSES", "price_of"]
 
-PRICE_PASSES = 20, 60  # at least, at most
-_LOOK_EVERY = 10
+_LOOK_EVERY, _FEWEST_LOOKS, _MOST_LOOKS = 10, 2, 6  # passes; the first look has nothing to be compared with
+PRICE_PASSES = _FEWEST_LOOKS * _LOOK_EVERY, _MOST_LOOKS * _LOOK_EVERY
 _PATIENCE = 4  # see `Bound`
 _STEADY = 0.02  # share of its distance from the largest similarity: a price that moves by less is taken
 _BELOW = 50  # the bound is taken to be at least one part in so many too large
@@ -48,7 +48,7 @@ def price_of(problem: Problem, clusters: int, largest: float) -> float | None:
     bound = Bound(problem, start, patience=_PATIENCE, clusters=clusters)
     preference = float(problem.preference[0]) * problem.unit
     distance, smallest = np.inf, bound.smallest
-    for _ in range(PRICE_PASSES[1] // _LOOK_EVERY):
+    for _ in range(_MOST_LOOKS):
         for _ in range(_LOOK_EVERY):
             if not bound.has_ended:
                 # Where points without an exemplar became some, the bound may come below the start.

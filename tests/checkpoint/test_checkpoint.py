@@ -386,12 +386,11 @@ def test_the_search_for_a_number_of_clusters_resumes_too(
 ) -> None:
     """It begins at the median, for there to be several trials. With ``misses``, polishing never comes to the number."""
     monkeypatch.setattr(run, "_first_preference", lambda graph, settings, target: graph.quantiles(0.5)[0])
-    if misses:
-        monkeypatch.setattr(run, "_ENOUGH", 2.0)
-        monkeypatch.setattr(run, "_polished", lambda graph, best, *others: best)
     search: dict[str, Any] = {"preference": None, "clusters": 5}
     if misses:
         search["quality"] = Quality()
+        monkeypatch.setattr(run, "_ENOUGH", 2.0)
+        monkeypatch.setattr(run, "_polished", lambda graph, best, *others: best)
     expected = cluster(frame, edges, None, **search)
     trials = len(expected.summary.tried)
     assert trials > 1
