@@ -24,14 +24,16 @@ Told = Callable[["Step"], None]
 
 _TINY, _SMALL, _LARGE = 50_000, 500_000, FETCHED_EDGES  # edges
 # Passes of the bound at most, those that gain too little before steps are halved, and those between two looks at what
-# it would open. In small graphs passes cost next to nothing; in tiny ones what is looked at is polished by itself. In
-# large ones a pass is a job: bounding is to take no longer than the iterations did, and steps are halved earlier.
+# it would open. In small graphs passes cost next to nothing. In large ones a pass is a job: bounding is to take no
+# longer than the iterations did, and steps are halved earlier.
 _PASSES, _PASSES_IF_SMALL, _PASSES_IF_LARGE = 200, 400, 100
 _PATIENCE, _PATIENCE_IF_SMALL = 4, 10
 _LEAST_GAIN_IF_LARGE = 0.01
 _LOOK_EVERY, _LOOK_EVERY_IF_SMALL = 10, 5
-_STARTS = 5  # looks: with few clusters asked for, what is looked at there is polished, as another start
-_FEW = 200  # of more, exchanges take longer and bring less
+# What is looked at is also polished, as another start: in tiny graphs always, in small ones every so many passes; and
+# where few clusters are asked for, in the first looks (with more clusters, exchanges take longer and bring less).
+_START_EVERY_IF_SMALL = 40
+_FEW, _STARTS_OF_FEW = 200, 5
 _PROVED_AT_ONCE = 2_000  # variables that a solver is given without being asked for
 _PROVED_ON_REQUEST = 200_000
 _LIMITS_AT_ONCE: dict[str, Any] = {
@@ -177,7 +179,7 @@ def improve(problem: Problem, is_exemplar: Flags, goal: Goal, told: Told | None 
         least_gain=_LEAST_GAIN_IF_LARGE if is_large else 0.0,
         clusters=goal.clusters,
     )
-    has_starts = goal.clusters is not None and goal.clusters <= _FEW and not is_large
+    has_few = goal.clusters is not None and goal.clusters <= _FEW and not is_large
     for done in range(1, passes + 1):
         smallest = bound.smallest
         if bound.has_ended or smallest - solution.netsim <= goal.gap * abs(solution.netsim):
@@ -186,8 +188,9 @@ def improve(problem: Problem, is_exemplar: Flags, goal: Goal, told: Told | None 
         if goal.polish and done % look_every == 0:
             for is_open in [bound.is_often_open] if is_large else [bound.is_open, bound.is_often_open]:
                 other = evaluate(problem, is_open, keep_count=keep_count)
-                is_asked = is_open is bound.is_open and other.n_clusters == goal.clusters
-                is_start = is_tiny or (has_starts and done <= _STARTS * look_every and is_asked)
+                is_start = is_tiny or (is_small and not keep_count and done % _START_EVERY_IF_SMALL == 0)
+                if has_few and done <= _STARTS_OF_FEW * look_every and is_open is bound.is_open:
+                    is_start |= other.n_clusters == goal.clusters
                 for candidate in [other, polished(other, is_kept=False)] if is_start else [other]:
                     is_exemplar = recombine(solution, candidate, keep_count=keep_count)
                     if (is_exemplar != solution.is_exemplar).any():
