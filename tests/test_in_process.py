@@ -6,6 +6,7 @@ import logging
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -209,3 +210,14 @@ def test_a_graph_in_this_process_is_that_of_the_definition() -> None:
     found = cluster_points(x, preference=-6.0).summary
     assert found.netsim == best
     assert found.gap == 0.0
+
+
+def test_the_digits_are_near_their_proved_optimum() -> None:
+    """50 neighbours, the median: the best net similarity is -723,403, which a solver has proved."""
+    digits = np.loadtxt(
+        Path(__file__).parent.parent / "data" / "digits.csv.gz", delimiter=",", skiprows=1, usecols=range(64)
+    )
+    about = cluster_points(digits, similarity=Similarity(neighbors=50)).summary
+    assert -723_403 * 1.0001 <= about.netsim <= -723_403
+    assert about.upper_bound is not None
+    assert about.upper_bound >= -723_403
