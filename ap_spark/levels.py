@@ -51,6 +51,7 @@ _SHARE = 4  # clusters are to have at most one in so many of the neighbours that
 _TESTED = 1_000  # items that show whether clusters would rather be joined
 _WOULD_JOIN = 0.05  # share of them
 _MOST_CENTERS, _LEAST_GAIN = 10, 0.002  # rounds of centers; what one has to gain for the next, as a share
+_CENTERS_FROM = 100  # members of a cluster on average: of fewer, none is near the center, and a round gains little
 _ROUNDS = 2  # of moving exemplars to the best member
 
 
@@ -345,7 +346,7 @@ class _Climber:
 
         Exemplars move in steps, from point to point, and come to rest early; centers do not.
         """
-        if not under.items.has_centers:
+        if members.n_points < _CENTERS_FROM * len(under.heads) or not under.items.has_centers:
             return under
         now = under
         for _ in range(_MOST_CENTERS):

@@ -1,13 +1,14 @@
 """Few clusters from many points, by levels: seconds and sums of similarities, beside what else there is.
 
-    python -m benchmarks.levels --only kmeans [--points 1000000] [--clusters 500 5000 50000]
+    python -m benchmarks.levels --only kmeans [--points 1000000] [--clusters 500 5000 50000] [--by scikit-learn]
     python -m benchmarks.levels --only fasterpam [--points 10000] [--clusters 10 100 1000]
     python -m benchmarks.levels --only digits
 
 Prints lines of markdown for benchmarks/results.md.
 
-kmeans     pyspark.ml's k-means with the same K, each centre moved to its nearest point, and then all points to the
-           nearest of these; beside a flat run (levels=1, the median preference) in the same session.
+kmeans     pyspark.ml's k-means with the same K, each center moved to its nearest point, and then all points to the
+           nearest of these; beside a flat run (levels=1, the median preference) in the same session. By scikit-learn
+           where pyspark.ml gives no answer in hours: from 5,000 centers of a million points on.
 fasterpam  k-medoids on all pairs (``pip install kmedoids``), one core.
 digits     K = 10 of the handwritten digits: by levels from 50 neighbours, on all pairs, and k-means.
 
@@ -35,6 +36,7 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from ap_spark import Clustering, Similarity, assign, cluster_points
 from ap_spark._spark.session import start_session
+from ap_spark.similarity.vectors import matrix
 from benchmarks.assign import write_points
 from benchmarks.quality import ROOT, points_of
 from benchmarks.workload import clustered_points
@@ -54,28 +56,39 @@ def sum_of(x: Floats, exemplars: Floats) -> float:
     return sum(-float(cdist(some, exemplars, "sqeuclidean").min(axis=1).sum()) for some in np.array_split(x, 100))
 
 
-def by_kmeans(points: DataFrame, clusters: int) -> float:
-    """Cluster by k-means, move each centre to its nearest point, give all points to these; return the sum."""
-    vectors = points.select("id", "features", array_to_vector(F.col("features")).alias("vector")).persist()
+def centers_by_spark(points: DataFrame, clusters: int) -> Floats:
+    vectors = points.select(array_to_vector(F.col("features")).alias("vector")).persist()
     model = KMeans(k=clusters, featuresCol="vector", seed=1).fit(vectors)
-    labelled = model.transform(vectors).select("id", "features", "prediction")
-    centers = np.array(model.clusterCenters())
-    lists = pa.ListArray.from_arrays(np.arange(0, centers.size + 1, centers.shape[1], dtype=np.int32), centers.ravel())
-    session = points.sparkSession
-    near = session.createDataFrame(pa.table({"prediction": np.arange(len(centers), dtype=np.int32), "center": lists}))
-    square = F.aggregate(
-        F.zip_with("features", "center", lambda a, b: (a - b) * (a - b)), F.lit(0.0), lambda total, one: total + one
-    )
-    medoids = labelled.join(F.broadcast(near), "prediction").groupBy("prediction")
-    chosen = medoids.agg(F.min_by(F.struct("id", "features"), square).alias("point")).select("point.*").persist()
-    total = assign(points, chosen).agg(F.sum("similarity")).first()
     vectors.unpersist()
-    chosen.unpersist()
+    return np.array(model.clusterCenters())
+
+
+def centers_by_scikit_learn(points: DataFrame, clusters: int) -> Floats:
+    """Return centers after as many rounds as pyspark.ml does, begun at random points and in single precision."""
+    x = matrix(points.select("features").toArrow()).astype(np.float32)
+    found = scikit_learn.KMeans(clusters, init="random", n_init=1, max_iter=20, random_state=1).fit(x)
+    return np.asarray(found.cluster_centers_, np.float64)
+
+
+KMEANS = {"spark": centers_by_spark, "scikit-learn": centers_by_scikit_learn}
+
+
+def by_kmeans(points: DataFrame, clusters: int, by: str) -> tuple[float, int]:
+    """Cluster by k-means, move each center to its nearest point, give all points to these; return sum and number."""
+    centers = KMEANS[by](points, clusters)
+    lists = pa.ListArray.from_arrays(np.arange(0, centers.size + 1, centers.shape[1], dtype=np.int32), centers.ravel())
+    numbered = points.sparkSession.createDataFrame(pa.table({"id": np.arange(len(centers)), "features": lists}))
+    near = assign(points, numbered.withColumn("id", -1 - F.col("id"))).join(points, "id")  # no center is a point
+    chosen = near.groupBy("label").agg(F.max_by(F.struct("id", "features"), "similarity").alias("point"))
+    medoids = chosen.select("point.*").persist()
+    total = assign(points, medoids).agg(F.sum("similarity")).first()
+    count = medoids.count()
+    medoids.unpersist()
     assert total is not None
-    return float(total[0])
+    return float(total[0]), count
 
 
-def report_kmeans(n_points: int, clusters: list[int]) -> None:
+def report_kmeans(n_points: int, clusters: list[int], by: str) -> None:
     x = clustered_points(n_points, 16, a_cluster=200, spread=2.0)
     with tempfile.TemporaryDirectory() as directory:
         write_points(x, f"{directory}/points.parquet")
@@ -88,10 +101,10 @@ def report_kmeans(n_points: int, clusters: list[int]) -> None:
             steps = " → ".join(f"{level['n_clusters']:,}" for level in found.summary.levels)
             line = f"| {n_points:,} | {found.summary.n_clusters:,} ({steps}) | {ours:.0f} | {ours / seconds:.2f} "
             print(f"{line}| {found.summary.dpsim:,.0f} | {found.summary.seconds} |", flush=True)
-            theirs, total = timed(by_kmeans, points, k)
+            theirs, (total, count) = timed(by_kmeans, points, k, by)
             print(
-                f"| {n_points:,} | k-means {k:,} | {theirs:.0f} | {theirs / seconds:.2f} | {total:,.0f} | ours is "
-                f"{100.0 * (found.summary.dpsim - total) / abs(total):+.2f} % |",
+                f"| {n_points:,} | k-means of {by}, {count:,} | {theirs:.0f} | {theirs / seconds:.2f} | {total:,.0f} "
+                f"| ours is {100.0 * (found.summary.dpsim - total) / abs(total):+.2f} % |",
                 flush=True,
             )
 
@@ -147,10 +160,11 @@ def main() -> None:
     parser.add_argument("--only", choices=("kmeans", "fasterpam", "digits"), required=True)
     parser.add_argument("--points", type=int)
     parser.add_argument("--clusters", type=int, nargs="+")
+    parser.add_argument("--by", choices=tuple(KMEANS), default="spark")
     parser.add_argument("--spreads", type=float, nargs="+", default=[1.0, 2.0])
     given = parser.parse_args()
     if given.only == "kmeans":
-        report_kmeans(given.points or 1_000_000, given.clusters or [500, 5_000, 50_000])
+        report_kmeans(given.points or 1_000_000, given.clusters or [500, 5_000, 50_000], given.by)
     elif given.only == "fasterpam":
         report_fasterpam(given.points or 10_000, given.clusters or [10, 100, 1_000], given.spreads)
     else:
