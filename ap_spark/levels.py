@@ -134,10 +134,6 @@ def _cluster(
         if settings.levels is None and reach and source.n_points <= reach * target:
             with suppress(TooFewClusters):
                 return cluster(source, settings, watch)
-        if watch.checkpoint:
-            watch.checkpoint.open()
-            if watch.checkpoint.tried:  # a run before this one had come to a search on one level
-                return cluster(source, settings, watch)
         below = _halfway(settings)
     first = cluster(source, below, watch)
     first = first.to_pandas() if source.spark is None else first
@@ -146,7 +142,8 @@ def _cluster(
     if not first.summary.n_clusters or first.summary.preference is None:
         return first
     if target is not None and first.summary.n_clusters <= target:
-        return cluster(source, settings, watch)
+        found = cluster(source, settings, replace(watch, checkpoint=None))  # what snapshots there are, are of the first
+        return replace(found, discard_snapshots=first.discard_snapshots)
     climber = _Climber(source, settings, watch, members, reach, first)
     if settings.levels is None and target is None and not climber.would_join():
         return first
@@ -260,6 +257,8 @@ class _Climber:
                     found, is_last = self._at_target(source, is_last=is_last)
                 else:
                     found = self._cluster(source, _halfway(self.settings))
+                    if 0 < found.summary.n_clusters < target:
+                        found, is_last = self._at_target(source, is_last=True)
             if not found.summary.n_clusters:
                 self.stopped = True
             if found.summary.n_clusters in (0, n_items):

@@ -22,6 +22,7 @@ from ap_spark import (
     Quality,
     SettingError,
     Similarity,
+    Snapshots,
     Sparsification,
     affinity_propagation,
     cluster_points,
@@ -257,6 +258,36 @@ def test_a_run_that_is_stopped_at_any_level_resumes_to_the_same_bits(
     for name, columns in order.items():
         whole = getattr(here, name).sort_values(columns).reset_index(drop=True)
         pd.testing.assert_frame_equal(getattr(again, name), whole, check_exact=True, check_dtype=False)
+
+
+def test_a_search_on_one_level_after_the_first_run_resumes(spark: SparkSession, tmp_path: Path) -> None:
+    """The median gives no more clusters than were asked for: its snapshots are not those of the search."""
+    points = spark.createDataFrame(POINTS.assign(id=POINTS.index))
+    options: dict[str, Any] = {"similarity": NEAREST, "clusters": 170, "levels": 2}
+    known = cluster_points(points, **options).to_pandas()
+    assert (known.summary.n_clusters, known.summary.levels) == (170, [])
+    seen: list[int] = []
+
+    def stops(done: Iteration) -> bool:
+        seen.append(done.iteration)
+        return seen.count(1) == 2 and done.iteration == 5  # in the search
+
+    snapshots = Snapshots(checkpoint=str(tmp_path), checkpoint_every="1")
+    with pytest.raises(Interrupted):
+        cluster_points(points, **options, checkpoint=snapshots, callback=stops)
+    assert any(path.is_file() for path in tmp_path.rglob("*"))
+    again = cluster_points(points, **options, checkpoint=snapshots).to_pandas()
+    assert again.summary.netsim == known.summary.netsim
+    again.discard_snapshots()
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))
+
+
+def test_a_level_with_too_few_clusters_is_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A level above the first would leave fewer clusters than were asked for, at its median preference."""
+    monkeypatch.setattr("ap_spark.levels.ALL_PAIRS", 0)
+    found = cluster_points(POINTS, similarity=Similarity(neighbors=4), clusters=100)
+    assert found.summary.n_clusters == 100
+    assert len(found.summary.levels) == 2
 
 
 # Similarities that are given
