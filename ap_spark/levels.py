@@ -142,7 +142,8 @@ def _cluster(
     if not first.summary.n_clusters or first.summary.preference is None:
         return first
     if target is not None and first.summary.n_clusters <= target:
-        found = cluster(source, settings, replace(watch, checkpoint=None))  # what snapshots there are, are of the first
+        with _after_snapshots(watch.checkpoint, "in the search after the first run"):
+            found = cluster(source, settings, replace(watch, checkpoint=None))
         return replace(found, discard_snapshots=first.discard_snapshots)
     climber = _Climber(source, settings, watch, members, reach, first)
     if settings.levels is None and target is None and not climber.would_join():
@@ -154,6 +155,18 @@ def _cluster(
     if target is not None and found.summary.n_clusters != target:
         warn_of_another_number(target, found.summary)
     return found
+
+
+@contextmanager
+def _after_snapshots(checkpoint: Checkpoint | None, where: str) -> Iterator[None]:
+    """Say of a stop after the first run, whose snapshots are the only ones, what the next run can resume from."""
+    try:
+        yield
+    except Interrupted as stopped:
+        if checkpoint is None:
+            raise
+        reason = f"stopped {where}, of which no snapshots are taken"
+        raise Interrupted(f"{reason}; {checkpoint.format_saved()}") from stopped
 
 
 @contextmanager
@@ -278,17 +291,13 @@ class _Climber:
 
     def _cluster(self, source: Source | LocalSource, settings: Settings) -> Clustering:
         try:
-            return cluster(source, _of_level(settings), self.watch, warns=False).to_pandas()
+            with _after_snapshots(self.checkpoint, f"on level {len(self.found)}"):
+                return cluster(source, _of_level(settings), self.watch, warns=False).to_pandas()
         except WrongInput as error:
             raise InputError(
                 f"clusters must have similarities that can be added, but on level {len(self.found)} there are {error}: "
                 "levels=1 keeps one level"
             ) from error
-        except Interrupted as stopped:
-            reason = f"stopped on level {len(self.found)}, of which no snapshots are taken"
-            if self.checkpoint is None:
-                raise
-            raise Interrupted(f"{reason}; {self.checkpoint.format_saved()}") from stopped
 
     def _at_target(self, source: Source | LocalSource, *, is_last: bool) -> tuple[Clustering, bool]:
         """Return so many clusters as were asked for, or more, and whether there are not more.

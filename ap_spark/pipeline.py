@@ -204,7 +204,7 @@ def affinity_propagation(
         Exact ties are broken by a relative 1e-10, a function of the seed and the ids; None leaves ties as they are.
     levels : int, "auto" or Levels
         Whether clusters are clustered again, where more points are to share an exemplar than similarities are stored
-        to it: never (1), until there are so many levels, or ("auto") where the number of clusters or the preference
+        to it: never (1), on so many levels at most, or ("auto") where the number of clusters or the preference
         asked for wants that.
     sparsification : Sparsification
         Which of the similarities are stored: how a pair given more than once is merged, the smallest similarity, how

@@ -82,8 +82,8 @@ class Trials:
     largest : float
         The largest similarity. Above it every point is an exemplar.
     enough : float
-        A number of clusters at rest that differs from the target by at most this share of it, or by one, is good
-        enough: where the clusters are polished afterwards, which brings them to the target. 0: never.
+        A number of clusters at rest that differs from the target by at most so many is good enough: where the
+        clusters are polished afterwards, which brings them to the target. 0: never.
 
     Examples
     --------
@@ -128,7 +128,7 @@ class Trials:
     def _meets(self, trial: Trial) -> bool:
         off = abs(trial.clusters - self.target)
         is_good = self.enough and trial.at_rest and not (trial.ended_early or trial.missed)
-        if is_good and off <= max(1.0, self.enough * self.target):
+        if is_good and off <= self.enough:
             return True
         if trial.converged or (trial.settled and off == 0):
             return off == 0

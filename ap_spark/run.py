@@ -300,7 +300,9 @@ def _search_for_clusters(
         past = list(watch.checkpoint.tried) if watch.checkpoint else []
         with watch.stage("price"), _stage("price", seconds):
             start = past[0].preference if past else _first_preference(graph, settings, target)
-        enough = _ENOUGH if settings.polish and _can_polish(graph.spark) else 0.0
+        enough = _ENOUGH * target if settings.polish and _can_polish(graph.spark) else 0.0
+        if enough and settings.gap is not None:
+            enough = max(1.0, enough)  # what the bound opens makes up for one of few
         trials = Trials(target, start=start, largest=graph.quantiles(1.0)[0], enough=enough)
 
         def cluster_at(preference: float, watch: Watch) -> _Outcome:

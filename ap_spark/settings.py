@@ -292,7 +292,7 @@ class Levels(Checked):
 
     levels: int | None = _parameter(
         None,
-        "cluster the exemplars again, with the sums of their clusters, until there are so many levels; 1: never; auto: "
+        "cluster the exemplars again, with the sums of their clusters, on so many levels at most; 1: never; auto: "
         "where the K or the preference asked for wants larger clusters than the stored similarities permit",
         metavar="N|auto",
         rule="at least 1, or auto",

@@ -6,7 +6,6 @@ import logging
 import pickle
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,7 @@ from ap_spark import (
     affinity_propagation,
     cluster_points,
 )
-from tests.conftest import LONG, Edges, all_pairs
+from tests.conftest import LONG, ROOT, Edges, all_pairs
 
 RNG = np.random.default_rng(11)
 POINTS = pd.DataFrame(RNG.normal(size=(60, 3)).round(1), columns=["x", "y", "z"])
@@ -214,9 +213,7 @@ def test_a_graph_in_this_process_is_that_of_the_definition() -> None:
 
 def test_the_digits_are_near_their_proved_optimum() -> None:
     """50 neighbours, the median: the best net similarity is -723,403, which a solver has proved."""
-    digits = np.loadtxt(
-        Path(__file__).parent.parent / "data" / "digits.csv.gz", delimiter=",", skiprows=1, usecols=range(64)
-    )
+    digits = np.loadtxt(ROOT / "data" / "digits.csv.gz", delimiter=",", skiprows=1, usecols=range(64))
     about = cluster_points(digits, similarity=Similarity(neighbors=50)).summary
     assert -723_403 * 1.0001 <= about.netsim <= -723_403
     assert about.upper_bound is not None

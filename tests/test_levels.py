@@ -154,7 +154,7 @@ def test_metrics_of_products(metric: Any) -> None:
     assert len(prepared) == len(X)
 
 
-@pytest.mark.parametrize("metric", ["euclidean", pytest.param(lambda x, y: pairwise(x, y, "manhattan"), marks=LONG)])
+@pytest.mark.parametrize("metric", ["euclidean", lambda x, y: pairwise(x, y, "manhattan")])
 def test_metrics_whose_sums_are_estimated(metric: Any) -> None:
     found = cluster_points(POINTS, similarity=Similarity(neighbors=10, metric=metric), clusters=6)
     whole = cluster_points(POINTS, similarity=Similarity(metric=metric), clusters=6)
@@ -273,7 +273,9 @@ def test_a_search_on_one_level_after_the_first_run_resumes(spark: SparkSession, 
         return seen.count(1) == 2 and done.iteration == 5  # in the search
 
     snapshots = Snapshots(checkpoint=str(tmp_path), checkpoint_every="1")
-    with pytest.raises(Interrupted):
+    with pytest.raises(
+        Interrupted, match="in the search after the first run, of which no snapshots are taken; the last"
+    ):
         cluster_points(points, **options, checkpoint=snapshots, callback=stops)
     assert any(path.is_file() for path in tmp_path.rglob("*"))
     again = cluster_points(points, **options, checkpoint=snapshots).to_pandas()

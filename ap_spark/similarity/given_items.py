@@ -30,7 +30,6 @@ from ap_spark.similarity.metrics import Floats
 
 __all__ = ["Given", "GivenItems", "LocalGiven", "SparkGiven"]
 
-_ENDS = (("i", "of"), ("k", "to"))
 _SMALL = 1e-280  # similarities so small are rounded in a sum
 
 
@@ -113,9 +112,6 @@ class Given:
     @cached_property
     def items(self) -> GivenItems:
         return self.make_items(self.heads, self.table)
-
-    def best(self) -> Heads:
-        return self.heads
 
     def rows(self) -> Any:
         return self.table
