@@ -66,7 +66,15 @@ def test_single_files_json_and_quiet(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert {"start", "write", "all"} <= seconds.keys()
     assert printed == {name: written[name] for name in printed}
     assert {path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")} == {
-        *("assignments.csv", "exemplars.csv", "trace.csv", "summary.json", "_SUCCESS", "exemplar_features.parquet"),
+        *(
+            "assignments.csv",
+            "exemplars.csv",
+            "trace.csv",
+            "quality.csv",
+            "summary.json",
+            "_SUCCESS",
+            "exemplar_features.parquet",
+        ),
     }
     assignments = pd.read_csv(tmp_path / "out" / "assignments.csv")
     assert assignments.exemplar.tolist() == ["a"] * 3 + ["d"] * 3
@@ -144,7 +152,7 @@ def test_points_in_clusters_out(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "converged after" in told
     out = tmp_path / "out"
     assert sorted(p.name for p in out.iterdir() if not p.name.startswith(".")) == [
-        "_SUCCESS", "assignments", "exemplar_features", "exemplars", "summary.json", "trace",
+        "_SUCCESS", "assignments", "exemplar_features", "exemplars", "quality", "summary.json", "trace",
     ]  # fmt: skip
     assignments = table(tmp_path, "assignments")
     assert assignments.columns.tolist() == ["id", "exemplar", "label", "similarity"]
@@ -261,13 +269,13 @@ def test_an_object_store_gets_the_output_in_its_place(tmp_path: Path, monkeypatc
     assert Store.delete is delete
     for if_exists in ("skip", "replace"):  # once where there is half an output, and once where there is a whole one
         assert run(tmp_path, EDGES, "--edges", "--if-exists", if_exists) == 0
-        assert seen[-1] == {"_PUBLISHING", "assignments", "exemplars"}
+        assert seen[-1] == {"_PUBLISHING", "assignments", "exemplars", "trace"}
     assert {path.name for path in out.iterdir() if not path.name.startswith(".")} == {
-        "_SUCCESS", "assignments", "exemplars", "summary.json", "trace",
+        "_SUCCESS", "assignments", "exemplars", "quality", "summary.json", "trace",
     }  # fmt: skip
     assert run(tmp_path, EDGES, "--edges", "--overwrite", "--single-file", "--output-format", "csv") == 0
     assert {path.name for path in out.iterdir() if not path.name.startswith(".")} == {
-        "_SUCCESS", "assignments.csv", "exemplars.csv", "summary.json", "trace.csv",
+        "_SUCCESS", "assignments.csv", "exemplars.csv", "quality.csv", "summary.json", "trace.csv",
     }  # fmt: skip
     assert nothing_left(tmp_path, "input.csv", "out")
 

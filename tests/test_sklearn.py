@@ -190,7 +190,7 @@ def test_many_samples_go_to_spark_and_have_the_same_answer(monkeypatch: pytest.M
     own = -10.0 - np.random.default_rng(1).random(len(x)) if preference == "own" else preference
     here = AffinityPropagation(preference=own, random_state=0, damping=0.7).fit(x)
     monkeypatch.setattr("ap_spark.sklearn._MOST_PAIRS", 100)
-    monkeypatch.setattr("ap_spark.in_process._MOST_POINTS", 10)
+    monkeypatch.setattr("ap_spark.in_process.source_of_points.__defaults__", (10,))
     monkeypatch.setattr("ap_spark.in_process._MOST_PAIRS", 100)
     there = AffinityPropagation(preference=own, random_state=0, damping=0.7).fit(x)
     assert there.summary_.engine == "resident"

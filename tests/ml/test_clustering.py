@@ -23,6 +23,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from ap_spark import InputError, NotConverged, SettingError, Similarity, affinity_propagation, assign, cluster_points
 from ap_spark.ml import AffinityPropagation, AffinityPropagationModel
+from tests.conftest import held_tables
 
 pytestmark = pytest.mark.usefixtures("spark")
 
@@ -193,11 +194,12 @@ def test_what_cannot_be_clustered_or_assigned_is_refused_in_words(
 
 @pytest.mark.long
 def test_points_without_ids_are_numbered(points: DataFrame) -> None:
+    before = held_tables(points.sparkSession)
     found = AffinityPropagation(preferenceQuantile=0.1).fit(points)
     exemplars = [row.exemplar for row in found.exemplars().orderBy("label").collect()]
     known = cluster_points(X, preference_quantile=0.1)
     assert exemplars == known.exemplars.sort_values("label")["exemplar"].tolist()
-    assert not points.sparkSession.sparkContext._jsc.sc().getPersistentRDDs().size()
+    assert held_tables(points.sparkSession).keys() <= before.keys()
 
 
 @pytest.mark.long
